@@ -1,0 +1,489 @@
+"""What a probe can know about a host, typed.
+
+`hosts/probe.py` runs on the host and prints one JSON object: a mapping of sections, each `{"value" | "error",
+"seconds"}`. :class:`HostFacts` wraps it; reading a section (`host.nccl`) gives the typed value, or raises
+:class:`FactUnavailable` with the reason, which makes the check that asked *skipped* rather than failed or passed.
+
+Units are in the names or comments: `*_bytes`, `*_mib`, `*_mbit`. Limits are numbers, or `None` for "unlimited".
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar, overload
+
+import msgspec
+
+SCHEMA = "dsdoctor.facts/1"
+
+T = TypeVar("T")
+
+
+class FactUnavailable(Exception):
+    """A fact could not be learnt. Carries the section and the reason; the check that asked is skipped."""
+
+    def __init__(self, section: str, reason: str) -> None:
+        super().__init__(f"{section}: {reason}")
+        self.section = section
+        self.reason = reason
+
+
+class OsFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The operating system, as /etc/os-release and uname have it."""
+
+    hostname: str
+    kernel: str  # uname -r
+    machine: str  # x86_64, aarch64
+    distribution: str = ""  # PRETTY_NAME
+    distribution_id: str = ""
+    version_id: str = ""
+    libc: str = ""  # "glibc 2.36"
+    user: str = ""
+    uid: int = -1
+    uptime_seconds: float | None = None
+    time: float | None = None  # the host's clock, seconds since the epoch, when the probe started
+
+
+class PythonFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The interpreter that the job will use."""
+
+    version: str  # "3.11.7"
+    executable: str
+    prefix: str = ""
+    base_prefix: str = ""
+    conda_prefix: str | None = None
+    user_site: str | None = None
+    user_site_enabled: bool = False
+    path: tuple[str, ...] = ()
+
+
+class Package(msgspec.Struct, frozen=True, kw_only=True):
+    """One installed distribution."""
+
+    name: str  # normalised: lower case, dashes
+    version: str
+    location: str = ""
+    editable: bool = False
+
+
+class PackageFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """All distributions in the order of `sys.path`: of two with one name the first is the one imported."""
+
+    distributions: tuple[Package, ...] = ()
+
+    def version(self, name: str) -> str | None:
+        """The version that `import` would take, or None."""
+        wanted = name.lower().replace("_", "-")
+        return next((package.version for package in self.distributions if package.name == wanted), None)
+
+
+class TorchFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The installed torch, read from its files without importing it; `version` None when there is none."""
+
+    version: str | None = None  # "2.1.2+cu121"
+    cuda: str | None = None  # "12.1"; None for a CPU build
+    hip: str | None = None
+    path: str | None = None
+    nccl_requirement: str | None = None  # "nvidia-nccl-cu12==2.18.1", the pin in torch's own metadata
+    arch_list: tuple[str, ...] | None = None  # ("sm_70", "sm_80", "compute_90"); None when it could not be read
+    cxx11_abi: bool | None = None
+
+
+class NcclCopy(msgspec.Struct, frozen=True, kw_only=True):
+    """One libnccl.so.2 on the host."""
+
+    path: str
+    real_path: str = ""
+    version: str | None = None  # read from the bytes of the file: "2.18.1"
+    cuda: str | None = None  # the "+cuda12.1" beside it
+    source: str = "other"  # wheel | torch | ld-preload | ld-library-path | ldconfig | conda | system
+    owners: tuple[str, ...] = ()  # "nvidia-nccl-cu12==2.18.1": every distribution that claims this file
+
+
+class NcclFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Every NCCL on the host, and the distributions that claim the wheel's shared file.
+
+    `owners` includes distributions whose file is gone: uninstalling one of two owners deletes the file for both
+    (facts.md §2). `loaded` is the copy that the job's torch would load, by the loader's order.
+    """
+
+    copies: tuple[NcclCopy, ...] = ()
+    owners: tuple[Package, ...] = ()
+    wheel_file: str | None = None  # where the wheels put it, whether it is there or not
+    wheel_file_exists: bool = False
+    loaded: str | None = None  # a path out of `copies`
+
+
+class GpuProcess(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that holds memory on a GPU."""
+
+    pid: int
+    memory_mib: int | None = None
+    command: str = ""
+    user: str = ""
+
+
+class Gpu(msgspec.Struct, frozen=True, kw_only=True):
+    """One GPU as NVML describes it; None where NVML says "not supported"."""
+
+    index: int
+    name: str
+    uuid: str = ""
+    memory_mib: int | None = None
+    memory_used_mib: int | None = None
+    compute_capability: tuple[int, int] | None = None
+    pci_bus_id: str = ""
+    pcie_generation: int | None = None
+    pcie_generation_max: int | None = None
+    pcie_width: int | None = None
+    pcie_width_max: int | None = None
+    ecc: bool | None = None
+    ecc_uncorrected: int | None = None
+    temperature_c: int | None = None
+    power_limit_w: float | None = None
+    throttle_reasons: int | None = None  # NVML's bit field
+    compute_mode: int | None = None  # 0 default, 3 exclusive process
+    persistence: bool | None = None
+    mig: bool | None = None
+    nvlinks: int | None = None  # links that are up
+    processes: tuple[GpuProcess, ...] = ()
+    error: str | None = None  # "GPU is lost": the card is there but does not answer
+
+
+class GpuFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The GPUs. `status` is `ok`, `no-library`, `driver-not-loaded`, `library-mismatch` or `error`.
+
+    `p2p_read[i][j]` is nvmlGpuP2PStatus_t between i and j (0 OK, 1 chipset not supported, 2 GPU not supported,
+    3 topology, 4 disabled by a registry key, 5 not supported, 6 unknown), None where it could not be asked;
+    `topology[i][j]` is nvmlGpuTopologyLevel_t (0 same board … 50 across sockets).
+    """
+
+    status: str
+    detail: str = ""
+    via: str = ""  # pynvml | ctypes | nvidia-smi
+    driver_version: str | None = None
+    nvml_version: str | None = None
+    cuda_driver_version: str | None = None  # the newest CUDA the driver can run: "12.2"
+    gpus: tuple[Gpu, ...] = ()
+    p2p_read: tuple[tuple[int | None, ...], ...] = ()
+    topology: tuple[tuple[int | None, ...], ...] = ()
+
+
+class DkmsEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of `dkms status`."""
+
+    module: str
+    version: str
+    kernel: str = ""
+    status: str = ""  # added | built | installed
+
+
+class DriverFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The kernel's side of the driver."""
+
+    loaded: bool  # /proc/driver/nvidia/version is there
+    version: str | None = None
+    kernel: str = ""  # the running kernel
+    dkms_available: bool = False
+    dkms: tuple[DkmsEntry, ...] = ()
+    sources: tuple[str, ...] = ()  # versions of /usr/src/nvidia-*
+    module_files: tuple[str, ...] = ()  # nvidia.ko* found below /lib/modules/<running kernel>
+    pci_gpus: tuple[str, ...] = ()  # PCI addresses of NVIDIA display controllers, from sysfs
+
+
+class CudaToolkit(msgspec.Struct, frozen=True, kw_only=True):
+    """One CUDA toolkit on the host."""
+
+    path: str
+    version: str | None = None  # of nvcc: "12.6"
+
+
+class CudaFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The CUDA toolkit that a build would use (CUDA_HOME, else nvcc on the PATH, else /usr/local/cuda), and others."""
+
+    home: str | None = None
+    nvcc: str | None = None
+    nvcc_version: str | None = None  # "12.6"
+    toolkits: tuple[CudaToolkit, ...] = ()
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """An address of an interface."""
+
+    address: str
+    prefix: int
+    family: str = "inet"  # inet | inet6
+    scope: str = ""
+
+
+class Interface(msgspec.Struct, frozen=True, kw_only=True):
+    """A network interface."""
+
+    name: str
+    up: bool  # administratively up and with carrier
+    state: str = ""  # operstate
+    mtu: int | None = None
+    speed_mbit: int | None = None
+    addresses: tuple[Address, ...] = ()
+    virtual: bool = False  # below /sys/devices/virtual
+    loopback: bool = False
+    mac: str = ""
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """How this host reaches an address: `ip route get`."""
+
+    target: str  # as asked: a name or an address
+    address: str  # what it resolved to
+    device: str | None = None
+    source: str | None = None
+    via: str | None = None
+    local: bool = False  # the address is this host's own
+    error: str | None = None
+
+
+class NetworkFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Interfaces, names and routes. `resolves` and `routes` cover the names the probe was asked about."""
+
+    interfaces: tuple[Interface, ...] = ()
+    default_device: str | None = None
+    resolves: dict[str, tuple[str, ...]] = {}  # name -> addresses, empty when it does not resolve
+    routes: tuple[Route, ...] = ()
+    port_range: tuple[int, int] | None = None  # net.ipv4.ip_local_port_range
+    listening: tuple[int, ...] = ()  # TCP ports somebody listens on
+
+    def interface(self, name: str) -> Interface | None:
+        """The interface of that name, or None."""
+        return next((interface for interface in self.interfaces if interface.name == name), None)
+
+    def route(self, target: str) -> Route | None:
+        """The route to a name or address that was asked about, or None."""
+        return next((route for route in self.routes if target in (route.target, route.address)), None)
+
+
+class IbPort(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of an InfiniBand or RoCE device."""
+
+    port: int
+    state: str = ""  # ACTIVE, DOWN, INIT
+    physical_state: str = ""
+    rate: str = ""
+    link_layer: str = ""  # InfiniBand | Ethernet
+
+
+class IbDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of /sys/class/infiniband."""
+
+    name: str
+    ports: tuple[IbPort, ...] = ()
+    net_devices: tuple[str, ...] = ()
+
+
+class InfinibandFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """RDMA devices, and whether GPUDirect's module is loaded."""
+
+    devices: tuple[IbDevice, ...] = ()
+    peermem_loaded: bool = False
+
+
+class Limit(msgspec.Struct, frozen=True, kw_only=True):
+    """A resource limit of a non-interactive session; None is unlimited."""
+
+    soft: int | None
+    hard: int | None
+
+
+class LimitFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What getrlimit says inside the job's kind of session. Bytes for memlock and stack, counts for the others."""
+
+    nofile: Limit
+    nproc: Limit | None = None
+    memlock: Limit | None = None
+    stack: Limit | None = None
+    core: Limit | None = None
+
+
+class ShmFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """/dev/shm."""
+
+    total_bytes: int
+    free_bytes: int
+    writable: bool = True
+    filesystem: str = ""
+
+
+class DiskPath(msgspec.Struct, frozen=True, kw_only=True):
+    """The file system behind a path. `exists` false: the figures are those of the nearest parent that exists."""
+
+    path: str
+    exists: bool
+    total_bytes: int
+    free_bytes: int
+    inodes_free: int | None = None
+    writable: bool = False
+    filesystem: str = ""  # ext4, nfs4, overlay
+    source: str = ""  # the device or export
+
+
+class DiskFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Home, the temporary folder and the paths the probe was asked about."""
+
+    paths: tuple[DiskPath, ...] = ()
+
+
+class MemoryFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Host RAM; `cgroup_limit_bytes` is what a container may really use."""
+
+    total_bytes: int
+    available_bytes: int
+    swap_total_bytes: int = 0
+    cgroup_limit_bytes: int | None = None
+
+
+class CpuFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The processor."""
+
+    model: str = ""
+    cores: int = 0  # logical, that this process may use
+    flags: tuple[str, ...] = ()
+    numa_nodes: int | None = None
+
+
+class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that sets NCCL variables: /etc/nccl.conf, ~/.nccl.conf, .deepspeed_env."""
+
+    path: str
+    variables: dict[str, str] = {}
+
+
+class EnvironmentFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The variables a job on this host would get that matter to training. Values of secrets never leave the host."""
+
+    variables: dict[str, str] = {}
+    secrets: tuple[str, ...] = ()  # names only
+    files: tuple[ConfigFile, ...] = ()
+
+
+class ContainerFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """`kind` is none, docker, podman, kubernetes, lxc, wsl or other; `evidence` says how it was told."""
+
+    kind: str
+    evidence: str = ""
+
+
+class Tool(msgspec.Struct, frozen=True, kw_only=True):
+    """A program on the PATH."""
+
+    path: str
+    version: str = ""
+
+
+class CompilerFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What building an op needs: gcc, g++, ninja, make; None where the program is missing."""
+
+    tools: dict[str, Tool | None] = {}
+    python_headers: bool | None = None
+
+
+class BitsandbytesFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The bitsandbytes package and the native libraries beside it; `version` None when it is not installed."""
+
+    version: str | None = None
+    path: str | None = None
+    libraries: tuple[str, ...] = ()  # file names: libbitsandbytes_cuda121.so
+
+
+class Section(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One section of a probe's answer, as it came: a value or an error, and what it cost."""
+
+    value: Any = None
+    error: str | None = None
+    seconds: float = 0.0
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """All that was learnt about one host, as stored: `--save-facts` writes it, `--facts` reads it."""
+
+    schema: str = SCHEMA
+    host: str
+    origin: str = ""  # recorded on what, or composed from what
+    probe_version: str = ""
+    recorded_at: str = ""  # ISO 8601, UTC
+    sections: dict[str, Section] = {}
+
+
+class _Fact(Generic[T]):
+    """A typed section of :class:`HostFacts`; reading it may raise :class:`FactUnavailable`."""
+
+    def __init__(self, kind: type[T]) -> None:
+        self.kind = kind
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, host: None, owner: type) -> _Fact[T]: ...
+    @overload
+    def __get__(self, host: HostFacts, owner: type) -> T: ...
+    def __get__(self, host: HostFacts | None, owner: type) -> _Fact[T] | T:
+        if host is None:
+            return self
+        return host.read(self.name, self.kind)
+
+
+class HostFacts:
+    """The facts of one host. Attributes are sections; reading one that was not learnt raises FactUnavailable."""
+
+    os = _Fact(OsFacts)
+    python = _Fact(PythonFacts)
+    packages = _Fact(PackageFacts)
+    torch = _Fact(TorchFacts)
+    nccl = _Fact(NcclFacts)
+    gpu = _Fact(GpuFacts)
+    driver = _Fact(DriverFacts)
+    cuda = _Fact(CudaFacts)
+    network = _Fact(NetworkFacts)
+    infiniband = _Fact(InfinibandFacts)
+    limits = _Fact(LimitFacts)
+    shm = _Fact(ShmFacts)
+    disk = _Fact(DiskFacts)
+    memory = _Fact(MemoryFacts)
+    cpu = _Fact(CpuFacts)
+    environment = _Fact(EnvironmentFacts)
+    container = _Fact(ContainerFacts)
+    compilers = _Fact(CompilerFacts)
+    bitsandbytes = _Fact(BitsandbytesFacts)
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._typed: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """The host's name as the hostfile has it."""
+        return self.snapshot.host
+
+    def read(self, section: str, kind: type[T]) -> T:
+        """The typed value of a section.
+
+        Raises:
+            FactUnavailable: the section is missing, failed on the host, or has another shape than this version reads.
+        """
+        if section in self._typed:
+            value: T = self._typed[section]
+            return value
+        raw = self.snapshot.sections.get(section)
+        if raw is None:
+            raise FactUnavailable(section, "the probe did not report it")
+        if raw.error is not None:
+            raise FactUnavailable(section, raw.error)
+        try:
+            value = msgspec.convert(raw.value, kind)
+        except msgspec.ValidationError as error:
+            raise FactUnavailable(section, f"not in the form this version reads: {error}") from None
+        self._typed[section] = value
+        return value
+
+    @classmethod
+    def sections(cls) -> tuple[str, ...]:
+        """The names of all sections, in the order of the class."""
+        return tuple(name for name, value in vars(cls).items() if isinstance(value, _Fact))

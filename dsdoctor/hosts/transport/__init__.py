@@ -1,0 +1,73 @@
+"""How commands get to a host: one interface, three ways (OpenSSH, paramiko, this machine).
+
+Every transport takes an argument list and quotes it itself; no caller ever builds a shell line. A transport that
+cannot get to the host raises :class:`TransportError` with one of the problems of :data:`dsdoctor.cluster.ReachProblem`,
+within its time limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO, Protocol
+
+from dsdoctor.cluster import HostEntry, ReachProblem
+
+
+class TransportError(Exception):
+    """The host could not be reached, or the connection was lost. `detail` is what the other side or ssh said."""
+
+    def __init__(self, host: str, problem: ReachProblem, detail: str) -> None:
+        super().__init__(f"{host}: {problem}: {detail}")
+        self.host = host
+        self.problem = problem
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A command that ended. Negative return codes are signals, as in subprocess."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+class RemoteProcess(Protocol):
+    """A command that runs on a host. Closing `stdin` tells it that nothing more comes."""
+
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+    stderr: IO[bytes]
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs. 255 may mean that the connection was lost."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end and return the exit code; raises subprocess.TimeoutExpired."""
+
+    def close(self) -> None:
+        """Drop the connection to the command (not a kill: what runs there notices its standard input ending)."""
+
+
+class Transport(Protocol):
+    """A way to one host. Connections are kept for the life of the object; :meth:`close` ends them."""
+
+    host: HostEntry
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
+        """Run a command to its end, both output streams drained at once.
+
+        Raises:
+            TransportError: the host was not reached, or the connection broke.
+            subprocess.TimeoutExpired: the command took longer than `timeout` seconds (it is stopped).
+        """
+
+    def start(self, argv: Sequence[str]) -> RemoteProcess:
+        """Start a command with its three streams as pipes. Raises TransportError when that can be told at once."""
+
+    def rsync_shell(self) -> tuple[list[str], str] | None:
+        """What rsync needs: the argv for `-e`, and the host part before the colon; None for this machine."""
+
+    def close(self) -> None:
+        """End kept connections and remove what the transport made on this machine."""

@@ -1,0 +1,1 @@
+"""Job files, DeepSpeed configs and what follows from them; pure."""
