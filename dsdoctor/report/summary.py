@@ -1,0 +1,200 @@
+"""What every rendering of a report says alike: headline, findings that agree made one, skips by reason, totals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dsdoctor.report.layout import count, fold
+from dsdoctor.report.model import Finding, Fix, Report, Severity
+
+UNREACHABLE = "unreachable-host"
+
+
+def headline(report: Report) -> str:
+    """The verdict in a sentence or two: what a person who reads one line must know."""
+    return _diagnosis_headline(report) if report.verdict is not None else _check_headline(report)
+
+
+def state(report: Report) -> str:
+    """`error`, `warning`, `unknown` or `ok`: the colour of the headline."""
+    if report.verdict is not None:
+        return {"none": "ok", "unknown": "unknown"}.get(report.verdict.cause, "error")
+    counts = report.counts()
+    if counts["error"]:
+        return "error"
+    if report.crashed or any(not host.reachable for host in report.hosts):
+        return "unknown"
+    return "warning" if counts["warning"] else "ok"
+
+
+def _check_headline(report: Report) -> str:
+    lost = [host.name for host in report.hosts if not host.reachable]
+    seen = len(report.hosts) - len(lost)
+    ill = [finding for finding in alive(report) if finding.name != UNREACHABLE]
+    errors = sum(finding.severity is Severity.ERROR for finding in ill)
+    warnings = sum(finding.severity is Severity.WARNING for finding in ill)
+    parts = []
+    if errors or warnings:
+        numbers = count(errors, "error") if errors else "No errors"
+        numbers += f", {count(warnings, 'warning')}" if warnings else ""
+        parts.append(numbers + _where(ill, report))
+    elif seen:
+        others = "the other host" if seen == 1 else f"the other {seen} hosts"
+        parts.append(f"Nothing wrong found on {others if lost else count(seen, 'host')}")
+    elif not lost:
+        parts.append("Nothing wrong found")
+    if lost:
+        parts.append(f"{fold(lost)} could not be examined")
+    if report.crashed:
+        parts.append(f"{count(len(report.crashed), 'check')} crashed")
+    return "; ".join(parts) + "."
+
+
+def _where(findings: Iterable[Finding], report: Report) -> str:
+    """` on 2 of 3 hosts`; nothing when no finding is about a host, or there is only one."""
+    known = {host.name for host in report.hosts}
+    ill = {host for finding in findings for host in finding.hosts if finding.severity is not Severity.INFO} & known
+    if not ill:
+        return ""
+    if len(known) == 1:
+        return f" on {next(iter(known))}"
+    return f" on {len(ill)} of {len(known)} hosts"
+
+
+def _diagnosis_headline(report: Report) -> str:
+    verdict = report.verdict
+    if verdict is None or verdict.cause == "none":
+        return "Nothing is wrong here."
+    where = place(verdict.host, () if verdict.rank is None else (verdict.rank,))
+    if verdict.cause == "unknown":
+        return "The cause is not in this log" + (f"; the first to fail was {where}." if where else ".")
+    return f"{verdict.cause} ({verdict.confidence})" + (f", began on {where}" if where else "")
+
+
+def place(host: str | None, ranks: Sequence[int]) -> str:
+    """`gpu01, rank 2`, or whichever of the two is known."""
+    from dsdoctor.report.layout import ranges
+
+    words = [host] if host else []
+    if ranks:
+        words.append(f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranges(ranks)}")
+    return ", ".join(words)
+
+
+def alive(report: Report) -> list[Finding]:
+    """The findings that were not ignored."""
+    return [finding for finding in report.findings if not finding.ignored]
+
+
+def merged(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings by severity, those that say the same of different hosts made one. Ignored ones come last."""
+    groups: dict[object, list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault(_sameness(finding), []).append(finding)
+    result = [_one(group) for group in groups.values()]
+    return sorted(result, key=lambda finding: (finding.ignored, -finding.severity.rank))
+
+
+def _sameness(finding: Finding) -> object:
+    """What is equal for findings that say the same: everything but the host's own name and the evidence."""
+
+    def general(text: str) -> str:
+        return _own_name(finding.hosts[0]).sub("\0", text) if len(finding.hosts) == 1 else text
+
+    fixes = tuple(
+        (general(fix.title), tuple(general(line) for line in fix.commands), tuple(sorted(fix.env.items())), fix.safe)
+        for fix in finding.fix
+    )
+    hosts = len(finding.hosts) == 1 or finding.hosts
+    return (finding.name, finding.severity, finding.ignored, general(finding.message), finding.ranks, fixes, hosts)
+
+
+def _own_name(host: str) -> re.Pattern[str]:
+    """A host's name standing alone, not as a part of another name."""
+    return re.compile(rf"(?<![\w.@-]){re.escape(host)}(?![\w-]|\.\w)")
+
+
+def _one(group: Sequence[Finding]) -> Finding:
+    """One finding for several that agree; its commands are those of all hosts, each once."""
+    first = group[0]
+    if len(group) == 1:
+        return first
+    hosts = tuple(dict.fromkeys(host for finding in group for host in finding.hosts))
+    together = fold(hosts)
+
+    def widen(text: str) -> str:
+        return _own_name(first.hosts[0]).sub(lambda _: together, text) if len(first.hosts) == 1 else text
+
+    fixes = tuple(
+        Fix(
+            title=widen(fix.title),
+            commands=tuple(dict.fromkeys(line for finding in group for line in finding.fix[number].commands)),
+            env=fix.env,
+            safe=fix.safe,
+        )
+        for number, fix in enumerate(first.fix)
+    )
+    evidence = tuple(dict.fromkeys(piece for finding in group for piece in finding.evidence))
+    return Finding(
+        name=first.name,
+        severity=first.severity,
+        message=widen(first.message),
+        hosts=hosts,
+        ranks=first.ranks,
+        evidence=evidence,
+        fix=fixes,
+        ignored=first.ignored,
+    )
+
+
+def skipped_by_reason(report: Report) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    """Reason, hosts, names of the checks that were skipped for it there."""
+    names: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for skip in report.skipped:
+        names.setdefault((skip.reason, skip.hosts), []).append(skip.name)
+    hosts: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (reason, where), which in names.items():
+        hosts.setdefault((reason, tuple(dict.fromkeys(which))), []).extend(where)
+    return [(reason, tuple(dict.fromkeys(where)), which) for (reason, which), where in hosts.items()]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The findings of a diagnosis by their part in it."""
+
+    cause: Finding | None
+    symptoms: tuple[Finding, ...]
+    harmless: tuple[Finding, ...]
+    others: tuple[Finding, ...]  # further causes, or observations that the verdict does not rest on
+
+
+def diagnosis(report: Report) -> Diagnosis:
+    """The findings sorted by their part: the cause, what followed from it, what is harmless, what else was seen."""
+    verdict = report.verdict
+    cause = None
+    symptoms, harmless, others = [], [], []
+    for finding in merged(report.findings):
+        if verdict is not None and finding.name == verdict.cause and cause is None:
+            cause = finding
+        elif verdict is not None and finding.name in verdict.symptoms:
+            symptoms.append(finding)
+        elif finding.severity is Severity.INFO:
+            harmless.append(finding)
+        else:
+            others.append(finding)
+    return Diagnosis(cause, tuple(symptoms), tuple(harmless), tuple(others))
+
+
+def totals(report: Report) -> str:
+    """The last line: every count, the hosts and the time."""
+    counts = report.counts()
+    words = [
+        count(counts["error"], "error"),
+        count(counts["warning"], "warning"),
+        f"{counts['info']} info",
+        *(f"{counts[name]} {name}" for name in ("passed", "skipped", "crashed", "ignored")),
+    ]
+    hosts = f"{count(len(report.hosts), 'host')}, " if report.hosts else ""
+    return f"{', '.join(words)} ({hosts}{report.seconds:.1f} s)"
