@@ -1,0 +1,130 @@
+"""DeepSpeed config files: read strictly, with the line of every key for the evidence.
+
+DeepSpeed itself reads its config as Hjson (comments are let through), but transformers and accelerate read the same
+file as JSON; only standard JSON works everywhere, so only that is taken. A key given twice is refused, as DeepSpeed
+refuses it (`json.load` in the other two silently takes the second).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dsdoctor import yamlfile
+from dsdoctor.jobs.job import DeepSpeedConfig
+from dsdoctor.yamlfile import FileError
+
+# DeepSpeed's own configs nest three deep. A bound keeps a broken or hostile file from exhausting the stack later.
+MAX_DEPTH = 32
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|\n|[^\s{}\[\],:"]+')
+
+# What stands at the place where the JSON reader stopped, and what to do about it.
+_MENDS = (
+    (re.compile(r"//|/\*|#"), "comments are not JSON: take it out"),
+    (re.compile(r"'"), "JSON writes text in double quotes"),
+    (re.compile(r"True\b|False\b"), "JSON writes true and false in lower case"),
+    (re.compile(r"None\b"), "JSON writes null, not None"),
+    (re.compile(r"\.\d|\+\d"), "a JSON number begins with a digit or with -"),
+)
+
+
+def load(path: str | Path) -> DeepSpeedConfig:
+    """Read a DeepSpeed config file. Raises FileError."""
+    return parse_config(yamlfile.read_text(path), str(path))
+
+
+def parse_config(text: str, source: str) -> DeepSpeedConfig:
+    """Read the text of a DeepSpeed config.
+
+    Raises:
+        FileError: not JSON, not an object, or a key twice; with the line, the column and the mend.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise FileError(source, _explain(text, error), error.lineno) from None
+    except (RecursionError, ValueError) as error:
+        raise FileError(source, f"not a DeepSpeed config: {error}") from None
+    if not isinstance(value, dict):
+        raise FileError(source, f"a DeepSpeed config is a JSON object {{…}}, found {_kind(value)}")
+    seen: dict[tuple[str, ...], int] = {}
+    for path, line in _keys(text):
+        if path in seen:
+            dotted = ".".join(path)
+            raise FileError(source, f"the key {dotted} is given twice, first in line {seen[path]}; keep one", line)
+        if len(path) > MAX_DEPTH:
+            raise FileError(source, f"nested more than {MAX_DEPTH} deep", line)
+        seen[path] = line
+    return DeepSpeedConfig(path=source, value=value, text=text)
+
+
+def get(config: DeepSpeedConfig, dotted: str) -> Any:
+    """The value at a dotted path ("fp16.enabled"), None where the path does not lead anywhere."""
+    value: Any = config.value
+    for key in dotted.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return None
+        value = value[key]
+    return value
+
+
+def line_of(config: DeepSpeedConfig, dotted: str) -> int | None:
+    """The line of the key at a dotted path, or of its nearest parent that is there; None when none is."""
+    wanted = tuple(dotted.split("."))
+    lines = dict(_keys(config.text))
+    return next((lines[wanted[:end]] for end in range(len(wanted), 0, -1) if wanted[:end] in lines), None)
+
+
+def _keys(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Every key of a text that is known to be JSON, as its path, with its line. Elements of a list count from 0."""
+    path: list[str] = []  # one entry for each open object or list: the key or the index being read
+    lists: list[bool] = []
+    line, text_token = 1, ""
+    for token in _TOKEN.findall(text):
+        if token == "\n":
+            line += 1
+        elif token in "{[":
+            path.append("0" if token == "[" else "")
+            lists.append(token == "[")
+        elif token in "}]":
+            path.pop()
+            lists.pop()
+        elif token == "," and lists and lists[-1]:
+            path[-1] = str(int(path[-1]) + 1)
+        elif token == ":":
+            path[-1] = json.loads(text_token)
+            yield tuple(path), line
+        elif token != ",":
+            text_token = token
+
+
+def _explain(text: str, error: json.JSONDecodeError) -> str:
+    """What is wrong in words of the file, with the mend where it can be told."""
+    where = f"column {error.colno}"
+    if not text.strip():
+        return "the file is empty; a DeepSpeed config is a JSON object {…}"
+    if text.startswith("\ufeff"):
+        return "the file begins with a byte-order mark, which JSON readers refuse: save it as UTF-8 without one"
+    before, after = text[: error.pos].rstrip(), text[error.pos :].lstrip()
+    if after[:1] in ("}", "]") and before.endswith(","):
+        return f"{where}: the comma before this {after[0]} is one too many"
+    if before.endswith(",") and error.msg.startswith("Illegal trailing comma"):
+        return f"{where}: the comma at the end is one too many"
+    for pattern, mend in _MENDS:
+        if pattern.match(after):
+            return f"{where}: {after.splitlines()[0][:20]!r}: {mend}"
+    if not after:
+        return f"{where}: the file ends in the middle; a closing bracket is missing"
+    if error.msg == "Extra data":
+        return f"{where}: {after.splitlines()[0][:20]!r} stands after the end of the object"
+    if error.msg.startswith("Expecting ',' delimiter"):
+        return f"{where}: a comma is missing before {after.splitlines()[0][:20]!r}"
+    return f"{where}: {error.msg}, found {after.splitlines()[0][:20]!r}"
+
+
+def _kind(value: Any) -> str:
+    return {list: "a list", str: "a text", bool: "true or false", type(None): "null"}.get(type(value), "a number")
