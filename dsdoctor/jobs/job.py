@@ -7,20 +7,23 @@ carries its complete arguments: the value that checks judge, `plan()` plans and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal, Union
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any, Literal
 
 import msgspec
 
 from dsdoctor import yamlfile
 from dsdoctor.yamlfile import FileError
 
-Scalar = Union[bool, int, float, str, None]
-Value = Union[Scalar, list[Scalar]]
+Scalar = bool | int | float | str | None
+Value = bool | int | float | str | list[bool | int | float | str] | None
 
-Engine = Literal["torchrun", "deepspeed"]
+Engine = Literal["torchrun"]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Sync(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,9 +56,9 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A job file, key by key.
 
     `module` (or `script`) is started by `engine` on every host with `args` as `--key value`; true and false become the
-    words, null leaves the key out, a list gives several values. `${output_dir}`, `${run_dir}`, `${stage}`,
-    `${previous_output_dir}` and `${stage_index}` stand for the paths and names of the run. `gpu_env` sets variables
-    on the hosts whose GPU name contains the key.
+    words, null leaves the key out, a list gives several values. `${output_dir}`, `${previous_output_dir}`, `${run_dir}`,
+    `${stage}`, `${stage_index}`, `${precision}` and `${world_size}` stand for what the plan makes of them. `gpu_env`
+    sets variables on the hosts whose GPU name contains the key.
     """
 
     name: str
@@ -114,3 +117,113 @@ class ResolvedJob:
     def name(self) -> str:
         """The job's name."""
         return self.job.name
+
+
+def parse_job(text: str, source: str) -> Job:
+    """Read a job file's text.
+
+    Raises:
+        FileError: not YAML, unknown keys, wrong types, or a job that cannot be carried out; names file, key and line.
+    """
+    value = yamlfile.parse(text, source)
+    if not isinstance(value, dict):
+        raise FileError(source, f"a job is a mapping of keys, found {type(value).__name__}")
+    job = yamlfile.convert(value, Job, source, text)
+    if not NAME.fullmatch(job.name):
+        raise FileError(source, f"name: {job.name!r} must be letters, digits, '.', '_' or '-' (it names folders)")
+    if (job.module is None) == (job.script is None):
+        raise FileError(source, "exactly one of module: and script: says what is started")
+    if not job.stages:
+        raise FileError(source, "stages: at least one is wanted")
+    names = [stage.name for stage in job.stages]
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise FileError(source, f"stages: the name {name!r} must be letters, digits, '.', '_' or '-'")
+        if names.count(name) > 1:
+            raise FileError(source, f"stages: two are called {name}")
+    for profile_name, profile in job.profiles.items():
+        _known(profile.stages, names, source, f"profiles.{profile_name}.stages")
+    if job.default_profile is not None:
+        _known([job.default_profile], list(job.profiles), source, "default_profile")
+    for pattern in job.sync.exclude:
+        if not pattern or "\n" in pattern or "\0" in pattern:
+            raise FileError(source, f"sync.exclude: {pattern!r} is no pattern")
+    return job
+
+
+def resolve(
+    job: Job,
+    source: str,
+    *,
+    profile: str | None = None,
+    settings: Sequence[str] = (),
+    read_deepspeed: Callable[[str], DeepSpeedConfig] | None = None,
+) -> ResolvedJob:
+    """Lay a profile and `KEY=VALUE` settings over a job.
+
+    A setting is an argument of every stage, or `STAGE.KEY=VALUE` of one; values are read as YAML scalars.
+
+    Raises:
+        FileError: an unknown profile or stage, or a setting that is not KEY=VALUE.
+    """
+    name = profile or job.default_profile
+    chosen = Profile()
+    if name is not None:
+        _known([name], list(job.profiles), source, "profile")
+        chosen = job.profiles[name]
+    general, by_stage = _parse_settings(settings, [stage.name for stage in job.stages])
+    stages = tuple(
+        StageSettings(
+            name=stage.name,
+            index=index,
+            args={
+                **job.args,
+                **chosen.args,
+                **stage.args,
+                **chosen.stages.get(stage.name, {}),
+                **general,
+                **by_stage.get(stage.name, {}),
+            },
+            env=dict(stage.env),
+            outputs=stage.outputs,
+        )
+        for index, stage in enumerate(job.stages, 1)
+    )
+    config = chosen.deepspeed or job.deepspeed
+    return ResolvedJob(
+        job=job,
+        source=source,
+        root=str(PurePath(source).parent),
+        profile=name,
+        stages=stages,
+        env={**job.env, **chosen.env},
+        deepspeed=read_deepspeed(config) if config and read_deepspeed else None,
+    )
+
+
+def _known(names: Iterable[str], known: Sequence[str], source: str, where: str) -> None:
+    """Refuse a name that is not among the known ones, with the nearest one."""
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            near = f"; did you mean {close[0]}?" if close else f"; there are: {', '.join(known) or 'none'}"
+            raise FileError(source, f"{where}: unknown name {name}{near}")
+
+
+def _parse_settings(settings: Sequence[str], stages: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    general: dict[str, Any] = {}
+    by_stage: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise FileError("--set", f"{setting!r} is not KEY=VALUE or STAGE.KEY=VALUE")
+        value = yamlfile.parse(text, f"--set {key}") if text else ""
+        if isinstance(value, dict):
+            raise FileError("--set", f"{setting!r}: a value is a word, a number or a list")
+        stage, dot, rest = key.rpartition(".")
+        if dot:
+            _known([stage], stages, "--set", setting)
+            by_stage.setdefault(stage, {})[rest] = value
+        else:
+            general[key] = value
+    return general, by_stage

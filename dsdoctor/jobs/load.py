@@ -1,0 +1,65 @@
+"""Finding and reading job files: a path, then `./launch/NAME.yaml`, then the shipped ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from dsdoctor import yamlfile
+from dsdoctor.jobs.dsconfig import parse_config
+from dsdoctor.jobs.job import DeepSpeedConfig, ResolvedJob, parse_job, resolve
+from dsdoctor.resources import folder
+from dsdoctor.yamlfile import FileError
+
+SUFFIXES = (".yaml", ".yml")
+
+
+def load_job(name_or_path: str, profile: str | None = None, settings: Sequence[str] = ()) -> ResolvedJob:
+    """The job of that name or in that file, with profile and `KEY=VALUE` settings laid over it.
+
+    Raises:
+        FileError: there is no such job (with "did you mean"), or its file cannot be used.
+    """
+    path = find_job(name_or_path)
+    job = parse_job(yamlfile.read_text(path), str(path))
+
+    def read_deepspeed(name: str) -> DeepSpeedConfig:
+        config = path.parent / Path(name).expanduser()
+        if not config.exists() and (folder("templates") / name).exists():
+            config = folder("templates") / name
+        return parse_config(yamlfile.read_text(config), str(config))
+
+    return resolve(job, str(path), profile=profile, settings=settings, read_deepspeed=read_deepspeed)
+
+
+def find_job(name_or_path: str) -> Path:
+    """The file of a job: as a path, in `./launch`, or shipped. Raises FileError."""
+    given = Path(name_or_path).expanduser()
+    if given.suffix in SUFFIXES or "/" in name_or_path:
+        if not given.is_file():
+            raise FileError(name_or_path, "there is no such job file" if not given.exists() else "not a file")
+        return given
+    for place in places():
+        for suffix in SUFFIXES:
+            if (place / f"{name_or_path}{suffix}").is_file():
+                return place / f"{name_or_path}{suffix}"
+    known = sorted({path.stem for path in job_files()})
+    close = difflib.get_close_matches(name_or_path, known, n=1)
+    near = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known) or 'none'}"
+    raise FileError(name_or_path, f"there is no job of that name; {near} (dsdoctor jobs lists them; a path works too)")
+
+
+def places() -> tuple[Path, ...]:
+    """The folders that jobs are looked for in, the nearest first."""
+    return (Path("launch"), folder("launch"))
+
+
+def job_files() -> list[Path]:
+    """All job files by name; a near one hides a shipped one of the same name."""
+    found: dict[str, Path] = {}
+    for place in places():
+        for path in sorted(place.glob("*")) if place.is_dir() else []:
+            if path.suffix in SUFFIXES:
+                found.setdefault(path.stem, path)
+    return list(found.values())

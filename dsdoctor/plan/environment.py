@@ -1,0 +1,237 @@
+"""Each host's own environment, derived from its facts, every variable with its reason.
+
+Layers, later ones win: derived ← template for the GPU kind ← job ← stage ← host (hostfile) ← command line. Variables
+that must be equal on all ranks are derived for the job as a whole; the others may differ from host to host, which is
+what no launcher's single exported dictionary can say (facts.md §11, §20).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from packaging.version import InvalidVersion, Version
+
+from dsdoctor.cluster import Cluster, Member
+from dsdoctor.facts import FactUnavailable, Gpu, GpuFacts, HostFacts, InfinibandFacts
+from dsdoctor.jobs.job import ResolvedJob
+from dsdoctor.plan.address import Link
+from dsdoctor.plan.model import LAYERS, EnvVar, PlanError
+
+T = TypeVar("T")
+
+SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE)
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A variable somebody set: which host it is for (None: all), and from which layer."""
+
+    name: str
+    value: str
+    layer: str
+    because: str
+    host: str | None = None
+
+
+@dataclass(frozen=True)
+class JobWide:
+    """What holds for all hosts of a job because the ranks must agree on it."""
+
+    gpus: bool  # every host has GPUs: NCCL; else gloo
+    infiniband: bool
+    infiniband_reason: str
+
+
+def job_wide(cluster: Cluster) -> JobWide:
+    """Judge what only all hosts together can say: GPUs everywhere or nowhere, InfiniBand everywhere or not at all."""
+    gpus = all(_gpus(member) for member in cluster.members)
+    without = [member.name for member in cluster.members if not _active_ports(member)]
+    if without:
+        return JobWide(gpus, False, f"no active InfiniBand port on {', '.join(without)}; all ranks must use one network")
+    return JobWide(gpus, True, "every host has an active InfiniBand port")
+
+
+def derive(member: Member, cluster: Cluster, job: ResolvedJob, link: Link | None, wide: JobWide) -> Iterator[EnvVar]:
+    """The variables that follow from the facts of one host."""
+    facts = member.facts
+    if facts is None:
+        raise PlanError(f"{member.name} could not be examined, so nothing can be planned for it.")
+    yield EnvVar("PYTHONUNBUFFERED", "1", "lines reach the log when they are printed")
+    cores = _ask(lambda: facts.cpu.cores)
+    if cores:
+        threads = max(1, cores // max(1, member.entry.processes))
+        yield EnvVar("OMP_NUM_THREADS", str(threads), f"{cores} cores for {member.entry.processes} ranks")
+    yield from _interfaces(len(cluster), link, wide)
+    if wide.gpus:
+        yield from _gpu_variables(member, facts, cluster, wide)
+    yield from _proxy(facts, cluster)
+
+
+def layered(derived: Iterable[EnvVar], settings: Iterable[Setting], host: str) -> dict[str, EnvVar]:
+    """Lay the settings for a host over the derived variables; the result says what won over what.
+
+    Raises:
+        PlanError: a name that no environment can hold, or a NUL in a value.
+    """
+    result = {variable.name: variable for variable in derived}
+    ordered = sorted(
+        (setting for setting in settings if setting.host in (None, host)),
+        key=lambda setting: (LAYERS.index(setting.layer), setting.host is not None),
+    )
+    for setting in ordered:
+        if not NAME.fullmatch(setting.name):
+            raise PlanError(f"{setting.name!r} is no name for a variable: letters, digits and _ only ({setting.layer}).")
+        if "\0" in setting.value:
+            raise PlanError(f"the value of {setting.name} holds a NUL character ({setting.layer}).")
+        below = result.get(setting.name)
+        replaced = () if below is None else (*below.replaced, (below.layer, below.value))
+        secret = bool(SECRET.search(setting.name))
+        value = "" if secret else setting.value
+        result[setting.name] = EnvVar(setting.name, value, setting.because, setting.layer, replaced, secret)
+    return dict(sorted(result.items()))
+
+
+def job_settings(job: ResolvedJob, member: Member) -> Iterator[Setting]:
+    """The variables that the job file sets, its GPU templates where this host's cards match."""
+    names = [gpu.name for gpu in _gpus(member)] + ([member.entry.gpu] if member.entry.gpu else [])
+    for kind, variables in job.job.gpu_env.items():
+        if any(kind.lower() in name.lower() for name in names):
+            for name, value in variables.items():
+                yield Setting(name, value, "gpu template", f"gpu_env {kind} of {job.source}", member.name)
+    for name, value in job.env.items():
+        yield Setting(name, value, "job", f"env of {job.source}", member.name)
+
+
+def host_settings(member: Member) -> Iterator[Setting]:
+    """The variables that the hostfile's words ask for."""
+    if member.entry.ifname:
+        because = f"ifname= in line {member.entry.line} of the hostfile"
+        yield Setting("NCCL_SOCKET_IFNAME", f"={member.entry.ifname}", "host", because, member.name)
+        yield Setting("GLOO_SOCKET_IFNAME", member.entry.ifname, "host", because, member.name)
+
+
+def precision_for(cluster: Cluster) -> tuple[str, str]:
+    """The best precision that every GPU of the job has, and why (bf16 needs compute capability 8.0, facts.md §5)."""
+    capabilities = [
+        (gpu.compute_capability, member.name)
+        for member in cluster.members
+        for gpu in _gpus(member)
+        if gpu.compute_capability
+    ]
+    if not capabilities or not all(_gpus(member) for member in cluster.members):
+        return "fp32", "not every host has a GPU"
+    lowest, host = min(capabilities)
+    if lowest >= (8, 0):
+        return "bf16", "every GPU has compute capability 8.0 or more"
+    return "fp16", f"{host} has a GPU of compute capability {lowest[0]}.{lowest[1]}, which has no bf16"
+
+
+def _interfaces(hosts: int, link: Link | None, wide: JobWide) -> Iterator[EnvVar]:
+    if hosts == 1:
+        yield EnvVar("GLOO_SOCKET_IFNAME", "lo", "all ranks run on this host; its name may resolve to anything")
+        return
+    if link is None:
+        return
+    yield EnvVar("GLOO_SOCKET_IFNAME", link.device, link.because)
+    yield EnvVar("NCCL_SOCKET_IFNAME", f"={link.device}", f"{link.because}; = makes the name exact")
+
+
+def _gpu_variables(member: Member, facts: HostFacts, cluster: Cluster, wide: JobWide) -> Iterator[EnvVar]:
+    gpus = _gpus(member)
+    yield EnvVar("CUDA_DEVICE_ORDER", "PCI_BUS_ID", "GPU numbers are those of nvidia-smi")
+    devices = member.entry.devices or tuple(range(member.entry.slots))
+    if member.entry.devices is not None or member.entry.slots < len(gpus):
+        yield EnvVar(
+            "CUDA_VISIBLE_DEVICES", ",".join(map(str, devices)), f"{len(devices)} of {len(gpus)} GPUs are for this job"
+        )
+    yield EnvVar("NCCL_DEBUG", "WARN", "a failure then prints its reason; quiet otherwise")
+    blocked = _blocked_pair(_ask(lambda: facts.gpu), devices)
+    if blocked:
+        yield EnvVar("NCCL_P2P_DISABLE", "1", f"GPUs {blocked[0]} and {blocked[1]} cannot reach each other's memory")
+    if not wide.infiniband:
+        yield EnvVar("NCCL_IB_DISABLE", "1", wide.infiniband_reason)
+    elif len(cluster) > 1:
+        ports = ",".join(f"{device}:{port}" for device, port in _active_ports(member))
+        yield EnvVar("NCCL_IB_HCA", f"={ports}", "the active ports of this host; = makes the names exact")
+    capabilities = sorted({gpu.compute_capability for gpu in gpus if gpu.compute_capability})
+    if capabilities:
+        text = ";".join(f"{major}.{minor}" for major, minor in capabilities)
+        yield EnvVar("TORCH_CUDA_ARCH_LIST", text, "ops are built for this host's GPUs and no others")
+    yield from _extensions_and_recorder(member, facts)
+
+
+def _extensions_and_recorder(member: Member, facts: HostFacts) -> Iterator[EnvVar]:
+    home = _ask(lambda: facts.environment.variables.get("HOME"))
+    torch = _ask(lambda: facts.torch.version)
+    if home and torch:
+        build = re.sub(r"[^A-Za-z0-9.+_-]", "_", f"{member.name}-{torch}")
+        folder = f"{home}/.cache/dsdoctor/torch_extensions/{build}"
+        yield EnvVar("TORCH_EXTENSIONS_DIR", folder, "ops of unlike hosts or builds must not share one cache")
+    # The new name is read by torch 2.13 (facts.md §7); older ones know the alias, which 2.13 still accepts.
+    name = "TORCH_FR_BUFFER_SIZE" if _at_least(torch, "2.13") else "TORCH_NCCL_TRACE_BUFFER_SIZE"
+    yield EnvVar(name, "2000", "the flight recorder is on: a timeout then shows which collective hung")
+    yield EnvVar("TORCH_NCCL_DUMP_ON_TIMEOUT", "1", "a timeout writes the flight recorder's record")
+
+
+def _proxy(facts: HostFacts, cluster: Cluster) -> Iterator[EnvVar]:
+    variables: Mapping[str, str] = _ask(lambda: facts.environment.variables) or {}
+    proxies = [name for name in variables if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]
+    if not proxies:
+        return
+    old = variables.get("no_proxy") or variables.get("NO_PROXY") or ""
+    hosts = [member.name for member in cluster.members]
+    value = ",".join(dict.fromkeys([*filter(None, old.split(",")), *hosts, "localhost", "127.0.0.1"]))
+    for name in ("no_proxy", "NO_PROXY"):
+        yield EnvVar(name, value, f"{', '.join(sorted(proxies))} must not catch traffic between the hosts")
+
+
+def _gpus(member: Member) -> tuple[Gpu, ...]:
+    facts = member.facts
+    return () if facts is None else (_ask(lambda: facts.gpu.gpus) or ())
+
+
+def _active_ports(member: Member) -> list[tuple[str, int]]:
+    facts = member.facts
+    infiniband: InfinibandFacts | None = None if facts is None else _ask(lambda: facts.infiniband)
+    if infiniband is None:
+        return []
+    return [
+        (device.name, port.port) for device in infiniband.devices for port in device.ports if port.state == "ACTIVE"
+    ]
+
+
+def _blocked_pair(gpu: GpuFacts | None, devices: tuple[int, ...]) -> tuple[int, int] | None:
+    """The first two of the job's GPUs between which NVML says that peer reads do not work."""
+    if gpu is None:
+        return None
+    for first in devices:
+        for second in devices:
+            if first < second < len(gpu.p2p_read) and gpu.p2p_read[first][second] not in (0, None):
+                return first, second
+    return None
+
+
+def _at_least(version: str | None, wanted: str) -> bool:
+    try:
+        return version is not None and Version(version.split("+")[0]) >= Version(wanted)
+    except InvalidVersion:
+        return False
+
+
+def _ask(read: Callable[[], T]) -> T | None:
+    """A fact, or None where it could not be learnt: a variable that depends on it is then left out."""
+    try:
+        return read()
+    except FactUnavailable:
+        return None
+
+
+def secret_values(job: ResolvedJob, settings: Iterable[Setting]) -> dict[str, str]:
+    """The values of secret variables by name, which the plan itself leaves out."""
+    values = {**job.env, **{name: value for stage in job.stages for name, value in stage.env.items()}}
+    values.update((setting.name, setting.value) for setting in settings)
+    return {name: value for name, value in values.items() if SECRET.search(name)}

@@ -1,0 +1,136 @@
+"""The launch plan as a value: what `--dry-run` prints is the object that `run.execute` carries out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+SCHEMA = "dsdoctor.plan/1"
+
+# Later layers win over earlier ones (DESIGN §5); the plan shows which one did.
+LAYERS = ("derived", "gpu template", "job", "stage", "host", "command line")
+
+
+class PlanError(Exception):
+    """No plan can be made for these hosts and this job; the message holds what is wrong and the mend."""
+
+
+class EnvVar(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A variable for one host: its value, why it is there, the layer that won and the values it won over.
+
+    A secret's value is never in the plan: it travels to the host over standard input and is looked up by name.
+    """
+
+    name: str
+    value: str
+    because: str
+    layer: str = "derived"
+    replaced: tuple[tuple[str, str], ...] = ()  # (layer, value) of the layers below
+    secret: bool = False
+
+
+class HostPlan(msgspec.Struct, frozen=True):
+    """One host of the run: how many ranks, from which on, with what environment."""
+
+    name: str
+    slots: int  # ranks on this host
+    node_rank: int
+    first_rank: int
+    python: str
+    code_dir: str  # where the code lies on the host
+    run_dir: str  # where this run writes on the host
+    local: bool
+    env: dict[str, EnvVar]
+
+
+class Command(msgspec.Struct, frozen=True):
+    """What is started on one host for one stage. `env` holds what differs from the host's environment."""
+
+    host: str
+    argv: tuple[str, ...]
+    cwd: str
+    env: dict[str, EnvVar] = {}
+
+
+class StagePlan(msgspec.Struct, frozen=True):
+    """One stage: a command a host, started together, and what must be there afterwards."""
+
+    name: str
+    index: int  # 1-based
+    folder: str  # "1-dbpedia", below each host's run_dir
+    outputs: tuple[str, ...]
+    commands: tuple[Command, ...]
+
+    def command(self, host: str) -> Command:
+        """The command of one host."""
+        return next(command for command in self.commands if command.host == host)
+
+
+class SyncPlan(msgspec.Struct, frozen=True):
+    """What is copied to every host that is not this machine."""
+
+    source: str
+    exclude: tuple[str, ...]
+
+
+class LaunchPlan(msgspec.Struct, frozen=True):
+    """Everything that `execute` does."""
+
+    job: str
+    run: str
+    profile: str | None
+    master_addr: str
+    master_port: int
+    world_size: int
+    hosts: tuple[HostPlan, ...]
+    stages: tuple[StagePlan, ...]
+    sync: SyncPlan
+    setup: tuple[str, ...] = ()
+    summary: str | None = None
+    settings: dict[str, Any] = {}  # the complete arguments by stage, before paths are put in: what a resume compares
+    warnings: tuple[str, ...] = ()
+    forecast: dict[str, Any] = {}
+
+    def host(self, name: str) -> HostPlan:
+        """The plan of one host."""
+        return next(host for host in self.hosts if host.name == name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as the JSON contract has it (DESIGN §8)."""
+        body: dict[str, Any] = {"schema": SCHEMA, "job": self.job, "run": self.run, "profile": self.profile}
+        body["master"] = {"addr": self.master_addr, "port": self.master_port}
+        body["world_size"] = self.world_size
+        body["hosts"] = [_host_dict(host) for host in self.hosts]
+        body["stages"] = [_stage_dict(stage) for stage in self.stages]
+        body["sync"] = {"source": self.sync.source, "exclude": list(self.sync.exclude)}
+        body["setup"] = list(self.setup)
+        body["settings"] = self.settings
+        body["summary"] = self.summary
+        body["warnings"] = list(self.warnings)
+        body["forecast"] = self.forecast
+        return body
+
+
+def _env_dict(env: dict[str, EnvVar]) -> dict[str, Any]:
+    return {name: {key: value for key, value in msgspec.to_builtins(var).items() if key != "name"}
+            for name, var in env.items()}
+
+
+def _host_dict(host: HostPlan) -> dict[str, Any]:
+    body: dict[str, Any] = msgspec.to_builtins(host)
+    return {**body, "env": _env_dict(host.env)}
+
+
+def _stage_dict(stage: StagePlan) -> dict[str, Any]:
+    commands = [
+        {"host": command.host, "argv": list(command.argv), "cwd": command.cwd, "env": _env_dict(command.env)}
+        for command in stage.commands
+    ]
+    return {
+        "name": stage.name,
+        "index": stage.index,
+        "folder": stage.folder,
+        "outputs": list(stage.outputs),
+        "commands": commands,
+    }

@@ -1,0 +1,89 @@
+"""A launch plan as shell that can be pasted: the same argument lists and variables that `execute` uses."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+
+from dsdoctor.escape import escape
+from dsdoctor.plan.model import Command, EnvVar, HostPlan, LaunchPlan, StagePlan
+
+
+def as_shell(plan: LaunchPlan) -> str:
+    """The whole plan as shell lines with comments that give every variable's reason."""
+    return "\n".join(_lines(plan)) + "\n"
+
+
+def _lines(plan: LaunchPlan) -> Iterator[str]:
+    profile = f", profile {plan.profile}" if plan.profile else ""
+    ranks = "1 rank" if plan.world_size == 1 else f"{plan.world_size} ranks"
+    yield f"# job {plan.job}{profile}: {ranks}, meeting at {plan.master_addr}:{plan.master_port}"
+    if plan.forecast.get("precision"):
+        yield f"# precision {plan.forecast['precision']}: {plan.forecast['precision_because']}"
+    for warning in plan.warnings:
+        yield f"# warning: {escape(warning)}"
+    for host in plan.hosts:
+        yield ""
+        yield from _host_lines(plan, host)
+    for stage in plan.stages:
+        yield ""
+        yield from _stage_lines(plan, stage)
+
+
+def _host_lines(plan: LaunchPlan, host: HostPlan) -> Iterator[str]:
+    last = host.first_rank + host.slots - 1
+    ranks = f"rank {last}" if host.slots == 1 else f"ranks {host.first_rank} to {last}"
+    yield f"# --- {host.name}: {ranks}"
+    if host.local:
+        yield f"#     runs the code where it is: {host.code_dir}"
+    else:
+        excludes = "".join(f" --exclude={quote(pattern)}" for pattern in plan.sync.exclude)
+        source = quote(plan.sync.source.rstrip("/") + "/")
+        yield f"rsync -a --mkpath{excludes} {source} {quote(f'{host.name}:{host.code_dir}/')}"
+    yield from (_env_comment(variable) for variable in host.env.values())
+
+
+def _env_comment(variable: EnvVar) -> str:
+    value = "(secret: passed over standard input)" if variable.secret else escape(variable.value)
+    won = "".join(f"; instead of {escape(old)!r} ({layer})" for layer, old in reversed(variable.replaced))
+    layer = "" if variable.layer == "derived" else f" [{variable.layer}]"
+    return f"#     {variable.name}={value}{layer}: {escape(variable.because)}{won}"
+
+
+def _stage_lines(plan: LaunchPlan, stage: StagePlan) -> Iterator[str]:
+    yield f"# === stage {stage.index} of {len(plan.stages)}: {stage.name}"
+    for number, command in enumerate(stage.commands, 1):
+        line = remote_line(plan, command)
+        together = " &" if number < len(stage.commands) else ""
+        yield line + together
+    if len(stage.commands) > 1:
+        yield "wait"
+
+
+def remote_line(plan: LaunchPlan, command: Command) -> str:
+    """One host's command as a line for this machine's shell, through ssh where the host is another."""
+    host = plan.host(command.host)
+    inner = command_line(plan, command)
+    return f"( {inner} )" if host.local else f"ssh {quote(host.name)} {quote(inner)}"
+
+
+def command_line(plan: LaunchPlan, command: Command) -> str:
+    """One host's command as a line for that host's own shell."""
+    env = {**plan.host(command.host).env, **command.env}
+    words = [quote(f"{name}={variable.value}") for name, variable in env.items() if not variable.secret]
+    setup = "".join(f"{escape(line)} && " for line in plan.setup)
+    argv = " ".join(quote(word) for word in command.argv)
+    return f"cd {quote(command.cwd)} && {setup}env {' '.join(words)} {argv}"
+
+
+def quote(word: str) -> str:
+    """A word for bash. One with control characters is written as $'…', so that it stays harmless on a screen."""
+    if escape(word) == word:
+        return shlex.quote(word)
+    body = word.replace("\\", "\\\\").replace("'", "\\'")
+    return "$'" + re.sub(r"[^ -~]", _bash_escape, body) + "'"
+
+
+def _bash_escape(match: re.Match[str]) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in match.group().encode("utf-8", "surrogateescape"))

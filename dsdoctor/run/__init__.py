@@ -1,0 +1,1 @@
+"""Carrying a plan out: sync, start, follow, stop, resume."""

@@ -1,0 +1,176 @@
+"""A run's directory: plan, facts, findings, logs, outputs and the state of each stage, all of it plain files.
+
+`state.json` is replaced atomically, so that it is whole whenever it is read; a lock held for the life of the launch
+says that the run is under way, and is gone with the process whatever ends it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from dsdoctor.yamlfile import FileError
+
+Status = Literal["planned", "running", "done", "failed", "interrupted"]
+
+
+class StageState(msgspec.Struct, frozen=True):
+    """How far a stage got; `exit_codes` by host of its last attempt."""
+
+    name: str
+    folder: str
+    status: Status = "planned"
+    attempts: int = 0
+    seconds: float = 0.0
+    exit_codes: dict[str, int] = {}
+    failure: str | None = None
+
+
+class RunState(msgspec.Struct, frozen=True):
+    """The state of a run as `state.json` has it. `fingerprint` tells whether a later launch is the same work."""
+
+    run: str
+    job: str
+    fingerprint: str
+    status: Status
+    stages: tuple[StageState, ...]
+    hosts: tuple[str, ...] = ()
+    created: str = ""  # local time, ISO 8601
+    schema: str = "dsdoctor.run/1"
+
+    def with_stage(self, stage: StageState) -> RunState:
+        """The state with one stage replaced."""
+        stages = tuple(stage if each.name == stage.name else each for each in self.stages)
+        return msgspec.structs.replace(self, stages=stages)
+
+
+class RunDirectory:
+    """The directory of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """The run's name: the directory's."""
+        return self.path.name
+
+    def state(self) -> RunState:
+        """The state of the run. Raises FileError when it cannot be read."""
+        path = self.path / "state.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=RunState)
+        except OSError as error:
+            raise FileError(path, error.strerror or str(error)) from None
+        except msgspec.DecodeError as error:
+            raise FileError(path, f"not the state of a run: {error}") from None
+
+    def save_state(self, state: RunState) -> None:
+        """Replace the state."""
+        self.write_json("state.json", msgspec.to_builtins(state))
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file of the run, whole or not at all."""
+        self.write_bytes(name, json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file of the run, whole or not at all."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise FileError(path, f"cannot be written: {error.strerror}") from None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process.
+
+        Raises:
+            FileError: another process is carrying the run out.
+        """
+        path = self.path / "lock"
+        with path.open("a+", encoding="ascii") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise
+                file.seek(0)
+                holder = file.read(20).strip() or "unknown"
+                raise FileError(
+                    self.path,
+                    f"this run is being carried out by process {holder}. Wait for it or stop it (Ctrl-C there); "
+                    "--fresh starts another run beside it",
+                ) from None
+            file.seek(0)
+            file.truncate()
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def logs(self, folder: str) -> Path:
+        """Where the logs of a stage are."""
+        return self.path / "logs" / folder
+
+
+def fingerprint(job: str, profile: str | None, settings: dict[str, Any], program: str) -> str:
+    """A digest of what a run computes: equal digests may be resumed into each other. Hosts do not count."""
+    text = json.dumps([job, profile, settings, program], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def new_run(base: Path, job: str) -> RunDirectory:
+    """Make the directory of a new run. Raises FileError where that cannot be done."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for number in range(1000):
+        path = base / (f"{job}-{stamp}" if not number else f"{job}-{stamp}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise FileError(path, f"the run's directory cannot be made: {error.strerror}") from None
+        return RunDirectory(path)
+    raise FileError(base, "no free name for a run's directory")
+
+
+def all_runs(base: Path) -> list[RunDirectory]:
+    """The runs below a folder, the newest first; what is not a run is passed over."""
+    found = [path.parent for path in base.glob("*/state.json")]
+    return [RunDirectory(path) for path in sorted(found, key=lambda path: _created(path), reverse=True)]
+
+
+def _created(path: Path) -> tuple[str, str]:
+    try:
+        return RunDirectory(path).state().created, path.name
+    except FileError:
+        return "", path.name
+
+
+def unfinished(base: Path, job: str) -> RunDirectory | None:
+    """The newest run of a job, if it is not done."""
+    for run in all_runs(base):
+        try:
+            state = run.state()
+        except FileError:
+            continue
+        if state.job == job:
+            return None if state.status == "done" else run
+    return None

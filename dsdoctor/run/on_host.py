@@ -1,0 +1,94 @@
+"""Small programs sent to a host's own Python: prepare a folder, list tokens, look at outputs.
+
+Each is a function of one JSON argument that prints one JSON line after a marker; its source travels as text, nothing is
+installed. They must run on Python 3.8 with the standard library alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+from dsdoctor.hosts.transport import Transport
+
+MARK = "<<<dsdoctor-answer "
+
+
+class HostAnswerError(Exception):
+    """A host answered something that is no answer; `detail` is what it said."""
+
+
+def ask(transport: Transport, python: str, program: Callable[[Any], Any], argument: Any, timeout: float = 30) -> Any:
+    """Run one of the functions below on a host and return its answer.
+
+    Raises:
+        TransportError: the host was not reached.
+        HostAnswerError: it said something else (no Python, a full disk, a traceback).
+    """
+    source = textwrap.dedent(inspect.getsource(program))
+    tail = f"import json,sys\nprint({MARK!r} + json.dumps({program.__name__}(json.loads(sys.argv[1]))))\n"
+    done = transport.run([python, "-", json.dumps(argument)], stdin=(source + tail).encode(), timeout=timeout)
+    text = done.stdout.decode("utf-8", "replace")
+    for line in text.splitlines():
+        if line.startswith(MARK):
+            return json.loads(line[len(MARK) :])
+    said = (done.stderr.decode("utf-8", "replace").strip() or text.strip()).splitlines()
+    raise HostAnswerError(said[-1] if said else f"{python} ended with exit code {done.returncode}")
+
+
+def prepare(order: dict[str, Any]) -> dict[str, Any]:
+    """Make the code folder on a host, refuse a foreign one, leave a token by which a shared file system is seen."""
+    import os
+
+    code, token = order["code_dir"], order["token"]
+    marker = os.path.join(code, ".dsdoctor-sync")
+    try:
+        os.makedirs(code, exist_ok=True)
+        if not os.path.exists(marker) and os.listdir(code):
+            return {"error": "foreign"}
+        with open(marker, "a") as file:
+            file.write("")
+        tokens = os.path.join(code, ".dsdoctor-tokens")
+        os.makedirs(tokens, exist_ok=True)
+        with open(os.path.join(tokens, token), "w") as file:
+            file.write(token)
+        os.makedirs(order["run_dir"], exist_ok=True)
+    except OSError as error:
+        return {"error": "%s: %s" % (error.filename or code, error.strerror)}
+    return {}
+
+
+def tokens(order: dict[str, Any]) -> list[str]:
+    """The tokens that a host sees in its code folder; its own is taken away when `remove` says so."""
+    import os
+
+    folder = os.path.join(order["code_dir"], ".dsdoctor-tokens")
+    try:
+        found = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    for token in order.get("remove", []):
+        if token in found:
+            os.unlink(os.path.join(folder, token))
+    return found
+
+
+def missing_outputs(order: dict[str, Any]) -> list[str]:
+    """The files of a stage that are not on the host, or empty."""
+    import os
+
+    missing = []
+    for name in order["outputs"]:
+        path = os.path.join(order["folder"], name)
+        if os.path.isdir(path):
+            sizes = [os.path.getsize(os.path.join(at, each)) for at, _, files in os.walk(path) for each in files]
+            if not any(sizes):
+                missing.append("%s is empty" % name)
+        elif not os.path.exists(path):
+            missing.append("%s is not there" % name)
+        elif os.path.getsize(path) == 0:
+            missing.append("%s is empty" % name)
+    return missing
