@@ -52,7 +52,7 @@ def _diagnose(report: Report, look: Look, verbose: bool) -> Iterator[str]:
     yield from _headline(report, look)
     parts = diagnosis(report)
     if parts.cause is not None:
-        yield from _body(parts.cause, look, verbose)
+        yield from body_of(parts.cause, look, verbose)
     elif report.verdict is not None and report.verdict.text:
         verdict = report.verdict
         yield from _evidence([Evidence(verdict.text or "", verdict.source, verdict.line)], look, verbose)
@@ -100,10 +100,11 @@ def _finding(finding: Finding, look: Look, verbose: bool) -> Iterator[str]:
     where = place(fold(map(escape, finding.hosts)), finding.ranks)
     aside = " (ignored, as asked)" if finding.ignored else ""
     yield f"{sign} {name}{'  ' if where else ''}{look.paint(where, 'cyan')}{aside}"
-    yield from _body(finding, look, verbose)
+    yield from body_of(finding, look, verbose)
 
 
-def _body(finding: Finding, look: Look, verbose: bool) -> Iterator[str]:
+def body_of(finding: Finding, look: Look, verbose: bool) -> Iterator[str]:
+    """What stands below the head line of a finding: message, evidence, ways out. The finding is escaped already."""
     yield from look.paragraph(finding.message, "  ")
     yield from _evidence(finding.evidence, look, verbose)
     for number, fix in enumerate(finding.fix):
