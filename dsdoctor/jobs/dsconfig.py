@@ -20,7 +20,7 @@ from dsdoctor.yamlfile import FileError
 # DeepSpeed's own configs nest three deep. A bound keeps a broken or hostile file from exhausting the stack later.
 MAX_DEPTH = 32
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|\n|[^\s{}\[\],:"]+')
+_PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|\n|[^\s{}\[\],:"]+')
 
 # What stands at the place where the JSON reader stopped, and what to do about it.
 _MENDS = (
@@ -83,23 +83,23 @@ def _keys(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
     """Every key of a text that is known to be JSON, as its path, with its line. Elements of a list count from 0."""
     path: list[str] = []  # one entry for each open object or list: the key or the index being read
     lists: list[bool] = []
-    line, text_token = 1, ""
-    for token in _TOKEN.findall(text):
-        if token == "\n":
+    line, string = 1, ""
+    for piece in _PIECE.findall(text):
+        if piece == "\n":
             line += 1
-        elif token in "{[":
-            path.append("0" if token == "[" else "")
-            lists.append(token == "[")
-        elif token in "}]":
+        elif piece in "{[":
+            path.append("0" if piece == "[" else "")
+            lists.append(piece == "[")
+        elif piece in "}]":
             path.pop()
             lists.pop()
-        elif token == "," and lists and lists[-1]:
+        elif piece == "," and lists and lists[-1]:
             path[-1] = str(int(path[-1]) + 1)
-        elif token == ":":
-            path[-1] = json.loads(text_token)
+        elif piece == ":":
+            path[-1] = json.loads(string)
             yield tuple(path), line
-        elif token != ",":
-            text_token = token
+        elif piece != ",":
+            string = piece
 
 
 def _explain(text: str, error: json.JSONDecodeError) -> str:

@@ -34,7 +34,7 @@ class Sync(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One task of a job. `args` are laid over the job's; `outputs` must be there afterwards, below the stage's folder."""
+    """One task of a job. `args` are laid over the job's; `outputs` must be in the stage's folder afterwards."""
 
     name: str
     args: dict[str, Value] = {}
@@ -56,9 +56,9 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A job file, key by key.
 
     `module` (or `script`) is started by `engine` on every host with `args` as `--key value`; true and false become the
-    words, null leaves the key out, a list gives several values. `${output_dir}`, `${previous_output_dir}`, `${run_dir}`,
-    `${stage}`, `${stage_index}`, `${precision}` and `${world_size}` stand for what the plan makes of them. `gpu_env`
-    sets variables on the hosts whose GPU name contains the key.
+    words, null leaves the key out, a list gives several values. `${output_dir}`, `${previous_output_dir}`,
+    `${run_dir}`, `${stage}`, `${stage_index}`, `${precision}` and `${world_size}` stand for what the plan makes of
+    them. `gpu_env` sets variables on the hosts whose GPU name contains the key.
     """
 
     name: str

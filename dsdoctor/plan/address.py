@@ -41,9 +41,7 @@ def master_address(cluster: Cluster) -> str:
                 f"Put its address into /etc/hosts on {member.name}, or name the host by its address in the hostfile."
             )
         seen.setdefault(route.address, []).append(member.name)
-    held = {
-        address.address for interface in _network(cluster.master).interfaces for address in interface.addresses
-    }
+    held = {address.address for interface in _network(cluster.master).interfaces for address in interface.addresses}
     usable = [address for address in seen if address in held and not ipaddress.ip_address(address).is_loopback]
     if len(seen) == 1 and usable:
         return usable[0]
@@ -52,7 +50,7 @@ def master_address(cluster: Cluster) -> str:
         return usable[0]
     raise PlanError(
         f"the hosts do not reach {cluster.master_name} by one address that it holds ({told}; it holds "
-        f"{', '.join(sorted(held)) or 'none'}). Give the first host in the hostfile by the address that all others reach."
+        f"{', '.join(sorted(held)) or 'none'}). Give the first host by an address that all others reach."
     )
 
 
@@ -116,7 +114,9 @@ def _network(member: Member) -> NetworkFacts:
     try:
         return member.facts.network
     except FactUnavailable as error:
-        raise PlanError(f"{member.name}: its network is not known ({error.reason}), so nothing can be planned.") from None
+        raise PlanError(
+            f"{member.name}: its network is not known ({error.reason}), so nothing can be planned."
+        ) from None
 
 
 def _holder(network: NetworkFacts, address: str) -> str | None:

@@ -55,12 +55,9 @@ def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wis
     for member in cluster:
         links[member.name], strays = (None, ()) if len(cluster) == 1 else link_of(member, cluster, address)
         warnings += strays
-    hosts = _host_plans(job, cluster, run, paths, links, wishes.settings)
+    hosts = _host_plans(job, cluster, links, run=run, paths=paths, settings=wishes.settings)
     precision, reason = _precision(job, cluster)
-    stages = tuple(
-        _stage_plan(job, cluster, stage, hosts, Meeting(address, port, precision), wishes.settings, paths.code)
-        for stage in job.stages
-    )
+    draft = Draft(job, hosts, address, port, precision, wishes.settings, paths.code)
     forecast: dict[str, Any] = {"precision": precision, "precision_because": reason} if precision else {}
     return LaunchPlan(
         job=job.name,
@@ -70,7 +67,7 @@ def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wis
         master_port=port,
         world_size=sum(host.slots for host in hosts),
         hosts=hosts,
-        stages=stages,
+        stages=tuple(_stage_plan(draft, stage) for stage in job.stages),
         sync=SyncPlan(paths.code, job.job.sync.exclude),
         setup=job.job.setup,
         summary=job.job.summary,
@@ -81,12 +78,34 @@ def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wis
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """Where the ranks meet, and in which precision they compute."""
+class Draft:
+    """What is settled before the stages are written out: hosts, where the ranks meet, and in which precision."""
 
+    job: ResolvedJob
+    hosts: tuple[HostPlan, ...]
     address: str
     port: int
     precision: str | None
+    settings: tuple[Setting, ...]
+    code: str
+
+    def words(self, stage: StageSettings, host: HostPlan) -> dict[str, str]:
+        """What the placeholders of a stage's arguments stand for on a host."""
+        outputs = posixpath.join(host.run_dir, "outputs")
+        previous = next((each for each in self.job.stages if each.index == stage.index - 1), None)
+        return {
+            "output_dir": posixpath.join(outputs, _folder(stage)),
+            "previous_output_dir": posixpath.join(outputs, _folder(previous)) if previous else "",
+            "run_dir": host.run_dir,
+            "stage": stage.name,
+            "stage_index": str(stage.index),
+            "precision": self.precision or "",
+            "world_size": str(sum(each.slots for each in self.hosts)),
+        }
+
+
+def _folder(stage: StageSettings) -> str:
+    return f"{stage.index}-{stage.name}"
 
 
 def _with_ranks(cluster: Cluster) -> Cluster:
@@ -106,9 +125,10 @@ def _with_ranks(cluster: Cluster) -> Cluster:
 def _host_plans(
     job: ResolvedJob,
     cluster: Cluster,
+    links: Mapping[str, Link | None],
+    *,
     run: str,
     paths: Paths,
-    links: Mapping[str, Link | None],
     settings: Sequence[Setting],
 ) -> tuple[HostPlan, ...]:
     wide = environment.job_wide(cluster)
@@ -181,57 +201,29 @@ def _precision(job: ResolvedJob, cluster: Cluster) -> tuple[str | None, str]:
     return job.job.precision, f"precision of {job.source}"
 
 
-def _stage_plan(
-    job: ResolvedJob,
-    cluster: Cluster,
-    stage: StageSettings,
-    hosts: tuple[HostPlan, ...],
-    meeting: Meeting,
-    settings: Sequence[Setting],
-    code: str,
-) -> StagePlan:
-    folder = f"{stage.index}-{stage.name}"
-    previous = job.stages[stage.index - 2] if stage.index > 1 else None
+def _stage_plan(draft: Draft, stage: StageSettings) -> StagePlan:
+    own = [Setting(name, value, "stage", f"env of stage {stage.name}") for name, value in stage.env.items()]
     commands = []
-    for host in hosts:
-        words = {
-            "output_dir": posixpath.join(host.run_dir, "outputs", folder),
-            "previous_output_dir": posixpath.join(host.run_dir, "outputs", f"{previous.index}-{previous.name}")
-            if previous
-            else "",
-            "run_dir": host.run_dir,
-            "stage": stage.name,
-            "stage_index": str(stage.index),
-            "precision": meeting.precision or "",
-            "world_size": str(sum(each.slots for each in hosts)),
-        }
-        own = [Setting(name, value, "stage", f"env of stage {stage.name}") for name, value in stage.env.items()]
-        differing = environment.layered(host.env.values(), [*own, *settings], host.name) if own else {}
-        argv = _torchrun(job, stage, host, hosts, meeting, words, code)
-        env = {name: var for name, var in differing.items() if var != host.env.get(name)}
-        commands.append(Command(host.name, argv, host.code_dir, env))
-    return StagePlan(stage.name, stage.index, folder, stage.outputs, tuple(commands))
+    for host in draft.hosts:
+        full = environment.layered(host.env.values(), [*own, *draft.settings], host.name) if own else host.env
+        differing = {name: variable for name, variable in full.items() if variable != host.env.get(name)}
+        commands.append(Command(host.name, _torchrun(draft, stage, host), host.code_dir, differing))
+    return StagePlan(stage.name, stage.index, _folder(stage), stage.outputs, tuple(commands))
 
 
-def _torchrun(
-    job: ResolvedJob,
-    stage: StageSettings,
-    host: HostPlan,
-    hosts: tuple[HostPlan, ...],
-    meeting: Meeting,
-    words: Mapping[str, str],
-    code: str,
-) -> tuple[str, ...]:
+def _torchrun(draft: Draft, stage: StageSettings, host: HostPlan) -> tuple[str, ...]:
     """The command line of one host. Static rendezvous: ranks follow the hostfile's order, whatever comes up first."""
+    job = draft.job
     launcher = [
         *(host.python, "-m", "torch.distributed.run"),
-        *("--nnodes", str(len(hosts)), "--node_rank", str(host.node_rank), "--nproc_per_node", str(host.slots)),
-        *("--master_addr", meeting.address, "--master_port", str(meeting.port)),
+        *("--nnodes", str(len(draft.hosts)), "--node_rank", str(host.node_rank), "--nproc_per_node", str(host.slots)),
+        *("--master_addr", draft.address, "--master_port", str(draft.port)),
         *("--rdzv_conf", f"timeout={RENDEZVOUS_SECONDS}"),
-        *("--log_dir", posixpath.join(host.run_dir, "torchrun", f"{stage.index}-{stage.name}"), "--tee", "3"),
+        *("--log_dir", posixpath.join(host.run_dir, "torchrun", _folder(stage)), "--tee", "3"),
     ]
     program = ["-m", job.job.module] if job.job.module else [job.job.script or ""]
-    deepspeed = ["--deepspeed", _inside(job.deepspeed.path, code)] if job.deepspeed else []
+    words = draft.words(stage, host)
+    deepspeed = ["--deepspeed", _inside(job.deepspeed.path, draft.code)] if job.deepspeed else []
     return (*launcher, *program, *arguments(stage.args, words, f"stage {stage.name} of {job.source}"), *deepspeed)
 
 

@@ -51,7 +51,9 @@ def job_wide(cluster: Cluster) -> JobWide:
     gpus = all(_gpus(member) for member in cluster.members)
     without = [member.name for member in cluster.members if not _active_ports(member)]
     if without:
-        return JobWide(gpus, False, f"no active InfiniBand port on {', '.join(without)}; all ranks must use one network")
+        return JobWide(
+            gpus, False, f"no active InfiniBand port on {', '.join(without)}; all ranks must use one network"
+        )
     return JobWide(gpus, True, "every host has an active InfiniBand port")
 
 
@@ -84,7 +86,9 @@ def layered(derived: Iterable[EnvVar], settings: Iterable[Setting], host: str) -
     )
     for setting in ordered:
         if not NAME.fullmatch(setting.name):
-            raise PlanError(f"{setting.name!r} is no name for a variable: letters, digits and _ only ({setting.layer}).")
+            raise PlanError(
+                f"{setting.name!r} is no name for a variable: letters, digits and _ only ({setting.layer})."
+            )
         if "\0" in setting.value:
             raise PlanError(f"the value of {setting.name} holds a NUL character ({setting.layer}).")
         below = result.get(setting.name)

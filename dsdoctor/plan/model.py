@@ -113,8 +113,10 @@ class LaunchPlan(msgspec.Struct, frozen=True):
 
 
 def _env_dict(env: dict[str, EnvVar]) -> dict[str, Any]:
-    return {name: {key: value for key, value in msgspec.to_builtins(var).items() if key != "name"}
-            for name, var in env.items()}
+    return {
+        name: {key: value for key, value in msgspec.to_builtins(var).items() if key != "name"}
+        for name, var in env.items()
+    }
 
 
 def _host_dict(host: HostPlan) -> dict[str, Any]:

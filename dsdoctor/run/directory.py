@@ -154,7 +154,7 @@ def new_run(base: Path, job: str) -> RunDirectory:
 def all_runs(base: Path) -> list[RunDirectory]:
     """The runs below a folder, the newest first; what is not a run is passed over."""
     found = [path.parent for path in base.glob("*/state.json")]
-    return [RunDirectory(path) for path in sorted(found, key=lambda path: _created(path), reverse=True)]
+    return [RunDirectory(path) for path in sorted(found, key=_created, reverse=True)]
 
 
 def _created(path: Path) -> tuple[str, str]:

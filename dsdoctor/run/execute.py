@@ -1,5 +1,7 @@
-"""`execute()`: carry out a launch plan, stage by stage, each checked before the next. It takes the plan and nothing
-else about what is to run; paths, commands and variables are the plan's."""
+"""Carrying out a launch plan, stage by stage, each checked before the next.
+
+`execute()` takes the plan and nothing else about what is to run; paths, commands and variables are the plan's.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,8 @@ class _Run:
         self.mark("running")
         began = time.monotonic()
         try:
-            for name, how in sync(self.plan, self.transports, lambda host, done: self.show(Copying(host, done))).items():
+            copies = sync(self.plan, self.transports, lambda host, done: self.show(Copying(host, done)))
+            for name, how in copies.items():
                 if how != "copied":
                     self.show(Noted(f"{name} {how}"))
         except SyncError as error:

@@ -109,7 +109,7 @@ class Guard:
 def order_for(
     plan: LaunchPlan, command: Command, secrets: Mapping[str, str], lifeline_seconds: float, grace_seconds: float
 ) -> dict[str, Any]:
-    """What a guardian is told: command, environment (secrets put in here, on the wire only), folders to make, limits."""
+    """What a guardian is told: command, environment (with the secrets: this goes over the wire only), limits."""
     host = plan.host(command.host)
     env = {**host.env, **command.env}
     argv = list(command.argv)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import IO, Any, Dict, List, Optional
 
 MARKER = "<<<dsdoctor-guardian"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
@@ -28,35 +29,37 @@ RANK = re.compile(r"^@rank(\d+)@ ?|^\[\w*?(\d+)\]:")  # our template; torchrun's
 class Guardian:
     """One order carried out: start, forward lines, beat, watch the lifeline, stop, report the exit."""
 
-    def __init__(self, order, control, output):
+    def __init__(self, order: Dict[str, Any], control: IO[bytes], output: IO[bytes]) -> None:
         self.order = order
         self.control = control
         self.output = output
-        self.frames = queue.Queue(maxsize=2000)
+        self.frames: "queue.Queue[Optional[Dict[str, Any]]]" = queue.Queue(maxsize=2000)
         self.last_word = time.monotonic()
-        self.stop_reason = None
-        self.child = None
-        self.child_status = None
+        self.stop_reason: Optional[str] = None
+        self.child_status: Optional[int] = None
+        self.child: "subprocess.Popen[bytes]"
 
-    def run(self):
+    def run(self) -> int:
         """Carry the order out and return the exit code to end with."""
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda seen, frame: self.ask_to_stop("signal %d" % seen))
+            signal.signal(number, lambda seen, _: self.ask_to_stop("signal %d" % seen))
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         writer = threading.Thread(target=self.write_frames, daemon=True)
-        writer.start()
         try:
-            self.start(libc)
-        except OSError as error:
+            self.start(libc)  # before any thread: what runs between fork and exec must find no lock held
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            writer.start()
             self.send({"e": "error", "text": describe(error, self.order)})
             self.finish(writer)
             return 127
+        writer.start()
         threading.Thread(target=self.read_control, daemon=True).start()
         readers = [
             threading.Thread(target=self.read_output, args=(stream, name), daemon=True)
             for stream, name in ((self.child.stdout, "o"), (self.child.stderr, "e"))
+            if stream is not None
         ]
         for reader in readers:
             reader.start()
@@ -67,14 +70,14 @@ class Guardian:
         self.finish(writer)
         return 0
 
-    def start(self, libc):
+    def start(self, libc: ctypes.CDLL) -> None:
         """Start the command in its own session; it is told to end should the guardian be killed outright."""
         environment = dict(os.environ)
         environment.update(self.order["env"])
         for folder in self.order.get("make", []):
             os.makedirs(folder, exist_ok=True)
 
-        def tie_to_guardian():
+        def tie_to_guardian() -> None:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
         self.child = subprocess.Popen(
@@ -85,11 +88,11 @@ class Guardian:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=tie_to_guardian,
+            preexec_fn=tie_to_guardian,  # noqa: PLW1509 - no thread runs yet
         )
         self.send({"e": "started", "pid": self.child.pid})
 
-    def watch(self):
+    def watch(self) -> int:
         """Wait for the end of the command, beating and watching the lifeline; returns its exit code."""
         beat_at, limit = 0.0, self.order["lifeline_seconds"]
         while self.child_status is None and self.stop_reason is None:
@@ -109,7 +112,7 @@ class Guardian:
             return -signal.SIGKILL
         return self.child_status
 
-    def stop_descendants(self):
+    def stop_descendants(self) -> None:
         """TERM to every descendant, and KILL to those that are left after the grace."""
         deadline = time.monotonic() + (self.order["grace_seconds"] if self.stop_reason else 1.0)
         send_signal(descendants(), signal.SIGTERM)
@@ -124,7 +127,7 @@ class Guardian:
             self.reap()
             time.sleep(0.05)
 
-    def reap(self):
+    def reap(self) -> None:
         """Collect ended children, our own and those inherited as subreaper."""
         while True:
             try:
@@ -137,7 +140,7 @@ class Guardian:
                 code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
                 self.child_status = self.child.returncode = code
 
-    def read_control(self):
+    def read_control(self) -> None:
         """Take commands until the head closes the line or goes silent."""
         for line in self.control:
             self.last_word = time.monotonic()
@@ -149,12 +152,12 @@ class Guardian:
                 self.ask_to_stop("told to")
         self.ask_to_stop("the line to the head closed")
 
-    def ask_to_stop(self, reason):
+    def ask_to_stop(self, reason: str) -> None:
         """Remember the first reason to stop; the watching loop acts on it."""
         if self.stop_reason is None:
             self.stop_reason = reason
 
-    def read_output(self, stream, name):
+    def read_output(self, stream: IO[bytes], name: str) -> None:
         """Forward the command's lines, the rank taken off the front."""
         first = self.order.get("first_rank", 0)
         for piece in iter(lambda: stream.readline(LINE_LIMIT), b""):
@@ -166,14 +169,14 @@ class Guardian:
                 text = text[match.end() :]
             self.send({"e": "line", "r": rank, "s": name, "x": text})
 
-    def send(self, frame, wait=True):
+    def send(self, frame: Dict[str, Any], wait: bool = True) -> None:
         """Queue a frame. With `wait` a full queue holds the caller back: the head reads too slowly."""
         try:
             self.frames.put(frame, block=wait)
         except queue.Full:
             pass
 
-    def write_frames(self):
+    def write_frames(self) -> None:
         """Write queued frames; a broken line means that the head is gone."""
         while True:
             frame = self.frames.get()
@@ -188,7 +191,7 @@ class Guardian:
                     pass
                 return
 
-    def finish(self, writer):
+    def finish(self, writer: threading.Thread) -> None:
         """Let the last frames out, for as long as a living head needs to take them."""
         try:
             self.frames.put(None, timeout=5)
@@ -197,7 +200,7 @@ class Guardian:
         writer.join(timeout=5)
 
 
-def parents():
+def parents() -> Dict[int, int]:
     """Map every live process to its parent, from /proc; zombies are left out."""
     found = {}
     for name in os.listdir("/proc"):
@@ -213,12 +216,13 @@ def parents():
     return found
 
 
-def descendants():
+def descendants() -> List[int]:
     """All live processes below this one."""
-    children = {}
+    children: Dict[int, List[int]] = {}
     for pid, parent in parents().items():
         children.setdefault(parent, []).append(pid)
-    found, todo = [], [os.getpid()]
+    found: List[int] = []
+    todo = [os.getpid()]
     while todo:
         below = children.get(todo.pop(), [])
         found += below
@@ -226,7 +230,7 @@ def descendants():
     return found
 
 
-def send_signal(pids, number):
+def send_signal(pids: List[int], number: int) -> None:
     """Signal processes; one that is gone meanwhile is no error. CONT wakes stopped ones, which TERM would not reach."""
     for pid in pids:
         try:
@@ -236,14 +240,18 @@ def send_signal(pids, number):
             continue
 
 
-def describe(error, order):
+def describe(error: Exception, order: Dict[str, Any]) -> str:
     """Say what could not be started, and where."""
     if isinstance(error, FileNotFoundError) and not os.path.isdir(order["cwd"]):
         return "the folder %s is not there" % order["cwd"]
-    return "%s could not be started in %s: %s" % (order["argv"][0], order["cwd"], error.strerror or error)
+    return "%s could not be started in %s: %s" % (
+        order["argv"][0],
+        order["cwd"],
+        getattr(error, "strerror", None) or error,
+    )
 
 
-def main():
+def main() -> None:
     """Read the order, announce, carry it out."""
     control, output = sys.stdin.buffer, sys.stdout.buffer
     order = json.loads(control.readline().decode("utf-8"))

@@ -132,9 +132,7 @@ def launch(
         for member in cluster.examined:
             assert member.facts is not None
             directory.write_json(f"facts/{_file_name(member.name)}.json", msgspec.to_builtins(member.facts.snapshot))
-        outcome = execute(
-            made, transports, directory, show, secrets=secret_values(job, wishes.settings), limits=limits
-        )
+        outcome = execute(made, transports, directory, show, secrets=secret_values(job, wishes.settings), limits=limits)
     return directory, outcome
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -28,9 +27,10 @@ def ask(transport: Transport, python: str, program: Callable[[Any], Any], argume
         TransportError: the host was not reached.
         HostAnswerError: it said something else (no Python, a full disk, a traceback).
     """
-    source = textwrap.dedent(inspect.getsource(program))
-    tail = f"import json,sys\nprint({MARK!r} + json.dumps({program.__name__}(json.loads(sys.argv[1]))))\n"
-    done = transport.run([python, "-", json.dumps(argument)], stdin=(source + tail).encode(), timeout=timeout)
+    head = "from __future__ import annotations\nimport json, sys\n"
+    tail = f"print({MARK!r} + json.dumps({program.__name__}(json.loads(sys.argv[1]))))\n"
+    source = head + inspect.getsource(program) + tail
+    done = transport.run([python, "-", json.dumps(argument)], stdin=source.encode(), timeout=timeout)
     text = done.stdout.decode("utf-8", "replace")
     for line in text.splitlines():
         if line.startswith(MARK):

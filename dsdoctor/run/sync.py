@@ -159,7 +159,7 @@ def _copy(
     progress: Progress,
     timeout: float,
 ) -> None:
-    base = _rsync_argv(rsync, transport, host.name) + ["--delete", *excludes]
+    base = [*_rsync_argv(rsync, transport, host.name), "--delete", *excludes]
     ends = [f"{source.rstrip('/')}/", f"{_target(transport)}:{host.code_dir}/"]
     process = subprocess.Popen(
         [*base, "--info=progress2,stats2", *ends],
