@@ -17,7 +17,7 @@ def duplicate_nccl(host: str) -> Finding:
     return Finding(
         name="duplicate-nccl",
         severity=Severity.ERROR,
-        message=f"{host}: 2 packages own libnccl.so.2 (nvidia-nccl-cu11 2.14.3, nvidia-nccl-cu12 2.18.1); 1 is wanted",
+        message=f"{host}: 2 owners of libnccl.so.2 (nvidia-nccl-cu11 2.14.3, nvidia-nccl-cu12 2.18.1); one wanted",
         hosts=(host,),
         evidence=(Evidence("nvidia-nccl-cu11==2.14.3 in /opt/env/lib/python3.10/site-packages", host),),
         fix=(

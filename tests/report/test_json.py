@@ -124,7 +124,7 @@ def test_whole_text() -> None:
         {
             "name": "duplicate-nccl",
             "severity": "error",
-            "message": "gpu01: 2 packages own libnccl.so.2 (nvidia-nccl-cu11 2.14.3, nvidia-nccl-cu12 2.18.1); 1 is wanted",
+            "message": "gpu01: 2 owners of libnccl.so.2 (nvidia-nccl-cu11 2.14.3, nvidia-nccl-cu12 2.18.1); one wanted",
             "hosts": ["gpu01"],
             "ranks": [],
             "evidence": [

@@ -19,7 +19,7 @@ job order_1 from launch/order_1.yaml
 
 #### error: `duplicate-nccl` on `gpu[01-02]`
 
-gpu\\[01-02\\]: 2 packages own libnccl.so.2 (nvidia-nccl-cu11 2.14.3, nvidia-nccl-cu12 2.18.1); 1 is wanted
+gpu\\[01-02\\]: 2 owners of libnccl.so.2 (nvidia-nccl-cu11 2.14.3, nvidia-nccl-cu12 2.18.1); one wanted
 
 ```text
 gpu01: nvidia-nccl-cu11==2.14.3 in /opt/env/lib/python3.10/site-packages

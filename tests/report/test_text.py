@@ -32,7 +32,7 @@ def test_ill_cluster() -> None:
   job order_1 from launch/order_1.yaml
 
 ✗ error duplicate-nccl  gpu[01-02]
-  gpu[01-02]: 2 packages own libnccl.so.2 (nvidia-nccl-cu11 2.14.3, nvidia-nccl-cu12 2.18.1); 1 is wanted
+  gpu[01-02]: 2 owners of libnccl.so.2 (nvidia-nccl-cu11 2.14.3, nvidia-nccl-cu12 2.18.1); one wanted
   │ gpu01: nvidia-nccl-cu11==2.14.3 in /opt/env/lib/python3.10/site-packages
   │ gpu02: nvidia-nccl-cu11==2.14.3 in /opt/env/lib/python3.10/site-packages
   Fix: Take out both, then put back the one that torch asks for
@@ -79,9 +79,9 @@ x 2 errors, 1 warning on 3 of 4 hosts; gpu03 could
   job order_1 from launch/order_1.yaml
 
 x error duplicate-nccl  gpu[01-02]
-  gpu[01-02]: 2 packages own libnccl.so.2
+  gpu[01-02]: 2 owners of libnccl.so.2
   (nvidia-nccl-cu11 2.14.3, nvidia-nccl-cu12
-  2.18.1); 1 is wanted
+  2.18.1); one wanted
   | gpu01: nvidia-nccl-cu11==2.14.3 in
   |   /opt/env/lib/python3.10/site-packages
   | gpu02: nvidia-nccl-cu11==2.14.3 in
