@@ -98,6 +98,20 @@ class ClusterHost:
         """Send a signal to a process by its id inside the host."""
         self.run(["kill", f"-{int(sig)}", str(pid)])
 
+    def wait_for_start(self, containing: str, timeout: float = 15.0) -> list[ProcessInside]:
+        """Wait until a process has a text in its command line; returns those that have it.
+
+        Raises:
+            AssertionError: none has; all are listed.
+        """
+        deadline = time.monotonic() + timeout
+        while not (found := self.ps(containing)):
+            if time.monotonic() > deadline:
+                running = [str(process) for process in self.ps()]
+                raise AssertionError(f"{self.name}: no {containing!r} after {timeout:g} s among {running}")
+            time.sleep(0.02)
+        return found
+
     def wait_for_end(self, containing: str, timeout: float = 15.0) -> float:
         """Wait until no process has a text in its command line; returns the seconds it took.
 
@@ -146,7 +160,11 @@ class ClusterHost:
     # --- what can befall a host
 
     def cut(self) -> None:
-        """Pull the cable on the switch's side: the host loses its carrier."""
+        """Pull the cable on the switch's side: the host loses its carrier.
+
+        Others get "No route to host" once they ask for its hardware address again: at once after
+        :meth:`forget_neighbours` on them, else within seconds, and until then nothing.
+        """
         self._switch.set_port(self._port, up=False)
 
     def mute(self) -> None:
@@ -190,6 +208,10 @@ class ClusterHost:
         """Start the ssh daemon again."""
         self.run(["/usr/sbin/sshd", "-f", "/etc/ssh/sshd_config", "-E", "/var/log/sshd.log"])
         self.run(["sh", "-c", "until [ -s /run/sshd.pid ]; do sleep 0.01; done"], timeout=10)
+
+    def forget_neighbours(self) -> None:
+        """Empty the host's own table of hardware addresses."""
+        self.run(["ip", "neighbour", "flush", "all"])
 
     def set_nofile(self, soft: int) -> None:
         """Set the soft limit of open files of every ssh session that begins from now on (sshd's children)."""

@@ -70,12 +70,21 @@ address add $address dev $nic
 link set $nic up
 LINKS
 
-/usr/sbin/sshd -f /etc/ssh/sshd_config -E /var/log/sshd.log </dev/null >/dev/null
+# A neighbour that is gone is noticed in a second or two rather than in half a minute: tests wait for that.
+for setting in base_reachable_time_ms=5000 delay_first_probe_time=1 retrans_time_ms=200; do
+  echo "${setting#*=}" >"/proc/sys/net/ipv4/neigh/$nic/${setting%=*}"
+done
+
+no_sshd() {
+  cat /var/log/sshd.log >&2
+  exit 1
+}
+/usr/sbin/sshd -f /etc/ssh/sshd_config -E /var/log/sshd.log </dev/null >/dev/null || no_sshd
 for ((tries = 0; tries < 1000; tries++)); do
   [[ -s /run/sshd.pid ]] && break # written when it listens
   sleep 0.01
 done
-[[ -s /run/sshd.pid ]] || { cat /var/log/sshd.log >&2; exit 1; }
+[[ -s /run/sshd.pid ]] || no_sshd
 
 echo ready
 while read -r _; do :; done # bash reaps orphans meanwhile; the end of the lifeline ends the host

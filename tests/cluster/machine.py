@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -138,6 +139,13 @@ class Machine:
             return
         with contextlib.suppress(RuntimeError):
             self._switch.set_port(self.cables[0].port, up=False)
+        if self.is_on:
+            # PID 1 takes its namespace with it, and its parent outside is left to reap it: no zombie stays behind on
+            # machines whose own init does not reap. A frozen process dies of SIGKILL, but a frozen parent cannot wait.
+            os.kill(self.pid1, signal.SIGKILL)
+            self.set_frozen(False)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._init.wait(timeout=5)
         kill_group(self.group, timeout=10)
         for stream in (self._init.stdin, self._init.stdout):
             if stream is not None:
@@ -148,7 +156,6 @@ class Machine:
             self._switch.unplug(cable.port)
         del self.cables[1:]
         self._init = self._pid1 = None
-        self.set_frozen(False)
 
     def set_frozen(self, frozen: bool) -> None:
         """Stop or continue every process of the host.
