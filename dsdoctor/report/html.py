@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape as quote
 from string import Template
 
@@ -11,7 +11,7 @@ from dsdoctor import __version__
 from dsdoctor.escape import escaped
 from dsdoctor.report.layout import count, fold
 from dsdoctor.report.model import Evidence, Finding, Fix, Report
-from dsdoctor.report.summary import diagnosis, headline, merged, place, skipped_by_reason, state, totals
+from dsdoctor.report.summary import cited, diagnosis, headline, merged, place, skipped_by_reason, state, totals
 from dsdoctor.resources import folder
 
 
@@ -28,8 +28,8 @@ def render(report: Report) -> str:
 
 def _body(report: Report) -> Iterator[str]:
     yield f'<h1 class="{state(report)}">{quote(headline(report))}</h1>'
-    yield from (f"<p>{quote(note)}</p>" for note in report.notes)
     if report.verdict is None:
+        yield from _notes(report.notes)
         yield from (_article(finding) for finding in merged(report.findings))
     else:
         yield from _diagnosis(report)
@@ -49,9 +49,14 @@ def _diagnosis(report: Report) -> Iterator[str]:
         yield _article(parts.cause)
     elif verdict is not None and verdict.text:
         yield _evidence([Evidence(verdict.text, verdict.source, verdict.line)])
+    yield from _notes(parts.notes)
     yield from (_article(finding) for finding in parts.others)
-    yield from _listed("What followed from it" if parts.cause else "Symptoms", parts.symptoms)
-    yield from _listed("Harmless here", parts.harmless)
+    yield from _listed("What followed from it" if parts.cause else "Symptoms", map(_item, parts.symptoms))
+    yield from _listed("Harmless here", map(quote, parts.harmless))
+
+
+def _notes(notes: Sequence[str]) -> Iterator[str]:
+    yield from (f"<p>{quote(note)}</p>" for note in notes)
 
 
 def _article(finding: Finding) -> str:
@@ -72,14 +77,8 @@ def _article(finding: Finding) -> str:
 def _evidence(evidence: Sequence[Evidence]) -> str:
     if not evidence:
         return ""
-    lines = [f"{_source(piece)}{piece.text}" for piece in evidence]
+    lines = [cited(piece) + piece.text for piece in evidence]
     return f'<pre class="evidence">{quote(chr(10).join(lines))}</pre>'
-
-
-def _source(piece: Evidence) -> str:
-    if not piece.source:
-        return ""
-    return f"{piece.source}:{piece.line}: " if piece.line else f"{piece.source}: "
 
 
 def _fix(fix: Fix, word: str) -> str:
@@ -93,15 +92,19 @@ def _fix(fix: Fix, word: str) -> str:
     return text
 
 
-def _listed(title: str, findings: Sequence[Finding]) -> Iterator[str]:
-    if not findings:
-        return
-    yield f'<section class="block"><h2>{title}</h2><ul>'
-    for finding in findings:
-        where = place(fold(finding.hosts), finding.ranks)
-        aside = f' <span class="where">{quote(where)}</span>' if where else ""
-        yield f"<li><strong>{quote(finding.name)}</strong>{aside}: {quote(finding.message)}</li>"
-    yield "</ul></section>"
+def _item(finding: Finding) -> str:
+    where = place(fold(finding.hosts), finding.ranks)
+    aside = f' <span class="where">{quote(where)}</span>' if where else ""
+    return f"<strong>{quote(finding.name)}</strong>{aside}: {quote(finding.message)}"
+
+
+def _listed(title: str, items: Iterable[str]) -> Iterator[str]:
+    """A list under a heading; the items are HTML already."""
+    lines = [f"<li>{item}</li>" for item in items]
+    if lines:
+        yield f'<section class="block"><h2>{title}</h2><ul>'
+        yield from lines
+        yield "</ul></section>"
 
 
 def _hosts(report: Report) -> Iterator[str]:

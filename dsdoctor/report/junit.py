@@ -63,7 +63,7 @@ def _not_examined(host: str, error: str) -> str:
 
 
 def _verdict(report: Report) -> list[str]:
-    """For a diagnosis without a cause among its findings, a case that carries the answer."""
+    """For a diagnosis without a finding of its own, a case that carries the answer."""
     if report.verdict is None or diagnosis(report).cause is not None:
         return []
     return [_case("verdict", "", f"<system-out>{quote(headline(report))}</system-out>")]

@@ -10,7 +10,7 @@ from dsdoctor import __version__
 from dsdoctor.escape import escaped
 from dsdoctor.report.layout import count, fold
 from dsdoctor.report.model import Evidence, Finding, Fix, Report
-from dsdoctor.report.summary import diagnosis, headline, merged, place, skipped_by_reason, totals
+from dsdoctor.report.summary import cited, diagnosis, headline, merged, place, skipped_by_reason, totals
 
 _SPECIAL = re.compile(r"([\\`*\[\]<>#|~&$]|(?<!\w)_|_(?!\w))")  # inside a word an underscore is itself
 _LINE_START = re.compile(r"^(\d*)([-+=.)])")  # a list, a numbered list, the line under a heading
@@ -25,10 +25,8 @@ def render(report: Report) -> str:
 
 def _lines(report: Report) -> Iterator[str]:
     yield f"### dsdoctor {_plain(report.command)}: {_plain(headline(report))}"
-    for note in report.notes:
-        yield ""
-        yield _plain(note)
     if report.verdict is None:
+        yield from _notes(report.notes)
         for finding in merged(report.findings):
             yield from _finding(finding)
     else:
@@ -50,10 +48,16 @@ def _diagnosis(report: Report) -> Iterator[str]:
         yield from _finding(parts.cause)
     elif verdict is not None and verdict.text:
         yield from _evidence([Evidence(verdict.text, verdict.source, verdict.line)])
+    yield from _notes(parts.notes)
     for finding in parts.others:
         yield from _finding(finding)
     yield from _list("What followed from it" if parts.cause else "Symptoms", map(_item, parts.symptoms))
-    yield from _list("Harmless here", map(_item, parts.harmless))
+    yield from _list("Harmless here", map(_plain, parts.harmless))
+
+
+def _notes(notes: Sequence[str]) -> Iterator[str]:
+    for note in notes:
+        yield from ("", _plain(note))
 
 
 def _finding(finding: Finding) -> Iterator[str]:
@@ -69,10 +73,7 @@ def _finding(finding: Finding) -> Iterator[str]:
 def _evidence(evidence: Sequence[Evidence]) -> Iterator[str]:
     if not evidence:
         return
-    lines = []
-    for piece in evidence:
-        source = f"{piece.source}:{piece.line}: " if piece.line else f"{piece.source}: "
-        lines.append(f"{source if piece.source else ''}{piece.text}")
+    lines = [cited(piece) + piece.text for piece in evidence]
     yield from ("", *_fenced("\n".join(lines), "text"))
 
 

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dsdoctor.report.layout import count, fold
-from dsdoctor.report.model import Finding, Fix, Report, Severity
+from dsdoctor.report.model import Evidence, Finding, Fix, Report, Severity
 
 UNREACHABLE = "unreachable-host"
+HARMLESS = "Harmless: "  # how a note begins that says what in a log means nothing
+_WITHOUT_PAGE = {"unknown", "training-script-exception"}  # answers that no rule stands for
 
 
 def headline(report: Report) -> str:
@@ -68,9 +70,11 @@ def _diagnosis_headline(report: Report) -> str:
     if verdict is None or verdict.cause == "none":
         return "Nothing is wrong here."
     where = place(verdict.host, () if verdict.rank is None else (verdict.rank,))
-    if verdict.cause == "unknown":
-        return "The cause is not in this log" + (f"; the first to fail was {where}." if where else ".")
-    return f"{verdict.cause} ({verdict.confidence})" + (f", began on {where}" if where else "")
+    if verdict.cause != "unknown":
+        return f"{verdict.cause} ({verdict.confidence})" + (f", began on {where}" if where else "")
+    known = any(finding.name == "unknown" for finding in report.findings)
+    what = "A failure that no rule knows" if known else "The cause is not in this log"
+    return f"{what}; the first to fail was {where}." if where else f"{what}."
 
 
 def place(host: str | None, ranks: Sequence[int]) -> str:
@@ -81,6 +85,13 @@ def place(host: str | None, ranks: Sequence[int]) -> str:
     if ranks:
         words.append(f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranges(ranks)}")
     return ", ".join(words)
+
+
+def cited(evidence: Evidence) -> str:
+    """Where a piece of evidence stands, as it is put before its text: `train.log:12: `, or nothing."""
+    if evidence.line is None:
+        return f"{evidence.source}: " if evidence.source else ""
+    return f"{evidence.source}:{evidence.line}: " if evidence.source else f"line {evidence.line}: "
 
 
 def alive(report: Report) -> list[Finding]:
@@ -162,29 +173,39 @@ def skipped_by_reason(report: Report) -> list[tuple[str, tuple[str, ...], tuple[
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The findings of a diagnosis by their part in it."""
+    """The parts of a diagnosis: the finding of the verdict, further causes, what followed, what is said beside."""
 
     cause: Finding | None
+    others: tuple[Finding, ...]
     symptoms: tuple[Finding, ...]
-    harmless: tuple[Finding, ...]
-    others: tuple[Finding, ...]  # further causes, or observations that the verdict does not rest on
+    notes: tuple[str, ...]
+    harmless: tuple[str, ...]  # sentences
 
 
 def diagnosis(report: Report) -> Diagnosis:
-    """The findings sorted by their part: the cause, what followed from it, what is harmless, what else was seen."""
+    """The findings and notes of a diagnosis by their part in it."""
     verdict = report.verdict
     cause = None
-    symptoms, harmless, others = [], [], []
+    symptoms, others = [], []
     for finding in merged(report.findings):
         if verdict is not None and finding.name == verdict.cause and cause is None:
             cause = finding
-        elif verdict is not None and finding.name in verdict.symptoms:
+        elif finding.severity is Severity.INFO or (verdict is not None and finding.name in verdict.symptoms):
             symptoms.append(finding)
-        elif finding.severity is Severity.INFO:
-            harmless.append(finding)
         else:
             others.append(finding)
-    return Diagnosis(cause, tuple(symptoms), tuple(harmless), tuple(others))
+    harmless = tuple(note.removeprefix(HARMLESS) for note in report.notes if note.startswith(HARMLESS))
+    notes = tuple(note for note in report.notes if not note.startswith(HARMLESS))
+    return Diagnosis(cause, tuple(others), tuple(symptoms), notes, harmless)
+
+
+def explainable(report: Report) -> str | None:
+    """What to ask `dsdoctor explain` for: a name where there is one to tell, `NAME` where there are several."""
+    names = dict.fromkeys(finding.name for finding in merged(report.findings))
+    names = {name: None for name in names if name not in _WITHOUT_PAGE}
+    if report.verdict is not None and report.verdict.cause in names:
+        return report.verdict.cause
+    return next(iter(names)) if len(names) == 1 else "NAME" if names else None
 
 
 def totals(report: Report) -> str:

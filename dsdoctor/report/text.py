@@ -12,7 +12,9 @@ from dsdoctor.escape import escape, escaped
 from dsdoctor.report.layout import Look, count, fold
 from dsdoctor.report.model import Evidence, Finding, Fix, Report
 from dsdoctor.report.summary import (
+    cited,
     diagnosis,
+    explainable,
     headline,
     merged,
     place,
@@ -36,48 +38,57 @@ def render(report: Report, look: Look, verbose: bool = False) -> str:
 
 def _check(report: Report, look: Look, verbose: bool) -> Iterator[str]:
     yield from _headline(report, look)
-    yield from _notes(report, look)
+    yield from _notes(report.notes, look)
     for finding in merged(report.findings):
         yield ""
         yield from _finding(finding, look, verbose)
     yield from _not_judged(report, look, verbose)
     yield from _passed(report, look, verbose)
     yield ""
-    if report.findings:
-        yield from look.paragraph("More about any of these: dsdoctor explain NAME")
+    yield from _more(report, look)
     yield look.paint(totals(report), "bold")
 
 
 def _diagnose(report: Report, look: Look, verbose: bool) -> Iterator[str]:
-    yield from _headline(report, look)
+    """The first three lines hold what is wrong, where it began, and the line that shows it."""
     parts = diagnosis(report)
+    yield from _headline(report, look)
     if parts.cause is not None:
-        yield from body_of(parts.cause, look, verbose)
+        yield from look.paragraph(parts.cause.message, "  ")
+        yield from _evidence(parts.cause.evidence, look, verbose)
     elif report.verdict is not None and report.verdict.text:
         verdict = report.verdict
         yield from _evidence([Evidence(verdict.text or "", verdict.source, verdict.line)], look, verbose)
-    yield from _notes(report, look)
+    yield from _notes(parts.notes, look)
+    if parts.cause is not None:
+        yield from _fixes(parts.cause, look)
     for finding in parts.others:
         yield ""
         yield from _finding(finding, look, verbose)
     yield from _listed("What followed from it:" if parts.cause else "Symptoms:", parts.symptoms, look)
-    yield from _listed("Harmless here:", parts.harmless, look)
+    yield from _harmless(parts.harmless, look)
     yield from _not_judged(report, look, verbose)
     yield ""
-    if report.findings:
-        yield from look.paragraph("More about any of these: dsdoctor explain NAME")
+    yield from _more(report, look)
     yield look.paint(_diagnosis_totals(report), "bold")
 
 
 def _diagnosis_totals(report: Report) -> str:
     parts = diagnosis(report)
+    cause = "no cause found" if report.verdict is None or report.verdict.cause in ("none", "unknown") else "cause found"
     words = [
+        *([f"{count(len(parts.others), 'further failure')}"] if parts.others else []),
         count(len(parts.symptoms), "symptom"),
         f"{len(parts.harmless)} harmless",
-        f"{len(parts.others)} other",
     ]
-    cause = "cause found" if parts.cause else "no cause found"
     return f"{cause}, {', '.join(words)} ({report.seconds:.1f} s)"
+
+
+def _more(report: Report, look: Look) -> Iterator[str]:
+    name = explainable(report)
+    if name:
+        about = "any of these" if name == "NAME" else "it"
+        yield from look.paragraph(f"More about {about}: dsdoctor explain {name}")
 
 
 def _headline(report: Report, look: Look) -> Iterator[str]:
@@ -87,8 +98,8 @@ def _headline(report: Report, look: Look) -> Iterator[str]:
     yield from (look.paint(line, "bold", _STYLE[kind]) for line in lines)
 
 
-def _notes(report: Report, look: Look) -> Iterator[str]:
-    for note in report.notes:
+def _notes(notes: Sequence[str], look: Look) -> Iterator[str]:
+    for note in notes:
         yield from look.paragraph(note, "  ")
 
 
@@ -107,6 +118,10 @@ def body_of(finding: Finding, look: Look, verbose: bool) -> Iterator[str]:
     """What stands below the head line of a finding: message, evidence, ways out. The finding is escaped already."""
     yield from look.paragraph(finding.message, "  ")
     yield from _evidence(finding.evidence, look, verbose)
+    yield from _fixes(finding, look)
+
+
+def _fixes(finding: Finding, look: Look) -> Iterator[str]:
     for number, fix in enumerate(finding.fix):
         yield from _fix(fix, look, "Fix" if number == 0 else "Or")
 
@@ -115,11 +130,10 @@ def _evidence(evidence: Sequence[Evidence], look: Look, verbose: bool) -> Iterat
     shown = evidence if verbose else evidence[:_EVIDENCE_SHOWN]
     bar = look.paint(look.mark("bar"), "dim")
     for piece in shown:
-        source = escape(piece.source or "") + (f":{piece.line}" if piece.line else "")
+        source = escape(cited(piece))
         for number, line in enumerate(piece.text.split("\n")):
             text = line if verbose or len(line) <= _EVIDENCE_LENGTH else line[:_EVIDENCE_LENGTH] + look.mark("more")
-            label = f"{source}: " if source and number == 0 else ""
-            yield from look.paragraph(label + text, f"  {bar} ", f"  {bar}   ")
+            yield from look.paragraph((source if number == 0 else "") + text, f"  {bar} ", f"  {bar}   ")
     if len(shown) < len(evidence):
         yield f"  {bar} and {len(evidence) - len(shown)} more (-v shows all)"
 
@@ -149,6 +163,15 @@ def _listed(title: str, findings: Sequence[Finding], look: Look) -> Iterator[str
         aside = f" ({'; '.join(filter(None, (where, seen)))})" if where or seen else ""
         text = f"{escape(finding.name)}{aside}: {finding.message}"
         yield from look.paragraph(text, f"  {look.mark('dot')} ", "    ")
+
+
+def _harmless(sentences: Sequence[str], look: Look) -> Iterator[str]:
+    if not sentences:
+        return
+    yield ""
+    yield look.paint("Harmless here:", "bold")
+    for sentence in sentences:
+        yield from look.paragraph(sentence, f"  {look.mark('dot')} ", "    ")
 
 
 def _not_judged(report: Report, look: Look, verbose: bool) -> Iterator[str]:

@@ -107,13 +107,16 @@ DIAGNOSED = Report(
         ),
         Finding(
             "rank0-died-connection-reset",
-            Severity.WARNING,
+            Severity.INFO,
             "This rank only sees that rank 0 went away",
             ("gpu01",),
             (0, 1, 3),
             (Evidence("Connection reset by peer", "train.log", 140),),
         ),
-        Finding("ds-cuda-op-warning", Severity.INFO, "DeepSpeed says which ops it cannot build; nothing needs them"),
+    ),
+    notes=(
+        "NCCL takes the first interface whose name begins so, and gives up when there is none.",
+        "Harmless: DeepSpeed says which ops it cannot build (line 3, 2 times).",
     ),
     verdict=Verdict(
         "nccl-socket-ifname",
@@ -130,15 +133,42 @@ DIAGNOSED = Report(
 NONE = Report(
     command="diagnose",
     seconds=0.02,
-    findings=(Finding("ds-cuda-op-warning", Severity.INFO, "DeepSpeed says which ops it cannot build"),),
     verdict=Verdict("none", "likely"),
+    notes=("Harmless: DeepSpeed says which ops it cannot build (line 3).",),
 )
 
 UNKNOWN = Report(
     command="diagnose",
     seconds=0.02,
-    verdict=Verdict("unknown", "possible", "gpu01", 3, 17, "ValueError: bad line 7", source="<stdin>"),
-    notes=("rank 3 ended first: ValueError: bad line 7",),
+    findings=(
+        Finding(
+            "unknown",
+            Severity.ERROR,
+            "BadLine was raised, and no rule knows it: the first exception of each rank is below",
+            ("gpu01",),
+            (3,),
+            (Evidence("data.BadLine: 7", "<stdin>", 17),),
+            (Fix("Read upwards from these lines in the log of that rank"),),
+        ),
+    ),
+    verdict=Verdict("unknown", "possible", "gpu01", 3, 17, "data.BadLine: 7", source="<stdin>"),
 )
 
-ALL = {"ill": ILL, "healthy": HEALTHY, "diagnosed": DIAGNOSED, "none": NONE, "unknown": UNKNOWN}
+ONLY_SYMPTOMS = Report(
+    command="diagnose",
+    seconds=0.02,
+    findings=(Finding("exits-with-return-code", Severity.ERROR, "The launcher says that a rank ended", (), (2,)),),
+    verdict=Verdict(
+        "unknown", "possible", None, 2, 9, "rank 2 exits with return code = 1", ("exits-with-return-code",)
+    ),
+    notes=("The cause is not in this log, only what it did to others: look at the log of the rank that ended first.",),
+)
+
+ALL = {
+    "ill": ILL,
+    "healthy": HEALTHY,
+    "diagnosed": DIAGNOSED,
+    "none": NONE,
+    "unknown": UNKNOWN,
+    "symptoms": ONLY_SYMPTOMS,
+}

@@ -119,15 +119,17 @@ train.log:133: RuntimeError: NCCL error: internal error
 ip route get 192.0.2.4
 ```
 
+NCCL takes the first interface whose name begins so, and gives up when there is none.
+
 **What followed from it**
 
 - `rank0-died-connection-reset` (gpu01, ranks 0-1,3): This rank only sees that rank 0 went away
 
 **Harmless here**
 
-- `ds-cuda-op-warning`: DeepSpeed says which ops it cannot build; nothing needs them
+- DeepSpeed says which ops it cannot build (line 3, 2 times).
 
-_1 error, 1 warning, 1 info, 0 passed, 0 skipped, 0 crashed, 0 ignored (0.1 s), dsdoctor 0.1.0_
+_1 error, 0 warnings, 1 info, 0 passed, 0 skipped, 0 crashed, 0 ignored (0.1 s), dsdoctor 0.1.0_
 """)
 
 

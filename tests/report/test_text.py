@@ -152,6 +152,7 @@ def test_diagnosis() -> None:
   NCCL_SOCKET_IFNAME names an interface that this host does not have: eth2
   │ train.log:120: gpu02: NCCL WARN Bootstrap : no socket interface found
   │ train.log:133: RuntimeError: NCCL error: internal error
+  NCCL takes the first interface whose name begins so, and gives up when there is none.
   Fix: Name the interface that carries the route to the master
       ip route get 192.0.2.4
 
@@ -159,10 +160,10 @@ What followed from it:
   · rank0-died-connection-reset (gpu01, ranks 0-1,3; line 140): This rank only sees that rank 0 went away
 
 Harmless here:
-  · ds-cuda-op-warning: DeepSpeed says which ops it cannot build; nothing needs them
+  · DeepSpeed says which ops it cannot build (line 3, 2 times).
 
-More about any of these: dsdoctor explain NAME
-cause found, 1 symptom, 1 harmless, 0 other (0.1 s)
+More about it: dsdoctor explain nccl-socket-ifname
+cause found, 1 symptom, 1 harmless (0.1 s)
 """)
 
 
@@ -171,20 +172,20 @@ def test_nothing_wrong() -> None:
 ✓ Nothing is wrong here.
 
 Harmless here:
-  · ds-cuda-op-warning: DeepSpeed says which ops it cannot build
+  · DeepSpeed says which ops it cannot build (line 3).
 
-More about any of these: dsdoctor explain NAME
-no cause found, 0 symptoms, 1 harmless, 0 other (0.0 s)
+no cause found, 0 symptoms, 1 harmless (0.0 s)
 """)
 
 
 def test_unknown_cause() -> None:
     assert render(UNKNOWN, PLAIN) == snapshot("""\
-! The cause is not in this log; the first to fail was gpu01, rank 3.
-  │ <stdin>:17: ValueError: bad line 7
-  rank 3 ended first: ValueError: bad line 7
+! A failure that no rule knows; the first to fail was gpu01, rank 3.
+  BadLine was raised, and no rule knows it: the first exception of each rank is below
+  │ <stdin>:17: data.BadLine: 7
+  Fix: Read upwards from these lines in the log of that rank
 
-no cause found, 0 symptoms, 0 harmless, 0 other (0.0 s)
+no cause found, 0 symptoms, 0 harmless (0.0 s)
 """)
 
 
