@@ -69,6 +69,7 @@ class PackageFacts(msgspec.Struct, frozen=True, kw_only=True):
     """All distributions in the order of `sys.path`: of two with one name the first is the one imported."""
 
     distributions: tuple[Package, ...] = ()
+    leftovers: tuple[str, ...] = ()  # .dist-info folders without METADATA: what a broken (un)installation left
 
     def version(self, name: str) -> str | None:
         """The version that `import` would take, or None."""
@@ -188,6 +189,7 @@ class DriverFacts(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[str, ...] = ()  # versions of /usr/src/nvidia-*
     module_files: tuple[str, ...] = ()  # nvidia.ko* found below /lib/modules/<running kernel>
     pci_gpus: tuple[str, ...] = ()  # PCI addresses of NVIDIA display controllers, from sysfs
+    modules: tuple[str, ...] = ()  # nvidia, nvidia_uvm, nouveau ... out of /sys/module
 
 
 class CudaToolkit(msgspec.Struct, frozen=True, kw_only=True):
@@ -230,7 +232,7 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """How this host reaches an address: `ip route get`."""
+    """How this host reaches an address: `ip route get`. A name without an address has an empty one and an `error`."""
 
     target: str  # as asked: a name or an address
     address: str  # what it resolved to
@@ -246,7 +248,8 @@ class NetworkFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     interfaces: tuple[Interface, ...] = ()
     default_device: str | None = None
-    resolves: dict[str, tuple[str, ...]] = {}  # name -> addresses, empty when it does not resolve
+    resolves: dict[str, tuple[str, ...]] = {}  # name -> addresses, empty when it does not resolve; has the own name too
+    resolve_errors: dict[str, str] = {}  # name -> why it has no address
     routes: tuple[Route, ...] = ()
     port_range: tuple[int, int] | None = None  # net.ipv4.ip_local_port_range
     listening: tuple[int, ...] = ()  # TCP ports somebody listens on
@@ -312,7 +315,10 @@ class ShmFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DiskPath(msgspec.Struct, frozen=True, kw_only=True):
-    """The file system behind a path. `exists` false: the figures are those of the nearest parent that exists."""
+    """The file system behind a path. `exists` false: the figures are those of the nearest parent that exists.
+
+    With an `error` (a mount that hangs, a folder that may not be entered) the figures are 0 and mean nothing.
+    """
 
     path: str
     exists: bool
@@ -322,6 +328,7 @@ class DiskPath(msgspec.Struct, frozen=True, kw_only=True):
     writable: bool = False
     filesystem: str = ""  # ext4, nfs4, overlay
     source: str = ""  # the device or export
+    error: str | None = None
 
 
 class DiskFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -344,6 +351,7 @@ class CpuFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str = ""
     cores: int = 0  # logical, that this process may use
+    quota: float | None = None  # how many cores' time the cgroup allows; None: no limit
     flags: tuple[str, ...] = ()
     numa_nodes: int | None = None
 
@@ -353,6 +361,7 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     variables: dict[str, str] = {}
+    bad_lines: tuple[int, ...] = ()  # without "=": NCCL ignores them, DeepSpeed's launcher dies of them
 
 
 class EnvironmentFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -361,6 +370,7 @@ class EnvironmentFacts(msgspec.Struct, frozen=True, kw_only=True):
     variables: dict[str, str] = {}
     secrets: tuple[str, ...] = ()  # names only
     files: tuple[ConfigFile, ...] = ()
+    shell_files: tuple[ConfigFile, ...] = ()  # what ~/.bashrc and the like assign: a job may not get it
 
 
 class ContainerFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,2343 @@
+"""The probe: learns the facts of the host it runs on and prints them as one line of JSON between two marker lines.
+
+It is sent over standard input to the job's own interpreter (`python -u - CONFIG`, CONFIG a base64 JSON object with
+`targets`, `paths` and `timeout`), so it is one file, imports nothing but the standard library, and leaves nothing
+behind. It needs Python 3.8; it is written so that 2.7 and 3.6 still *compile* it and can say that they are too old.
+
+It reads rather than runs: files, /proc, /sys, NVML, and a handful of short programs (`ip`, `dkms status`, `gcc
+--version` ...). Sections are worked on in a few forked processes, so that a hanging network mount, a dead name server
+or a crashing driver library costs one section and not the answer.
+"""
+
+# ruff: noqa: B905, RUF005, RUF007 - their remedies are not in the grammar of Python 2.7, or not in 3.8
+
+import sys
+
+if __name__ == "__main__":
+    # `python -` puts the working directory first; a json.py lying there must not become ours.
+    sys.path[:] = [entry for entry in sys.path if entry != ""]
+
+try:
+    import base64
+    import errno
+    import json
+    import mmap
+    import os
+    import re
+    import select
+    import signal
+    import socket
+    import stat
+    import struct
+    import time
+
+    IMPORT_ERROR = ""
+except Exception as failure:  # a broken or shadowed standard library is told, not thrown
+    IMPORT_ERROR = "%s: %s" % (type(failure).__name__, failure)
+
+MYPY = False
+if MYPY:
+    from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple  # noqa: F401
+
+SCHEMA = "dsdoctor.facts/1"
+PROBE_VERSION = "1"
+BEGIN = "<<<dsdoctor-facts"
+END = "dsdoctor-facts>>>"
+OLDEST = (3, 8)
+
+DEFAULT_SECONDS = 20.0  # for everything
+PROGRAM_SECONDS = 5.0  # for one program
+NAME_SECONDS = 4.0  # for all names together
+PATH_SECONDS = 2.0  # for one path
+OUTPUT_BYTES = 4 << 20  # of one program; more is not one of the answers read here
+VALUE_CHARACTERS = 8192  # of one environment variable
+
+ROOT = ""  # put before /proc, /sys, /etc ...: the tests' only seam
+
+SECTIONS = {}  # type: Dict[str, Tuple[str, Callable[[Ask], Any]]]
+MEMO = {}  # type: Dict[str, Any]
+
+
+class ProbeError(Exception):
+    """Something that could not be learnt, said in a sentence."""
+
+
+class Ask(object):
+    """What the probe was asked: names to resolve and route to, paths to measure, and how long it may take."""
+
+    def __init__(self, config):
+        # type: (Dict[str, Any]) -> None
+        self.targets = unique(str(name) for name in config.get("targets") or () if name)
+        self.paths = unique(str(path) for path in config.get("paths") or () if path)
+        self.timeout = min(600.0, max(0.5, float(config.get("timeout") or DEFAULT_SECONDS)))
+        self.deadline = time.monotonic() + self.timeout
+
+    def left(self):
+        # type: () -> float
+        """Seconds until the probe must have answered."""
+        return self.deadline - time.monotonic()
+
+
+def section(group):
+    # type: (str) -> Callable[[Callable[[Ask], Any]], Callable[[Ask], Any]]
+    """Register `fact_NAME` as the section NAME; sections of one group share a process and what it has read."""
+
+    def register(function):
+        # type: (Callable[[Ask], Any]) -> Callable[[Ask], Any]
+        SECTIONS[function.__name__[len("fact_") :]] = (group, function)
+        return function
+
+    return register
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading files and running programs
+
+
+def at(path):
+    # type: (str) -> str
+    """The path of a system file."""
+    return ROOT + path
+
+
+def read(path, limit=1 << 20):
+    # type: (str, int) -> str
+    """The text of a regular file, at most `limit` bytes of it; any bytes are text. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO in a file's place does not block
+    try:
+        chunks = []  # type: List[bytes]
+        while limit > 0:
+            chunk = os.read(handle, min(limit, 1 << 16))
+            if not chunk:
+                break
+            chunks.append(chunk)
+            limit -= len(chunk)
+    finally:
+        os.close(handle)
+    return b"".join(chunks).decode("utf-8", "surrogateescape")
+
+
+def read_or(path, default="", limit=1 << 20):
+    # type: (str, str, int) -> str
+    """The text of a file without the blanks at its ends, or `default` when it cannot be read."""
+    try:
+        return read(path, limit).strip()
+    except (OSError, ValueError):
+        return default
+
+
+def entries(path):
+    # type: (str) -> List[str]
+    """The names in a folder, sorted; none when it cannot be read."""
+    try:
+        return sorted(os.listdir(path))
+    except (OSError, ValueError):
+        return []
+
+
+def number(text):
+    # type: (Any) -> Optional[int]
+    """The integer a text holds, or None."""
+    try:
+        return int(str(text).strip(), 10)
+    except ValueError:
+        return None
+
+
+def unique(items):
+    # type: (Iterable[str]) -> List[str]
+    """The items in their order, each once."""
+    return list(dict.fromkeys(items))
+
+
+def which(name, extra=()):
+    # type: (str, Sequence[str]) -> Optional[str]
+    """The program that the PATH finds, else one in the `extra` folders: a user's PATH often lacks the sbin ones."""
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) + list(extra):
+        path = os.path.join(folder or ".", name)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return None
+
+
+SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+RUNNING = []  # type: List[int]  # process groups to end when this process is told to stop
+
+
+def run(argv, seconds=PROGRAM_SECONDS, text=None):
+    # type: (Sequence[str], float, Optional[str]) -> Tuple[int, str, str]
+    """Exit status, output and error output of a program in the C locale, with `text` or nothing as its input.
+
+    Raises ProbeError when it cannot be started, takes longer than `seconds` or prints without end; its process group
+    is killed then.
+    """
+    import subprocess
+
+    environment = dict(os.environ, LC_ALL="C", LANGUAGE="C")
+    try:
+        child = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as failure:
+        refusal = ProbeError("%s cannot be run: %s" % (argv[0], failure))
+    else:
+        RUNNING.append(child.pid)
+        try:
+            return converse(child, argv[0], time.monotonic() + seconds, text)
+        finally:
+            if child.poll() is None:
+                end_group(child.pid)
+                child.wait()
+            for stream in (child.stdin, child.stdout, child.stderr):
+                if stream:
+                    stream.close()
+            RUNNING.remove(child.pid)
+    raise refusal
+
+
+def converse(child, name, deadline, text):
+    # type: (Any, str, float, Optional[str]) -> Tuple[int, str, str]
+    """Feed a child and drain both its outputs at once until it ends."""
+    if text is not None:
+        try:
+            child.stdin.write(text.encode("utf-8", "surrogateescape"))  # shorter than a pipe's buffer
+            child.stdin.close()
+        except OSError:
+            pass  # it ended without reading; what it printed says why
+    outputs = {child.stdout.fileno(): [], child.stderr.fileno(): []}  # type: Dict[int, List[bytes]]
+    streams = list(outputs)
+    poller = select.poll()
+    for stream in streams:
+        poller.register(stream, select.POLLIN | select.POLLHUP)
+    unfinished, size = set(streams), 0
+    while unfinished:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise ProbeError("%s did not end within its time limit" % name)
+        for stream, _ in poller.poll(max(1, int(left * 1000))):
+            chunk = os.read(stream, 1 << 16)
+            outputs[stream].append(chunk)
+            size += len(chunk)
+            if not chunk:
+                poller.unregister(stream)
+                unfinished.discard(stream)
+        if size > OUTPUT_BYTES:
+            raise ProbeError("%s printed more than %d MiB" % (name, OUTPUT_BYTES >> 20))
+    while child.poll() is None:
+        if time.monotonic() > deadline:
+            raise ProbeError("%s closed its output but did not end within its time limit" % name)
+        time.sleep(0.002)
+    texts = [b"".join(outputs[stream]).decode("utf-8", "surrogateescape") for stream in streams]
+    return child.returncode, texts[0], texts[1]
+
+
+def end_group(group):
+    # type: (int) -> None
+    """Kill a process group that this process started."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except OSError:
+        pass  # gone already
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Shared libraries, read without loading them
+
+
+class Library(object):
+    """A shared library's tables. ELF of 64 bits, little endian; another file has no tables, only bytes."""
+
+    def __init__(self, path):
+        # type: (str) -> None
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", path)
+            self.bytes = mmap.mmap(handle, 0, access=mmap.ACCESS_READ)  # type: Any
+        finally:
+            os.close(handle)
+        self.elf = self.bytes[:6] == b"\x7fELF\x02\x01"
+
+    def close(self):
+        # type: () -> None
+        """Give the mapping back."""
+        self.bytes.close()
+
+    def unpack(self, form, offset):
+        # type: (str, int) -> Tuple[Any, ...]
+        """Fields of the file at an offset. Raises struct.error beyond its end."""
+        return struct.unpack_from("<" + form, self.bytes, offset)
+
+    def extent(self, wanted):
+        # type: (bytes) -> Optional[Tuple[int, int]]
+        """Where a section (`.rodata`) begins and ends in the file, or None."""
+        if not self.elf:
+            return None
+        try:
+            table, size, count, names = self.unpack("Q", 0x28) + self.unpack("HHH", 0x3A)
+            strings = self.unpack("Q", table + size * names + 0x18)[0]
+            for index in range(count):
+                name, kind, _, _, offset, length = self.unpack("IIQQQQ", table + size * index)
+                begin = strings + name
+                if self.bytes[begin : begin + len(wanted) + 1] == wanted + b"\0" and kind != 8:
+                    return offset, min(offset + length, len(self.bytes))
+        except (struct.error, ValueError, IndexError):
+            pass  # cut off or damaged: then there are only bytes
+        return None
+
+    def search(self, pattern, part=b".rodata"):
+        # type: (str, bytes) -> Any
+        """The first match of a pattern in a section, or in the whole file when it has no such section.
+
+        The code for the GPUs, nearly all of such a file, is thereby not read: 0.2 of 430 MB for an NCCL.
+        """
+        begin, end = self.extent(part) or (0, len(self.bytes))
+        return re.compile(pattern.encode("ascii")).search(self.bytes, begin, end)
+
+    def dynamic(self):
+        # type: () -> Dict[str, List[str]]
+        """The dynamic table's `needed`, `soname`, `rpath` and `runpath`. Source: the ELF specification, chapter 5."""
+        found = {"needed": [], "soname": [], "rpath": [], "runpath": []}  # type: Dict[str, List[str]]
+        if not self.elf:
+            return found
+        try:
+            base, size, count = self.unpack("Q", 0x20) + self.unpack("HH", 0x36)
+            headers = [self.unpack("IIQQQQ", base + size * index) for index in range(count)]
+            loads = [(head[3], head[2], head[5]) for head in headers if head[0] == 1]  # PT_LOAD
+            table = next(((head[2], head[5]) for head in headers if head[0] == 2), None)  # PT_DYNAMIC
+            if table is None:
+                return found
+            tags = [self.unpack("qQ", table[0] + step) for step in range(0, table[1], 16)]
+            address = next(value for tag, value in tags if tag == 5)  # DT_STRTAB
+            strings = next(address - begin + offset for begin, offset, long in loads if begin <= address < begin + long)
+            names = {1: "needed", 14: "soname", 15: "rpath", 29: "runpath"}
+            for tag, value in tags:
+                if tag == 0:
+                    break
+                if tag in names:
+                    end = self.bytes.find(b"\0", strings + value)
+                    found[names[tag]].append(self.bytes[strings + value : end].decode("utf-8", "surrogateescape"))
+        except (struct.error, ValueError, StopIteration):
+            pass  # cut off or damaged
+        return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The system
+
+
+@section("quick")
+def fact_os(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: uname(2), os-release(5), confstr(3), /proc/uptime."""
+    uname = os.uname()
+    release = os_release(read_or(at("/etc/os-release")) or read_or(at("/usr/lib/os-release")))
+    uptime = read_or(at("/proc/uptime")).split()
+    return {
+        "hostname": uname.nodename,
+        "kernel": uname.release,
+        "machine": uname.machine,
+        "distribution": release.get("PRETTY_NAME", ""),
+        "distribution_id": release.get("ID", ""),
+        "version_id": release.get("VERSION_ID", ""),
+        "libc": libc_version(),
+        "user": user_name(os.geteuid()),
+        "uid": os.geteuid(),
+        "uptime_seconds": float(uptime[0]) if uptime else None,
+        "time": time.time() - (ask.timeout - ask.left()),
+    }
+
+
+def os_release(text):
+    # type: (str) -> Dict[str, str]
+    """The fields of an os-release file."""
+    fields = {}  # type: Dict[str, str]
+    for line in text.splitlines():
+        name, equals, value = line.strip().partition("=")
+        if equals and not name.startswith("#"):
+            fields[name] = value.strip().strip("\"'")
+    return fields
+
+
+def libc_version():
+    # type: () -> str
+    """The C library: "glibc 2.36", or "musl" where its loader lies."""
+    try:
+        version = os.confstr("CS_GNU_LIBC_VERSION")
+    except (ValueError, OSError):
+        version = None
+    if version:
+        return version
+    return "musl" if any(name.startswith("ld-musl-") for name in entries(at("/lib"))) else ""
+
+
+def user_name(uid):
+    # type: (int) -> str
+    """The name of a user, or its number."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def home_folder():
+    # type: () -> str
+    """The user's home as the password database has it, which is where NCCL looks; $HOME without an entry there."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return os.environ.get("HOME", "/")
+
+
+@section("quick")
+def fact_python(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: sys and site of the interpreter that runs this."""
+    import site
+
+    prefix = next((path for path in (sys.prefix, sys.base_prefix) if os.path.isdir(path + "/conda-meta")), None)
+    return {
+        "version": "%d.%d.%d" % sys.version_info[:3],
+        "executable": sys.executable or "",
+        "prefix": sys.prefix,
+        "base_prefix": sys.base_prefix,
+        "conda_prefix": prefix,
+        "user_site": site.getusersitepackages(),
+        "user_site_enabled": bool(site.ENABLE_USER_SITE),
+        "path": [str(entry) for entry in sys.path],
+    }
+
+
+@section("quick")
+def fact_limits(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: getrlimit(2) of this session, which is as non-interactive as the job's."""
+    import resource
+
+    def limit(which):
+        # type: (int) -> Dict[str, Optional[int]]
+        soft, hard = (None if value == resource.RLIM_INFINITY else value for value in resource.getrlimit(which))
+        return {"soft": soft, "hard": hard}
+
+    return {
+        "nofile": limit(resource.RLIMIT_NOFILE),
+        "nproc": limit(resource.RLIMIT_NPROC),
+        "memlock": limit(resource.RLIMIT_MEMLOCK),
+        "stack": limit(resource.RLIMIT_STACK),
+        "core": limit(resource.RLIMIT_CORE),
+    }
+
+
+@section("quick")
+def fact_memory(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: /proc/meminfo, and the memory limits from this process's cgroup up to the root (versions 1 and 2)."""
+    fields = {}  # type: Dict[str, int]
+    for line in read(at("/proc/meminfo")).splitlines():
+        name, _, rest = line.partition(":")
+        value = number(rest.split()[0]) if rest.split() else None
+        if value is not None:
+            fields[name] = value * 1024  # printed in kB
+    total = fields["MemTotal"]
+    limits = [number(text) for text in cgroup_values("memory", "memory.max", "memory.limit_in_bytes")]
+    tight = [limit for limit in limits if limit is not None and limit < total]  # "none" is `max`, or a huge number
+    return {
+        "total_bytes": total,
+        "available_bytes": fields.get("MemAvailable", fields.get("MemFree", 0)),
+        "swap_total_bytes": fields.get("SwapTotal", 0),
+        "cgroup_limit_bytes": min(tight) if tight else None,
+    }
+
+
+def cgroup_values(controller, modern, classic):
+    # type: (str, str, str) -> Iterator[str]
+    """The texts of a control file in this process's cgroup and in all above it. Source: cgroups(7)."""
+    for line in read_or(at("/proc/self/cgroup")).splitlines():
+        number_, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "" and number_ == "0":
+            roots, name = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"), modern
+        elif controller in controllers.split(","):
+            roots, name = ("/sys/fs/cgroup/" + controller, "/sys/fs/cgroup/" + controllers), classic
+        else:
+            continue
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for root in unique(roots):
+            for depth in range(len(parts), -1, -1):
+                text = read_or(at("/".join([root] + parts[:depth] + [name])))
+                if text:
+                    yield text
+
+
+@section("quick")
+def fact_cpu(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: /proc/cpuinfo (its first processor), sched_getaffinity(2), /sys/devices/system/node, the CPU cgroup."""
+    fields = {}  # type: Dict[str, str]
+    for line in read(at("/proc/cpuinfo"), 1 << 15).splitlines():
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip(), value.strip())
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        cores = os.cpu_count() or 0
+    nodes = [name for name in entries(at("/sys/devices/system/node")) if re.match(r"node\d+$", name)]
+    return {
+        "model": fields.get("model name") or fields.get("Model") or fields.get("cpu", ""),
+        "cores": cores,
+        "quota": cpu_quota(),
+        "flags": (fields.get("flags") or fields.get("Features") or "").split(),
+        "numa_nodes": len(nodes) or None,
+    }
+
+
+def cpu_quota():
+    # type: () -> Optional[float]
+    """How many processors' time the cgroups allow, or None for all. Source: cpu.max, cpu.cfs_quota_us."""
+    quotas = []  # type: List[float]
+    periods = [number(text) for text in cgroup_values("cpu", "", "cpu.cfs_period_us")]
+    for index, text in enumerate(cgroup_values("cpu", "cpu.max", "cpu.cfs_quota_us")):
+        words = text.split()
+        quota = number(words[0])
+        period = number(words[1]) if len(words) > 1 else periods[index] if index < len(periods) else None
+        if quota and quota > 0 and period:
+            quotas.append(quota / float(period))
+    return min(quotas) if quotas else None
+
+
+@section("quick")
+def fact_infiniband(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: /sys/class/infiniband, /sys/module."""
+    base = at("/sys/class/infiniband")
+    devices = []
+    for name in entries(base):
+        ports = []
+        for port in entries("%s/%s/ports" % (base, name)):
+            folder = "%s/%s/ports/%s/" % (base, name, port)
+            if number(port) is None:
+                continue
+            ports.append(
+                {
+                    "port": number(port),
+                    "state": read_or(folder + "state").rpartition(": ")[2],  # "4: ACTIVE"
+                    "physical_state": read_or(folder + "phys_state").rpartition(": ")[2],
+                    "rate": read_or(folder + "rate"),
+                    "link_layer": read_or(folder + "link_layer"),
+                }
+            )
+        devices.append({"name": name, "ports": ports, "net_devices": entries("%s/%s/device/net" % (base, name))})
+    peermem = any(os.path.isdir(at("/sys/module/" + name)) for name in ("nvidia_peermem", "nv_peer_mem"))
+    return {"devices": devices, "peermem_loaded": peermem}
+
+
+@section("quick")
+def fact_container(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: the files and variables by which each kind of container can be told."""
+    first = read_or(at("/proc/1/environ")).split("\0")  # root's alone
+    told = next((line[len("container=") :] for line in first if line.startswith("container=")), "")
+    told = told or read_or(at("/run/systemd/container")) or os.environ.get("container", "")
+    groups = read_or(at("/proc/1/cgroup")) + read_or(at("/proc/self/cgroup"))
+    kernel = read_or(at("/proc/sys/kernel/osrelease"))
+    apart = own_namespaces()
+    signs = (
+        ("kubernetes", "KUBERNETES_SERVICE_HOST" in os.environ, "$KUBERNETES_SERVICE_HOST"),
+        ("kubernetes", os.path.isdir(at("/var/run/secrets/kubernetes.io")), "/var/run/secrets/kubernetes.io"),
+        ("podman", os.path.exists(at("/run/.containerenv")), "/run/.containerenv"),
+        ("docker", apart and os.path.exists(at("/.dockerenv")), "/.dockerenv"),
+        ("other", os.path.isdir(at("/.singularity.d")), "/.singularity.d"),
+        (told if told in ("docker", "podman", "lxc") else "other", bool(told), "container=%s" % told),
+        ("kubernetes", "/kubepods" in groups, "/proc/1/cgroup names kubepods"),
+        ("podman", "/libpod" in groups, "/proc/1/cgroup names libpod"),
+        ("docker", "/docker" in groups or "/containerd" in groups, "/proc/1/cgroup names docker"),
+        ("lxc", "/lxc" in groups, "/proc/1/cgroup names lxc"),
+        ("wsl", "microsoft" in kernel.lower(), "kernel %s" % kernel),
+    )
+    kind, evidence = next(((kind, evidence) for kind, seen, evidence in signs if seen), ("none", ""))
+    return {"kind": kind, "evidence": evidence}
+
+
+def own_namespaces():
+    # type: () -> bool
+    """Whether this process is apart from its kernel's first processes; a virtual machine made of an image is not.
+
+    The first PID, UTS and IPC namespaces have fixed numbers. Source: PROC_*_INIT_INO in linux/proc_ns.h.
+    """
+    first = {"pid": "pid:[4026531836]", "uts": "uts:[4026531838]", "ipc": "ipc:[4026531839]"}
+    for name, number_ in first.items():
+        try:
+            if os.readlink(at("/proc/self/ns/" + name)) != number_:
+                return True
+        except OSError:
+            return True  # cannot be told
+    return False
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Python packages, torch, NCCL
+
+STANDARD_INFO = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._]*)-(?P<version>\d[^-]*)\.dist-info$")
+
+
+def site_folders():
+    # type: () -> List[str]
+    """The folders of sys.path, each once, whatever links lead to it."""
+    if "folders" not in MEMO:
+        real = {}  # type: Dict[str, str]
+        for entry in sys.path:
+            path = str(entry)
+            if path and "\0" not in path and os.path.isdir(path):
+                real.setdefault(os.path.realpath(path), path)
+        MEMO["folders"] = list(real.values())
+    return list(MEMO["folders"])
+
+
+def distributions():
+    # type: () -> List[Dict[str, Any]]
+    """Every installed distribution in the order of sys.path.
+
+    Source: the folders' names; METADATA and PKG-INFO where a name does not say it all. A standard
+    `NAME-VERSION.dist-info` does, which spares reading every METADATA. A folder without METADATA is what a broken
+    (un)installation left: `leftover`.
+    """
+    if "distributions" in MEMO:
+        return list(MEMO["distributions"])
+    found = []
+    for folder in site_folders():
+        for name in entries(folder):
+            if name.endswith(".dist-info"):
+                found.append(wheel_distribution(folder, name))
+            elif name.endswith(".egg-info"):
+                found.append(egg_distribution(folder, os.path.join(folder, name)))
+        if os.path.isdir(folder + "/EGG-INFO"):
+            found.append(egg_distribution(os.path.dirname(folder), folder + "/EGG-INFO"))
+    MEMO["distributions"] = found
+    return found
+
+
+def wheel_distribution(folder, name):
+    # type: (str, str) -> Dict[str, Any]
+    """A distribution out of its .dist-info folder."""
+    info = os.path.join(folder, name)
+    whole = os.path.isfile(info + "/METADATA") and not name.startswith("~")
+    standard = STANDARD_INFO.match(name)
+    fields = standard.groupdict() if standard else metadata(info + "/METADATA") if whole else {}
+    editable = whole and re.search(r'"editable"\s*:\s*true', read_or(info + "/direct_url.json"))
+    return described(fields, name[: -len(".dist-info")], folder, info, whole, bool(editable))
+
+
+def egg_distribution(folder, info):
+    # type: (str, str) -> Dict[str, Any]
+    """A distribution out of an .egg-info file or folder; one outside a site folder is a source tree in use."""
+    path = info + "/PKG-INFO" if os.path.isdir(info) else info
+    fields = metadata(path)
+    editable = os.path.basename(folder) not in ("site-packages", "dist-packages") and not info.endswith("/EGG-INFO")
+    return described(fields, os.path.basename(info).partition(".egg")[0], folder, info, bool(fields), editable)
+
+
+def described(fields, fallback, folder, info, whole, editable):
+    # type: (Dict[str, str], str, str, str, bool, bool) -> Dict[str, Any]
+    """One distribution as the sections use it."""
+    return {
+        "name": re.sub(r"[-_.]+", "-", fields.get("name") or fallback).lower(),
+        "version": fields.get("version", ""),
+        "location": folder,
+        "editable": editable,
+        "info": info,
+        "leftover": not whole,
+    }
+
+
+def metadata(path):
+    # type: (str) -> Dict[str, str]
+    """Name and Version out of the headers of a METADATA or PKG-INFO file."""
+    fields = {}  # type: Dict[str, str]
+    for line in read_or(path, limit=1 << 16).splitlines():
+        name, colon, value = line.partition(":")
+        if not colon or len(fields) == 2:
+            break
+        if name.lower() in ("name", "version"):
+            fields.setdefault(name.lower(), value.strip())
+    return fields
+
+
+def public(distribution):
+    # type: (Dict[str, Any]) -> Dict[str, Any]
+    """The part of a distribution that is reported."""
+    return {key: distribution[key] for key in ("name", "version", "location", "editable")}
+
+
+@section("site")
+def fact_packages(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: the .dist-info and .egg-info entries of the folders of sys.path, as importlib.metadata finds them."""
+    return {
+        "distributions": [public(item) for item in distributions() if not item["leftover"]],
+        "leftovers": [item["info"] for item in distributions() if item["leftover"]],
+    }
+
+
+def package_folder(name):
+    # type: (str) -> Optional[str]
+    """The folder that `import NAME` would take, or None."""
+    for folder in site_folders():
+        path = os.path.join(folder, name)
+        if os.path.isfile(path + "/__init__.py"):
+            return path
+    return None
+
+
+@section("site")
+def fact_torch(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: torch/version.py, torch's METADATA, and the bytes of its libraries; torch is not imported."""
+    path = package_folder("torch")
+    if path is None:
+        return {"version": None}
+    values = constants(read_or(path + "/version.py"))
+    owner = next((item for item in distributions() if item["name"] == "torch" and not item["leftover"]), None)
+    version = values.get("__version__") or (owner or {}).get("version")
+    return {
+        "version": version,
+        "cuda": values.get("cuda"),
+        "hip": values.get("hip"),
+        "path": path,
+        "nccl_requirement": nccl_requirement(read_or(owner["info"] + "/METADATA")) if owner else None,
+        "arch_list": arch_list(path + "/lib/libtorch_python.so") if values.get("cuda") or values.get("hip") else None,
+        "cxx11_abi": cxx11_abi(path + "/lib/libc10.so"),
+    }
+
+
+def constants(source):
+    # type: (str) -> Dict[str, Any]
+    """The names a module gives plain values to, read as a syntax tree and not run."""
+    import ast
+
+    values = {}  # type: Dict[str, Any]
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return values
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        value = getattr(node, "value", None)
+        if value is None or not isinstance(node, (ast.Assign, ast.AnnAssign)):
+            continue
+        for target in targets:
+            if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
+                values[target.id] = value.value
+    return values
+
+
+def nccl_requirement(text):
+    # type: (str) -> Optional[str]
+    """The pin "nvidia-nccl-cu12==2.27.5" in the headers of torch's METADATA; None for a build with NCCL inside."""
+    for line in text.splitlines():
+        if not line.strip():
+            break  # the description begins
+        match = re.match(r"Requires-Dist:\s*(nvidia[-_]nccl[\w-]*)\s*\(?\s*([^;)]*)", line, re.I)
+        if match:
+            return match.group(1).lower().replace("_", "-") + match.group(2).strip().replace(" ", "")
+    return None
+
+
+# torch keeps the list that torch.cuda.get_arch_list() answers as one string constant (CUDA_ARCH_FLAGS in
+# torch/csrc/cuda/Module.cpp): seen in .rodata of libtorch_python.so of torch 2.10.0+cu128 as
+# "sm_70 sm_75 sm_80 sm_86 sm_90 sm_100 sm_120" between two NULs, the only such text in the file.
+ARCHITECTURES = r"(?:sm_\d+[a-z]?|compute_\d+[a-z]?|gfx[0-9a-f]+(?::[a-z+:-]+)?)"
+ARCH_FLAGS = r"\0(%s(?: %s)*) ?\0" % (ARCHITECTURES, ARCHITECTURES)
+
+
+def arch_list(path):
+    # type: (str) -> Optional[List[str]]
+    """The GPU architectures a torch build carries, or None when the library does not say."""
+    try:
+        library = Library(path)
+    except (OSError, ValueError):
+        return None
+    try:
+        match = library.search(ARCH_FLAGS)
+        return match.group(1).decode("ascii").split() if match else None
+    finally:
+        library.close()
+
+
+# c10::Error(SourceLocation, std::string) as the two ABIs of libstdc++ spell it. The first form was seen in libc10.so of
+# torch 2.10.0+cu128 and 2.13.0+cpu (both ABI 1); the second is the name that extensions built for ABI 0 miss
+# ("undefined symbol: _ZN3c105ErrorC2ENS_14SourceLocationESs").
+CXX11_SYMBOL = r"_ZN3c105ErrorC[12]ENS_14SourceLocationE(?:(NSt7__cxx11)|Ss)"
+
+
+def cxx11_abi(path):
+    # type: (str) -> Optional[bool]
+    """Whether a torch build uses the C++11 ABI of libstdc++, or None when its library does not say."""
+    try:
+        library = Library(path)
+    except (OSError, ValueError):
+        return None
+    try:
+        match = library.search(CXX11_SYMBOL, b".dynstr")
+        return bool(match.group(1)) if match else None
+    finally:
+        library.close()
+
+
+@section("site")
+def fact_bitsandbytes(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: the distributions, and the names of the native libraries in the package's folder."""
+    path = package_folder("bitsandbytes")
+    if path is None:
+        return {"version": None}
+    version = next((item["version"] for item in distributions() if item["name"] == "bitsandbytes"), None)
+    libraries = [name for name in entries(path) if name.startswith("libbitsandbytes") and ".so" in name]
+    return {"version": version or "unknown", "path": path, "libraries": libraries}
+
+
+NCCL_NAME = "libnccl.so.2"
+# Seen in .rodata of libnccl.so.2: "NCCL version 2.27.5+cuda12.9" (nvidia-nccl-cu12 2.27.5) and "NCCL version
+# 2.29.7+cuda13.2" (nvidia-nccl-cu13 2.29.7), each followed further on by "NCCL version 2.27.5 compiled with CUDA 12.9".
+NCCL_VERSION = r"NCCL version (\d+\.\d+(?:\.\d+)?)(?:\+cuda(\d+\.\d+)| compiled with CUDA (\d+\.\d+))?"
+
+
+def nccl_version(path):
+    # type: (str) -> Tuple[Optional[str], Optional[str]]
+    """The version and CUDA version that a library's bytes name; None for what they do not."""
+    try:
+        library = Library(path)
+    except (OSError, ValueError):
+        return None, None
+    try:
+        match = library.search(NCCL_VERSION)
+        if match is None:
+            return None, None
+        cuda = match.group(2) or match.group(3)
+        return match.group(1).decode("ascii"), cuda.decode("ascii") if cuda else None
+    finally:
+        library.close()
+
+
+def nccl_owners():
+    # type: () -> List[Tuple[Dict[str, Any], str]]
+    """Every distribution that claims a libnccl.so.2, with the path it claims, the file there or not.
+
+    The wheels nvidia-nccl-cu11, -cu12 and -cu13 claim the same `nvidia/nccl/lib/libnccl.so.2`.
+    """
+    owners = []  # type: List[Tuple[Dict[str, Any], str]]
+    for item in distributions():
+        if not item["name"].startswith("nvidia-nccl") or item["leftover"]:
+            continue
+        record = read_or(item["info"] + "/RECORD")
+        names = [line.split(",")[0].strip('"') for line in record.splitlines()]
+        claimed = [name for name in names if os.path.basename(name) == NCCL_NAME]
+        if not claimed and not record:
+            claimed = ["nvidia/nccl/lib/" + NCCL_NAME]  # an installer that wrote no RECORD
+        owners.extend((item, os.path.normpath(os.path.join(item["location"], name))) for name in claimed[:1])
+    return owners
+
+
+def nccl_in(folder):
+    # type: (str) -> List[str]
+    """The NCCL libraries in a folder: the name that the loader looks for first, then the others."""
+    names = [name for name in entries(folder) if name == "libnccl.so" or name.startswith("libnccl.so.")]
+    return [os.path.join(folder, name) for name in sorted(names, key=lambda name: (name != NCCL_NAME, name))]
+
+
+def path_list(name):
+    # type: (str) -> List[str]
+    """The entries of LD_LIBRARY_PATH or LD_PRELOAD."""
+    separators = r"[:\s]" if name == "LD_PRELOAD" else "[:;]"  # ld.so(8)
+    return [entry for entry in re.split(separators, os.environ.get(name, "")) if entry]
+
+
+def loader_cache():
+    # type: () -> List[str]
+    """The libnccl.so.2 of the loader's cache. Source: `ldconfig -p`."""
+    program = which("ldconfig", SBIN)
+    if program is None:
+        return []
+    try:
+        text = run([program, "-p"])[1]
+    except ProbeError:
+        return []
+    return re.findall(r"^\s*libnccl\.so\.2\s.*=>\s*(\S.*?)\s*$", text, re.M)
+
+
+SYSTEM_FOLDERS = (
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib",
+    "/usr/local/lib",
+    "/usr/local/lib64",
+    "/usr/local/cuda/lib64",
+    "/usr/local/nccl/lib",
+    "/opt/nccl/lib",
+)
+
+
+def nccl_places(torch):
+    # type: (Optional[str]) -> Iterator[Tuple[str, str]]
+    """Every place an NCCL may come from, with its source, the most specific first."""
+    for folder in site_folders():
+        for path in nccl_in(folder + "/nvidia/nccl/lib"):
+            yield path, "wheel"
+    for path in nccl_in(torch + "/lib") if torch else []:
+        yield path, "torch"
+    for path in path_list("LD_PRELOAD"):
+        if os.path.basename(path).startswith("libnccl.so") and "/" in path:
+            yield path, "ld-preload"
+    for folder in path_list("LD_LIBRARY_PATH"):
+        for path in nccl_in(folder):
+            yield path, "ld-library-path"
+    for path in loader_cache():
+        yield path, "ldconfig"
+    for folder in unique([sys.prefix, sys.base_prefix, os.environ.get("CONDA_PREFIX", sys.prefix)]):
+        for path in nccl_in(folder + "/lib") if os.path.isdir(folder + "/conda-meta") else []:
+            yield path, "conda"
+    for folder in SYSTEM_FOLDERS:
+        for path in nccl_in(at(folder)):
+            yield path, "system"
+
+
+@section("site")
+def fact_nccl(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: RECORD files of the nvidia-nccl wheels, the libraries' bytes, the loader's search order (ld.so(8))."""
+    torch = package_folder("torch")
+    owners = nccl_owners()
+    copies = []  # type: List[Dict[str, Any]]
+    for path, source in nccl_places(torch):
+        real = os.path.realpath(path)
+        if not os.path.isfile(real) or any(copy["real_path"] == real for copy in copies):
+            continue
+        claims = [item for item, claimed in owners if os.path.realpath(claimed) == real]
+        copies.append(nccl_copy(path, real, source, ["%s==%s" % (item["name"], item["version"]) for item in claims]))
+    loaded = torch_nccl(torch) if torch else None
+    if loaded and not any(copy["real_path"] == os.path.realpath(loaded) for copy in copies):
+        copies.append(nccl_copy(loaded, os.path.realpath(loaded), "torch" if "/torch/" in loaded else "other", []))
+    shared = [path for _, path in owners] + [copy["path"] for copy in copies if copy["source"] == "wheel"]
+    return {
+        "copies": copies,
+        "owners": [public(item) for item, _ in owners],
+        "wheel_file": shared[0] if shared else None,
+        "wheel_file_exists": bool(shared) and os.path.isfile(shared[0]),
+        "loaded": next((c["path"] for c in copies if loaded and c["real_path"] == os.path.realpath(loaded)), None),
+    }
+
+
+def nccl_copy(path, real, source, owners):
+    # type: (str, str, str, List[str]) -> Dict[str, Any]
+    """One NCCL library as it is reported."""
+    version, cuda = nccl_version(real)
+    return {"path": path, "real_path": real, "version": version, "cuda": cuda, "source": source, "owners": owners}
+
+
+def torch_nccl(torch):
+    # type: (str) -> Optional[str]
+    """The library that gives torch its NCCL: libnccl.so.2 by the loader's order, or torch's own with NCCL inside.
+
+    The order is ld.so(8)'s: a library of that name that is loaded already, DT_RPATH (unless there is a DT_RUNPATH),
+    LD_LIBRARY_PATH, DT_RUNPATH, the cache, the default folders. libtorch_cuda.so of torch 2.10.0 (PyPI) has a DT_RPATH
+    with $ORIGIN/../../nvidia/nccl/lib in it and no DT_RUNPATH: its wheel's file comes before LD_LIBRARY_PATH.
+    Loaded already are LD_PRELOAD's, and what `torch/__init__.py` opens itself: since 2.7 or so the first
+    nvidia/nccl/lib/libnccl.so.* on sys.path, when the CUDA wheels are there (`_preload_cuda_deps`).
+    """
+    user = os.path.join(torch, "lib", "libtorch_cuda.so")
+    try:
+        library = Library(user)
+    except (OSError, ValueError):
+        return None  # a CPU build
+    try:
+        table = library.dynamic()
+        if NCCL_NAME not in table["needed"]:
+            return user if not table["needed"] or library.search(NCCL_VERSION) else None
+    finally:
+        library.close()
+    own = [folder.replace("${ORIGIN}", "$ORIGIN") for entry in table["rpath"] for folder in entry.split(":")]
+    late = [folder.replace("${ORIGIN}", "$ORIGIN") for entry in table["runpath"] for folder in entry.split(":")]
+    origin = os.path.dirname(os.path.realpath(user))
+    folders = ([] if late else own) + path_list("LD_LIBRARY_PATH") + late
+    candidates = [path for path in path_list("LD_PRELOAD") if os.path.basename(path).startswith("libnccl.so")]
+    candidates += torch_preloads(torch)
+    candidates += [os.path.join(folder.replace("$ORIGIN", origin), NCCL_NAME) for folder in folders if folder]
+    candidates += loader_cache()
+    candidates += [os.path.join(folder, NCCL_NAME) for folder in ("/lib64", "/usr/lib64", "/lib", "/usr/lib")]
+    candidates += [os.path.join(folder, "nvidia/nccl/lib", NCCL_NAME) for folder in site_folders()]
+    return next((os.path.normpath(path) for path in candidates if "/" in path and os.path.isfile(path)), None)
+
+
+def torch_preloads(torch):
+    # type: (str) -> List[str]
+    """What torch's own start-up opens before its libraries ask for NCCL. Source: torch/__init__.py, read as text."""
+    text = read_or(torch + "/__init__.py", limit=1 << 19)
+    if not re.search(r"^\s+_preload_cuda_deps\(\)", text, re.M) or "libnccl.so" not in text:
+        return []
+    folders = site_folders()
+    # It goes through its list in order and gives up at the first library missing; cublas is the first.
+    if not any(os.path.isdir("%s/nvidia/%s/lib" % (folder, name)) for folder in folders for name in ("cublas", "cu13")):
+        return []
+    return [path for folder in folders for path in nccl_in(folder + "/nvidia/nccl/lib")[:1]][:1]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# GPUs: NVML through pynvml, or ctypes, or nvidia-smi
+
+
+class NvmlError(Exception):
+    """An answer of NVML that is not NVML_SUCCESS."""
+
+    def __init__(self, code, text):
+        # type: (int, str) -> None
+        Exception.__init__(self, text)
+        self.code = code
+
+
+# nvmlReturn_t. Source: nvml.h.
+NVML_TEXT = {
+    3: "Not Supported",
+    4: "Insufficient Permissions",
+    6: "Not Found",
+    9: "Driver Not Loaded",
+    10: "Timeout",
+    13: "Function Not Found",
+    15: "GPU is lost",
+    16: "GPU requires reset",
+    18: "Driver/library version mismatch",
+    999: "Unknown Error",
+}
+NVML_STATUS = {9: "driver-not-loaded", 18: "library-mismatch", 12: "no-library"}
+FUNCTION_NOT_FOUND = 13
+INSUFFICIENT_SIZE = 7
+NVLINKS = 36  # NVML_NVLINK_MAX_LINKS of nvml.h 13; older drivers answer "invalid argument" beyond their own number
+
+
+class CtypesNvml(object):
+    """NVML through ctypes: each query by its C name. A symbol that an old driver lacks is "Function Not Found"."""
+
+    via = "ctypes"
+
+    def __init__(self):
+        # type: () -> None
+        import ctypes
+
+        self.c = ctypes
+        self.library = ctypes.CDLL("libnvidia-ml.so.1")
+
+    def call(self, symbol, *arguments):
+        # type: (str, *Any) -> int
+        """Call a function and return its code where that is no error of its own."""
+        try:
+            function = getattr(self.library, symbol)
+        except AttributeError:
+            function = None
+        code = FUNCTION_NOT_FOUND if function is None else function(*arguments)
+        if code not in (0, INSUFFICIENT_SIZE):
+            raise NvmlError(code, NVML_TEXT.get(code, "NVML error %d" % code))
+        return int(code)
+
+    def start(self):
+        # type: () -> None
+        """Call nvmlInit_v2."""
+        self.call("nvmlInit_v2")
+
+    def stop(self):
+        # type: () -> None
+        """Call nvmlShutdown."""
+        self.call("nvmlShutdown")
+
+    def text(self, symbol, *arguments):
+        # type: (str, *Any) -> str
+        """A string that NVML writes into a buffer."""
+        buffer = self.c.create_string_buffer(96)
+        self.call(symbol, *(arguments + (buffer, self.c.c_uint(96))))
+        return buffer.value.decode("utf-8", "replace")
+
+    def integer(self, symbol, *arguments):
+        # type: (str, *Any) -> int
+        """An unsigned value of up to 64 bits that NVML writes; what it does not write stays 0."""
+        value = self.c.c_ulonglong(0)
+        self.call(symbol, *(arguments + (self.c.byref(value),)))
+        return int(value.value)
+
+    def pair(self, symbol, *arguments):
+        # type: (str, *Any) -> Tuple[int, int]
+        """Two integers that NVML writes."""
+        first, second = self.c.c_int(0), self.c.c_int(0)
+        self.call(symbol, *(arguments + (self.c.byref(first), self.c.byref(second))))
+        return first.value, second.value
+
+    def device(self, index):
+        # type: (int) -> Any
+        """The handle of a GPU."""
+        handle = self.c.c_void_p()
+        self.call("nvmlDeviceGetHandleByIndex_v2", self.c.c_uint(index), self.c.byref(handle))
+        return handle
+
+    def memory(self, device):
+        # type: (Any) -> Tuple[int, int]
+        """Total and used bytes (nvmlMemory_t: total, free, used)."""
+        values = (self.c.c_ulonglong * 3)()
+        self.call("nvmlDeviceGetMemoryInfo", device, self.c.byref(values))
+        return int(values[0]), int(values[2])
+
+    def bus(self, device):
+        # type: (Any) -> str
+        """The PCI address (nvmlPciInfo_t of _v3: 16 bytes legacy id, five 32-bit numbers, 32 bytes id)."""
+        values = self.c.create_string_buffer(128)
+        self.call("nvmlDeviceGetPciInfo_v3", device, values)
+        return values.raw[36:68].split(b"\0")[0].decode("ascii", "replace")
+
+    def processes(self, device):
+        # type: (Any) -> List[Tuple[int, Optional[int]]]
+        """Process ids and the bytes they hold, of compute processes."""
+        for symbol in ("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2"):
+            count, table = self.c.c_uint(512), self.c.create_string_buffer(512 * 24)
+            try:
+                code = self.call(symbol, device, self.c.byref(count), table)
+            except NvmlError as failure:
+                if failure.code != FUNCTION_NOT_FOUND:
+                    return []
+                continue
+            # nvmlProcessInfo_t of _v2 and _v3: process id, bytes, GPU instance, compute instance
+            rows = list(struct.iter_unpack("=I4xQII", table.raw))[: count.value] if code == 0 else []
+            return [(row[0], None if row[1] == 2**64 - 1 else row[1]) for row in rows]  # NVML_VALUE_NOT_AVAILABLE
+        return []
+
+
+class PynvmlNvml(object):
+    """NVML through the host's own pynvml (nvidia-ml-py, or the deprecated package of that name)."""
+
+    via = "pynvml"
+
+    def __init__(self):
+        # type: () -> None
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the deprecated package warns at import
+            import pynvml  # type: ignore[import-untyped,unused-ignore]
+        self.module = pynvml  # type: Any
+
+    def call(self, symbol, *arguments):
+        # type: (str, *Any) -> Any
+        """Call a function of the module; its exceptions become NvmlError."""
+        function = getattr(self.module, symbol, None)
+        if function is None:
+            raise NvmlError(FUNCTION_NOT_FOUND, NVML_TEXT[FUNCTION_NOT_FOUND])
+        problem = None  # type: Optional[NvmlError]
+        try:
+            return function(*arguments)
+        except self.module.NVMLError as failure:
+            code = int(getattr(failure, "value", 999))
+            problem = NvmlError(code, NVML_TEXT.get(code, str(failure)))
+        raise problem
+
+    def start(self):
+        # type: () -> None
+        """Call nvmlInit."""
+        self.call("nvmlInit")
+
+    def stop(self):
+        # type: () -> None
+        """Call nvmlShutdown."""
+        self.call("nvmlShutdown")
+
+    def text(self, symbol, *arguments):
+        # type: (str, *Any) -> str
+        """A string, which older versions give as bytes."""
+        value = self.call(symbol, *arguments)
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+    def integer(self, symbol, *arguments):
+        # type: (str, *Any) -> int
+        """A number."""
+        return int(self.call(symbol, *arguments))
+
+    def pair(self, symbol, *arguments):
+        # type: (str, *Any) -> Tuple[int, int]
+        """Two numbers."""
+        first, second = self.call(symbol, *arguments)
+        return int(first), int(second)
+
+    def device(self, index):
+        # type: (int) -> Any
+        """The handle of a GPU."""
+        return self.call("nvmlDeviceGetHandleByIndex", index)
+
+    def memory(self, device):
+        # type: (Any) -> Tuple[int, int]
+        """Total and used bytes."""
+        info = self.call("nvmlDeviceGetMemoryInfo", device)
+        return int(info.total), int(info.used)
+
+    def bus(self, device):
+        # type: (Any) -> str
+        """The PCI address."""
+        value = self.call("nvmlDeviceGetPciInfo", device).busId
+        return value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+
+    def processes(self, device):
+        # type: (Any) -> List[Tuple[int, Optional[int]]]
+        """Process ids and the bytes they hold, of compute processes."""
+        for symbol in ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetComputeRunningProcesses_v2"):
+            try:
+                rows = self.call(symbol, device)
+            except NvmlError as failure:
+                if failure.code != FUNCTION_NOT_FOUND:
+                    return []
+                continue
+            return [(int(row.pid), getattr(row, "usedGpuMemory", None)) for row in rows]
+        return []
+
+
+# Field of Gpu: NVML query with its further arguments, and what is made of the number.
+GPU_NUMBERS = (
+    ("pcie_generation", "nvmlDeviceGetCurrPcieLinkGeneration", (), int),
+    ("pcie_generation_max", "nvmlDeviceGetMaxPcieLinkGeneration", (), int),
+    ("pcie_width", "nvmlDeviceGetCurrPcieLinkWidth", (), int),
+    ("pcie_width_max", "nvmlDeviceGetMaxPcieLinkWidth", (), int),
+    ("ecc_uncorrected", "nvmlDeviceGetTotalEccErrors", (1, 1), int),  # uncorrected, over the card's life
+    ("temperature_c", "nvmlDeviceGetTemperature", (0,), int),
+    ("power_limit_w", "nvmlDeviceGetEnforcedPowerLimit", (), lambda milliwatt: milliwatt / 1000.0),
+    ("throttle_reasons", "nvmlDeviceGetCurrentClocksThrottleReasons", (), int),
+    ("compute_mode", "nvmlDeviceGetComputeMode", (), int),
+    ("persistence", "nvmlDeviceGetPersistenceMode", (), bool),
+)  # type: Tuple[Tuple[str, str, Tuple[int, ...], Callable[[int], Any]], ...]
+
+
+def attempt(function, *arguments):
+    # type: (Callable[..., Any], *Any) -> Any
+    """What a query answers, or None when NVML has no answer."""
+    try:
+        return function(*arguments)
+    except NvmlError:
+        return None
+    except Exception:  # a binding of another age: wrong argument types, a missing field
+        return None
+
+
+@section("gpu")
+def fact_gpu(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: NVML by pynvml if the host has it, else by ctypes; nvidia-smi where the library cannot be opened."""
+    import ctypes
+
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError as failure:
+        return nvidia_smi(str(failure))
+    for binding in (PynvmlNvml, CtypesNvml):
+        try:
+            nvml = binding()  # type: Any
+            nvml.start()
+        except NvmlError as failure:
+            if binding is PynvmlNvml and failure.code not in NVML_STATUS:
+                continue  # perhaps the binding's fault: ask the library itself
+            return {"status": NVML_STATUS.get(failure.code, "error"), "detail": str(failure), "via": nvml.via}
+        except Exception:  # pynvml is missing, broken or not the module it should be
+            continue
+        try:
+            return nvml_facts(nvml)
+        finally:
+            attempt(nvml.stop)
+    return {"status": "error", "detail": "libnvidia-ml.so.1 could not be used", "via": "ctypes"}
+
+
+def nvml_facts(nvml):
+    # type: (Any) -> Dict[str, Any]
+    """The section out of a started NVML."""
+    cuda = attempt(nvml.integer, "nvmlSystemGetCudaDriverVersion")
+    facts = {
+        "status": "ok",
+        "via": nvml.via,
+        "driver_version": attempt(nvml.text, "nvmlSystemGetDriverVersion"),
+        "nvml_version": attempt(nvml.text, "nvmlSystemGetNVMLVersion"),
+        "cuda_driver_version": "%d.%d" % (cuda // 1000, cuda % 1000 // 10) if cuda else None,
+    }  # type: Dict[str, Any]
+    problem = ""
+    try:
+        count = nvml.integer("nvmlDeviceGetCount" if nvml.via == "pynvml" else "nvmlDeviceGetCount_v2")
+    except NvmlError as failure:
+        count, problem = 0, str(failure)
+    if problem:
+        return dict(facts, status="error", detail="counting the GPUs: " + problem)
+    devices, gpus = [], []
+    for index in range(count):
+        try:
+            device = nvml.device(index)
+            gpus.append(nvml_gpu(nvml, index, device))
+        except NvmlError as failure:
+            device = None
+            gpus.append({"index": index, "name": "", "error": str(failure)})
+        devices.append(device if "error" not in gpus[-1] else None)
+    facts["gpus"] = gpus
+    facts["p2p_read"] = matrix(nvml, devices, "nvmlDeviceGetP2PStatus", (0,))  # NVML_P2P_CAPS_INDEX_READ
+    facts["topology"] = matrix(nvml, devices, "nvmlDeviceGetTopologyCommonAncestor", ())
+    return facts
+
+
+def nvml_gpu(nvml, index, device):
+    # type: (Any, int, Any) -> Dict[str, Any]
+    """One GPU. Raises NvmlError when it does not even say its name."""
+    memory = attempt(nvml.memory, device)
+    ecc = attempt(nvml.pair, "nvmlDeviceGetEccMode", device)
+    mig = attempt(nvml.pair, "nvmlDeviceGetMigMode", device)
+    gpu = {
+        "index": index,
+        "name": nvml.text("nvmlDeviceGetName", device),
+        "uuid": attempt(nvml.text, "nvmlDeviceGetUUID", device) or "",
+        "memory_mib": memory[0] >> 20 if memory else None,
+        "memory_used_mib": memory[1] >> 20 if memory else None,
+        "compute_capability": attempt(nvml.pair, "nvmlDeviceGetCudaComputeCapability", device),
+        "pci_bus_id": attempt(nvml.bus, device) or "",
+        "ecc": bool(ecc[0]) if ecc else None,
+        "mig": bool(mig[0]) if mig else None,
+        "nvlinks": nvlinks(nvml, device),
+        "processes": [gpu_process(pid, used) for pid, used in attempt(nvml.processes, device) or ()],
+    }
+    for field, symbol, arguments, convert in GPU_NUMBERS:
+        value = attempt(nvml.integer, symbol, device, *arguments)
+        gpu[field] = None if value is None else convert(value)
+    return gpu
+
+
+def nvlinks(nvml, device):
+    # type: (Any, Any) -> Optional[int]
+    """How many NVLinks are up, or None for a card without any."""
+    states = []
+    for link in range(NVLINKS):
+        state = attempt(nvml.integer, "nvmlDeviceGetNvLinkState", device, link)
+        if state is None:
+            break
+        states.append(state)
+    return sum(1 for state in states if state == 1) if states else None
+
+
+def matrix(nvml, devices, symbol, arguments):
+    # type: (Any, List[Any], str, Tuple[int, ...]) -> List[List[Optional[int]]]
+    """What NVML says of each pair of GPUs; None on the diagonal and where it has no answer."""
+    return [
+        [
+            None
+            if one is other or one is None or other is None
+            else attempt(nvml.integer, symbol, one, other, *arguments)
+            for other in devices
+        ]
+        for one in devices
+    ]
+
+
+def gpu_process(pid, used):
+    # type: (int, Optional[int]) -> Dict[str, Any]
+    """A process on a GPU with its program's name, its script's, and its user; arguments may hold secrets and stay."""
+    folder = at("/proc/%d" % pid)
+    name = read_or(folder + "/comm")
+    words = read_or(folder + "/cmdline").split("\0")[1:] if name.startswith("python") else []
+    script = next((os.path.basename(word) for word in words if word.endswith(".py")), "")
+    try:
+        user = user_name(os.stat(folder).st_uid)
+    except OSError:
+        user = ""  # another container's process
+    command = ("%s %s" % (name, script)).strip()
+    return {"pid": pid, "memory_mib": None if used is None else used >> 20, "command": command, "user": user}
+
+
+SMI_FIELDS = (
+    ("index", "index"),
+    ("name", "name"),
+    ("uuid", "uuid"),
+    ("memory_mib", "memory.total"),
+    ("memory_used_mib", "memory.used"),
+    ("pci_bus_id", "pci.bus_id"),
+    ("driver_version", "driver_version"),
+    ("compute_capability", "compute_cap"),  # not before driver 510
+)
+
+
+def nvidia_smi(reason):
+    # type: (str) -> Dict[str, Any]
+    """The section out of `nvidia-smi --query-gpu`, for hosts on which the loader does not find the library."""
+    program = which("nvidia-smi", ("/usr/bin", "/usr/lib/wsl/lib", "/opt/bin"))
+    if program is None:
+        return {"status": "no-library", "detail": reason}
+    for fields in (SMI_FIELDS, SMI_FIELDS[:-1]):
+        query = "--query-gpu=" + ",".join(field for _, field in fields)
+        try:
+            code, output, errors = run([program, query, "--format=csv,noheader,nounits"])
+        except ProbeError as failure:
+            return {"status": "error", "detail": str(failure), "via": "nvidia-smi"}
+        if code == 0:
+            gpus = [smi_gpu(line, fields) for line in output.splitlines() if line.count(",") >= len(fields) - 1]
+            driver = gpus[0].pop("driver_version") if gpus else None
+            for gpu in gpus[1:]:
+                gpu.pop("driver_version")
+            return {"status": "ok", "via": "nvidia-smi", "driver_version": driver, "gpus": gpus}
+    said = " ".join((output + " " + errors).split())
+    status = "error"
+    if "communicate with the NVIDIA driver" in said:
+        status = "driver-not-loaded"
+    elif "version mismatch" in said:
+        status = "library-mismatch"
+    return {"status": status, "detail": said or reason, "via": "nvidia-smi"}
+
+
+def smi_gpu(line, fields):
+    # type: (str, Sequence[Tuple[str, str]]) -> Dict[str, Any]
+    """A line of nvidia-smi's CSV as a GPU; "[N/A]" and the like are None."""
+    gpu = {"name": "", "driver_version": None}  # type: Dict[str, Any]
+    for (field, _), word in zip(fields, [word.strip() for word in line.split(",")]):
+        if field == "compute_capability":
+            match = re.match(r"(\d+)\.(\d+)$", word)
+            gpu[field] = [int(match.group(1)), int(match.group(2))] if match else None
+        elif field in ("index", "memory_mib", "memory_used_mib"):
+            gpu[field] = number(word)
+        else:
+            gpu[field] = "" if word.startswith("[") else word
+    return gpu
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Driver, CUDA toolkit, compilers
+
+
+@section("programs")
+def fact_driver(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: /proc/driver/nvidia/version, `dkms status`, /usr/src, /lib/modules, /sys/module, /sys/bus/pci."""
+    kernel = os.uname().release
+    text = read_or(at("/proc/driver/nvidia/version"))
+    dkms = which("dkms", SBIN)
+    sources = [re.match(r"nvidia(?:-open)?-(\d[\w.]*)$", name) for name in entries(at("/usr/src"))]
+    return {
+        "loaded": bool(text),
+        "version": driver_version(text),
+        "kernel": kernel,
+        "dkms_available": dkms is not None,
+        "dkms": dkms_status(dkms) if dkms else [],
+        "sources": unique(match.group(1) for match in sources if match),
+        "module_files": module_files(kernel),
+        "pci_gpus": pci_gpus(),
+        "modules": [name for name in entries(at("/sys/module")) if name.startswith("nvidia") or name == "nouveau"],
+    }
+
+
+def driver_version(text):
+    # type: (str) -> Optional[str]
+    """The version in /proc/driver/nvidia/version, of the proprietary and of the open kernel module."""
+    match = re.search(r"Kernel Module(?:\s+for\s+\S+)?\s+(\d+(?:\.\d+)+)", text)
+    return match.group(1) if match else None
+
+
+def dkms_status(program):
+    # type: (str) -> List[Dict[str, str]]
+    """`dkms status` of the nvidia modules. Raises ProbeError when it does not end."""
+    return parse_dkms(run([program, "status"])[1])
+
+
+def parse_dkms(text):
+    # type: (str) -> List[Dict[str, str]]
+    """The nvidia lines of `dkms status`, as dkms 2 and dkms 3 print them.
+
+    `nvidia, 535.154.05, 3.10.0-1160.el7.x86_64, x86_64: installed`, `nvidia/535.154.05, 5.15.0-91-generic, x86_64:
+    installed`, and for a module that is not built yet `nvidia/535.154.05: added`.
+    """
+    found = []
+    for line in text.splitlines():
+        left, colon, status = line.rpartition(": ")
+        words = re.split(r"\s*,\s*|/", left.strip())
+        if not colon or len(words) < 2 or not words[0].startswith("nvidia"):
+            continue
+        found.append(
+            {
+                "module": words[0],
+                "version": words[1],
+                "kernel": words[2] if len(words) > 2 else "",
+                "status": status.split()[0] if status.split() else "",
+            }
+        )
+    return found
+
+
+def module_files(kernel):
+    # type: (str) -> List[str]
+    """nvidia.ko, compressed or not, that modules.dep of the running kernel names or that lies in a usual folder."""
+    base = at("/lib/modules/%s/" % kernel)
+    named = re.findall(r"^(\S*/nvidia\.ko(?:\.\w+)?):", read_or(base + "modules.dep", limit=16 << 20), re.M)
+    folders = (
+        "updates/dkms",
+        "updates",
+        "extra",
+        "extra/nvidia",
+        "weak-updates/nvidia",
+        "kernel/drivers/video",
+        "misc",
+    )
+    usual = [
+        "%s/%s" % (folder, name)
+        for folder in folders
+        for name in entries(base + folder)
+        if re.match(r"nvidia\.ko(\.\w+)?$", name)
+    ]
+    return [base + name for name in unique(named + usual) if os.path.exists(base + name)]
+
+
+def pci_gpus():
+    # type: () -> List[str]
+    """PCI addresses of NVIDIA's display (0x0300) and 3D (0x0302) controllers. Source: /sys/bus/pci/devices."""
+    base = at("/sys/bus/pci/devices/")
+    return [
+        name
+        for name in entries(base)
+        if read_or(base + name + "/vendor") == "0x10de" and read_or(base + name + "/class")[:6] in ("0x0300", "0x0302")
+    ]
+
+
+@section("programs")
+def fact_cuda(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: CUDA_HOME, CUDA_PATH, the PATH, /usr/local, in the order of torch's cpp_extension; `nvcc --version`."""
+    on_path = which("nvcc")
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    if not home:
+        home = os.path.dirname(os.path.dirname(on_path)) if on_path else at("/usr/local/cuda")
+        home = home if os.path.isdir(home) else None
+    nvcc = home + "/bin/nvcc" if home and os.access(home + "/bin/nvcc", os.X_OK) else on_path
+    usual = [at("/usr/local/") + name for name in entries(at("/usr/local")) if re.match(r"cuda(-\d+(\.\d+)?)?$", name)]
+    folders = [home] if home else []
+    folders += usual + [at("/opt/cuda"), sys.prefix, os.environ.get("CONDA_PREFIX", sys.prefix)]
+    toolkits = {}  # type: Dict[str, Dict[str, Any]]
+    for folder in folders:
+        real = os.path.realpath(folder)
+        version = toolkit_version(real)
+        if version and real not in toolkits:
+            toolkits[real] = {"path": folder, "version": version}
+    return {
+        "home": home,
+        "nvcc": nvcc,
+        "nvcc_version": nvcc_version(nvcc) if nvcc else None,
+        "toolkits": list(toolkits.values()),
+    }
+
+
+def nvcc_version(nvcc):
+    # type: (str) -> Optional[str]
+    """The "12.6" of `nvcc --version`; None when it does not run or does not say."""
+    version = re.match(r"\d+\.\d+", program_version(version_text(nvcc)))
+    return version.group(0) if version else None
+
+
+def toolkit_version(folder):
+    # type: (str) -> Optional[str]
+    """A toolkit's version out of include/cuda.h (`#define CUDA_VERSION 12060`), version.json or version.txt."""
+    match = re.search(r"^#define\s+CUDA_VERSION\s+(\d+)", read_or(folder + "/include/cuda.h", limit=1 << 17), re.M)
+    if match:
+        value = int(match.group(1))
+        return "%d.%d" % (value // 1000, value % 1000 // 10)
+    text = read_or(folder + "/version.json") or read_or(folder + "/version.txt")
+    match = re.search(r'"nvcc"[^}]*"version"\s*:\s*"(\d+\.\d+)|CUDA Version (\d+\.\d+)', text, re.S)
+    return (match.group(1) or match.group(2)) if match else None
+
+
+@section("programs")
+def fact_compilers(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: the PATH, `--version` of each program, and sysconfig for Python.h."""
+    import sysconfig
+
+    include = sysconfig.get_path("include")
+    return {
+        "tools": {name: tool(name) for name in ("gcc", "g++", "ninja", "make", "nvcc")},
+        "python_headers": os.path.isfile(include + "/Python.h") if include else None,
+    }
+
+
+def tool(name):
+    # type: (str) -> Optional[Dict[str, str]]
+    """A program on the PATH with its version; the version is empty when it does not run."""
+    path = which(name)
+    return {"path": path, "version": program_version(version_text(path))} if path else None
+
+
+def version_text(path):
+    # type: (str) -> str
+    """What a program prints for `--version`, asked once; nothing when it does not run."""
+    asked = MEMO.setdefault("versions", {})  # type: Dict[str, str]
+    if path not in asked:
+        try:
+            asked[path] = run([path, "--version"])[1]
+        except ProbeError:
+            asked[path] = ""
+    return asked[path]
+
+
+def program_version(output):
+    # type: (str) -> str
+    """The version in a program's answer: nvcc's "release 12.6", else the first number with a point in the first line.
+
+    What stands in brackets is the packager's: "gcc (Debian 12.2.0-14) 12.2.0".
+    """
+    first = re.sub(r"\([^)]*\)", " ", (output.splitlines() or [""])[0])
+    match = re.search(r"release (\d+\.\d+)", output) or re.search(r"(?<![\w.])(\d+(?:\.\d+)+)", first)
+    return match.group(1) if match else ""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Network
+
+
+@section("network")
+def fact_network(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: if_nameindex(3), /sys/class/net, `ip addr`, `ip route get`, getaddrinfo(3), /proc/net, /proc/sys/net."""
+    resolves, errors = resolve(unique(ask.targets + [socket.gethostname()]), min(NAME_SECONDS, ask.left() / 2))
+    found = addresses()
+    ports = read_or(at("/proc/sys/net/ipv4/ip_local_port_range")).split()
+    return {
+        "interfaces": [interface(name, found.get(name, [])) for name in interface_names()],
+        "default_device": default_device(),
+        "resolves": resolves,
+        "resolve_errors": errors,
+        "routes": routes(ask.targets, resolves, errors),
+        "port_range": [int(ports[0]), int(ports[1])] if len(ports) == 2 else None,
+        "listening": listening(read_or(at("/proc/net/tcp"), limit=8 << 20) + "\n" + read_or(at("/proc/net/tcp6"))),
+    }
+
+
+def interface_names():
+    # type: () -> List[str]
+    """The interfaces of this network namespace; /sys/class/net may show another's."""
+    try:
+        return [name for _, name in socket.if_nameindex()]
+    except (OSError, AttributeError):
+        return entries(at("/sys/class/net"))
+
+
+def interface(name, held):
+    # type: (str, List[Dict[str, Any]]) -> Dict[str, Any]
+    """One interface with its addresses. Source: /sys/class/net/NAME."""
+    base = at("/sys/class/net/%s/" % name)
+    flags = int(read_or(base + "flags") or "0", 16)
+    state, carrier = read_or(base + "operstate"), read_or(base + "carrier")  # carrier cannot be read while it is down
+    speed = number(read_or(base + "speed"))
+    return {
+        "name": name,
+        "up": bool(flags & 1) and (carrier == "1" if carrier else state in ("up", "unknown")),
+        "state": state,
+        "mtu": number(read_or(base + "mtu")),
+        "speed_mbit": speed if speed and 0 < speed < 2**32 - 1 else None,  # unknown is -1, or 2**32 - 1
+        "addresses": held,
+        "virtual": "/devices/virtual/" in os.path.realpath(base),
+        "loopback": bool(flags & 8),
+        "mac": read_or(base + "address"),
+    }
+
+
+def addresses():
+    # type: () -> Dict[str, List[Dict[str, Any]]]
+    """Every interface's addresses: `ip -o addr`, which every iproute2 prints alike, else the kernel asked directly."""
+    program = which("ip", SBIN)
+    if program is not None:
+        try:
+            code, output, _ = run([program, "-o", "addr", "show"])
+            if code == 0:
+                return parse_addresses(output)
+        except ProbeError:
+            pass  # the kernel can be asked without it
+    return kernel_addresses()
+
+
+def parse_addresses(text):
+    # type: (str) -> Dict[str, List[Dict[str, Any]]]
+    """The lines of `ip -o addr`: `4: eth0    inet 192.0.2.2/24 brd 192.0.2.255 scope global eth0 ...`."""
+    found = {}  # type: Dict[str, List[Dict[str, Any]]]
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) < 4 or words[2] not in ("inet", "inet6"):
+            continue
+        address, _, prefix = words[3].partition("/")
+        if words[4:5] == ["peer"]:
+            prefix = words[5].partition("/")[2]  # point to point: `inet 10.8.0.6 peer 10.8.0.5/32`
+        scope = words[words.index("scope") + 1] if "scope" in words[:-1] else ""
+        whole = 32 if words[2] == "inet" else 128
+        held = number(prefix)
+        row = {"address": address, "prefix": whole if held is None else held, "family": words[2], "scope": scope}
+        found.setdefault(words[1].partition("@")[0], []).append(row)
+    return found
+
+
+def kernel_addresses():
+    # type: () -> Dict[str, List[Dict[str, Any]]]
+    """The same by SIOCGIFCONF and SIOCGIFNETMASK (netdevice(7)) and /proc/net/if_inet6, for hosts without `ip`."""
+    import array
+    import fcntl
+
+    found = {}  # type: Dict[str, List[Dict[str, Any]]]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        table = array.array("B", bytes(40 * 1024))
+        try:
+            request = struct.pack("iP", len(table), table.buffer_info()[0])
+            size = struct.unpack("iP", fcntl.ioctl(channel.fileno(), 0x8912, request))[0]
+            for offset in range(0, size, 40):  # struct ifreq: 16 bytes name, struct sockaddr
+                entry = table[offset : offset + 40].tobytes()
+                label = entry[:16].split(b"\0")[0]
+                mask = fcntl.ioctl(channel.fileno(), 0x891B, entry)[20:24]
+                address = socket.inet_ntoa(entry[20:24])
+                scope = "host" if address.startswith("127.") else "global"
+                prefix = bin(struct.unpack("!I", mask)[0]).count("1")
+                row = {"address": address, "prefix": prefix, "family": "inet", "scope": scope}
+                found.setdefault(os.fsdecode(label).partition(":")[0], []).append(row)
+        except OSError:
+            pass  # no IPv4
+    scopes = {0x00: "global", 0x10: "host", 0x20: "link", 0x40: "site"}
+    for line in read_or(at("/proc/net/if_inet6")).splitlines():
+        words = line.split()
+        if len(words) == 6:
+            address = socket.inet_ntop(socket.AF_INET6, bytes(bytearray.fromhex(words[0])))
+            scope = scopes.get(int(words[3], 16) & 0xF0, "")
+            row = {"address": address, "prefix": int(words[2], 16), "family": "inet6", "scope": scope}
+            found.setdefault(words[5], []).append(row)
+    return found
+
+
+def default_device():
+    # type: () -> Optional[str]
+    """The interface of the default route with the lowest metric. Source: /proc/net/route, /proc/net/ipv6_route."""
+    ways = []  # type: List[Tuple[int, str]]
+    for line in read_or(at("/proc/net/route")).splitlines()[1:]:
+        words = line.split()
+        if len(words) >= 8 and words[1] == "00000000" and words[7] == "00000000" and int(words[3], 16) & 1:
+            ways.append((int(words[6]), words[0]))
+    if not ways:
+        for line in read_or(at("/proc/net/ipv6_route")).splitlines():
+            words = line.split()
+            if len(words) == 10 and words[0] == "0" * 32 and words[1] == "00" and words[9] != "lo":
+                ways.append((int(words[5], 16), words[9]))
+    return min(ways)[1] if ways else None
+
+
+def resolve(names, seconds):
+    # type: (List[str], float) -> Tuple[Dict[str, List[str]], Dict[str, str]]
+    """Addresses by name in the resolver's order, and why a name has none; all names are asked at once."""
+    import threading
+
+    found = {}  # type: Dict[str, List[str]]
+    errors = {}  # type: Dict[str, str]
+
+    def ask(name):
+        # type: (str) -> None
+        try:
+            rows = socket.getaddrinfo(name, None, socket.AF_UNSPEC, socket.SOCK_STREAM)
+            found[name] = unique(str(row[4][0]) for row in rows)
+        except (OSError, UnicodeError) as failure:
+            errors[name] = str(getattr(failure, "strerror", None) or failure)
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in names]
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.daemon = True  # a name server that never answers does not keep the process
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    known, failed = dict(found), dict(errors)  # a late answer changes nothing any more
+    for name in names:
+        if name not in known:
+            failed.setdefault(name, "no answer within %.0f seconds" % seconds)
+    return {name: known.get(name, []) for name in names}, failed
+
+
+def routes(targets, resolves, errors):
+    # type: (List[str], Dict[str, List[str]], Dict[str, str]) -> List[Dict[str, Any]]
+    """The way to each target, by its first IPv4 address or else its first. Source: `ip route get`."""
+    chosen = {}  # type: Dict[str, str]
+    for target in targets:
+        known = [address.partition("%")[0] for address in resolves.get(target, [])]
+        chosen[target] = next((address for address in known if ":" not in address), known[0] if known else "")
+    wanted = unique(address for address in chosen.values() if address)
+    ways = ip_routes(wanted) if wanted else {}
+    found = []
+    for target in targets:
+        address = chosen[target]
+        if address:
+            way = ways.get(address) or connected_route(address)
+        else:
+            way = {"error": errors.get(target, "the name has no address")}
+        found.append(dict(way, target=target, address=address))
+    return found
+
+
+def ip_routes(wanted):
+    # type: (List[str]) -> Dict[str, Dict[str, Any]]
+    """`ip route get` of all addresses in one run; an address missing from the answer could not be asked."""
+    program = which("ip", SBIN)
+    if program is None:
+        return {}
+    batch = "".join("route get %s\n" % address for address in wanted)
+    try:
+        _, output, errors = run([program, "-o", "-force", "-batch", "-"], text=batch)
+    except ProbeError:
+        return {}
+    return parse_routes(wanted, output, errors)
+
+
+def parse_routes(wanted, output, errors):
+    # type: (List[str], str, str) -> Dict[str, Dict[str, Any]]
+    """The routes in `ip -o route get` lines, and the refusals: `RTNETLINK answers: ... ` then `Command failed -:LINE`.
+
+    A line is `[local|unreachable|...] ADDRESS [from ADDRESS] [via [inet6] ADDRESS] dev NAME [src ADDRESS] ...`.
+    """
+    found = {}  # type: Dict[str, Dict[str, Any]]
+    kinds = ("local", "broadcast", "multicast", "anycast", "unicast", "unreachable", "prohibit", "blackhole", "throw")
+    for line in output.splitlines():
+        words = line.split("\\")[0].split()
+        kind = words.pop(0) if words and words[0] in kinds else "unicast"
+        if not words:
+            continue
+        after = dict(zip(words, words[1:]))
+        via = after.get("via")
+        if via == "inet6":
+            via = after.get("inet6")
+        way = {"device": after.get("dev"), "source": after.get("src"), "via": via, "local": kind == "local"}
+        if kind in kinds[5:]:
+            way["error"] = "the route is of type %s" % kind
+        found[words[0]] = way
+    reason = ""
+    for line in errors.splitlines():
+        failed = re.match(r"Command failed -:(\d+)", line)
+        if failed is None:
+            reason = line.partition("answers: ")[2] or reason
+        elif reason and 0 < int(failed.group(1)) <= len(wanted):
+            found[wanted[int(failed.group(1)) - 1]] = {"error": reason}
+            reason = ""
+    return found
+
+
+def connected_route(address):
+    # type: (str) -> Dict[str, Any]
+    """The way as a datagram socket's connect(2) shows it, for hosts without `ip`: no packet is sent."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as channel:
+            channel.connect((address, 9))
+            source = str(channel.getsockname()[0])
+    except OSError as failure:
+        return {"error": failure.strerror or str(failure)}
+    owners = [name for name, held in kernel_addresses().items() if any(row["address"] == source for row in held)]
+    return {"device": owners[0] if owners else None, "source": source, "local": source == address}
+
+
+def listening(text):
+    # type: (str) -> List[int]
+    """The ports in state LISTEN (0A) of /proc/net/tcp and tcp6."""
+    ports = set()
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) > 3 and words[3] == "0A":
+            ports.add(int(words[1].rpartition(":")[2], 16))
+    return sorted(ports)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Disks and shared memory
+
+
+def mounts():
+    # type: () -> List[Tuple[str, str, str]]
+    """Mount point, file system type and source of every mount. Source: /proc/self/mountinfo, proc(5)."""
+    found = []
+    for line in read_or(at("/proc/self/mountinfo"), limit=8 << 20).splitlines():
+        left, _, right = line.partition(" - ")
+        words, rest = left.split(" "), right.split(" ")
+        if len(words) > 4 and len(rest) > 1:
+            found.append((unescaped(words[4]), rest[0], unescaped(rest[1])))
+    return found
+
+
+def unescaped(word):
+    # type: (str) -> str
+    """A word of mountinfo without its octal escapes, by which blanks and the like are written."""
+    return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code.group(1), 8)), word)
+
+
+def mount_of(path, table):
+    # type: (str, List[Tuple[str, str, str]]) -> Tuple[str, str, str]
+    """The mount that holds a path, the last one where several lie over each other."""
+    best = ("", "", "")
+    for row in table:
+        inside = path == row[0] or path.startswith(row[0].rstrip("/") + "/")
+        if inside and len(row[0]) >= len(best[0]):
+            best = row
+    return best
+
+
+@section("quick")
+def fact_shm(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: statvfs(3) of /dev/shm."""
+    path = at("/dev/shm")
+    if not os.path.isdir(path):
+        raise ProbeError("there is no /dev/shm")
+    sizes = os.statvfs(path)
+    return {
+        "total_bytes": sizes.f_blocks * sizes.f_frsize,
+        "free_bytes": sizes.f_bavail * sizes.f_frsize,
+        "writable": os.access(path, os.W_OK | os.X_OK),
+        "filesystem": mount_of(os.path.realpath(path), mounts())[1],
+    }
+
+
+@section("disk")
+def fact_disk(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: statvfs(3) and access(2) of home, the temporary folder, the working directory and the asked paths."""
+    import threading
+
+    table = mounts()
+    paths = unique([home_folder(), os.environ.get("TMPDIR") or "/tmp", os.getcwd()] + ask.paths)
+    rows = {}  # type: Dict[str, Dict[str, Any]]
+
+    def measure(path):
+        # type: (str) -> None
+        try:
+            rows[path] = disk_path(path, table)
+        except (OSError, ValueError) as failure:
+            rows[path] = unmeasured(path, getattr(failure, "strerror", None) or str(failure))
+
+    for path in paths:
+        thread = threading.Thread(target=measure, args=(path,))
+        thread.daemon = True  # one that hangs on a dead server's mount stays behind
+        thread.start()
+        thread.join(max(0.1, min(PATH_SECONDS, ask.left() / 2)))
+        if path not in rows:
+            rows[path] = unmeasured(path, "no answer within %.0f seconds: the mount hangs" % PATH_SECONDS)
+    return {"paths": [rows[path] for path in paths]}
+
+
+def unmeasured(path, reason):
+    # type: (str, str) -> Dict[str, Any]
+    """A path whose file system gave no figures."""
+    return {"path": path, "exists": False, "total_bytes": 0, "free_bytes": 0, "error": reason}
+
+
+def disk_path(path, table):
+    # type: (str, List[Tuple[str, str, str]]) -> Dict[str, Any]
+    """One path's file system: its own, or that of the nearest parent that exists. Raises OSError."""
+    absolute = os.path.abspath(os.path.expanduser(path))
+    nearest = absolute
+    while not os.path.exists(nearest) and nearest != os.path.dirname(nearest):
+        nearest = os.path.dirname(nearest)
+    sizes = os.statvfs(nearest)
+    _, filesystem, source = mount_of(os.path.realpath(nearest), table)
+    return {
+        "path": path,
+        "exists": nearest == absolute,
+        "total_bytes": sizes.f_blocks * sizes.f_frsize,
+        "free_bytes": sizes.f_bavail * sizes.f_frsize,
+        "inodes_free": sizes.f_favail if sizes.f_files else None,  # btrfs and others do not count them
+        "writable": os.access(nearest, os.W_OK | (os.X_OK if os.path.isdir(nearest) else 0)),
+        "filesystem": filesystem,
+        "source": source,
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Environment
+
+# Beginnings of the names that matter to training; a name may also be given whole. The last pattern catches the usual
+# slips in "NCCL_".
+RELEVANT = re.compile(
+    r"^(NCCL|TORCH|GLOO|CUDA|NVIDIA_|OMP_|MKL_|KMP_|GOMP_|OPENBLAS_|NUMEXPR_|PYTORCH|PYTHON|DS_|DEEPSPEED|HF_|"
+    r"HUGGING|TRANSFORMERS|ACCELERATE|FSDP|DATASETS_|TRITON_|WANDB|MLFLOW|TENSORBOARD|MASTER_|RANK$|WORLD_SIZE$|LOCAL_|"
+    r"NODE_RANK$|GROUP_|ROLE_|SLURM_|OMPI_|PMI|PMIX|MV2_|UCX_|UCC_|FI_|RDMA|IBV_|MLX5_|AWS_OFI|LD_|PATH$|CONDA|"
+    r"VIRTUAL_ENV|UV_|TOKENIZERS_|BNB_|MAX_JOBS$|CC$|CXX$|CFLAGS$|CXXFLAGS$|LDFLAGS$|NVCC|TMPDIR$|HOME$|SHELL$|LANG$|"
+    r"LC_ALL$|HIP_|ROCR_|HSA_|XDG_CACHE_HOME$|FLASH_ATTENTION|XFORMERS|\w+_proxy$|\w+_PROXY$)|^N{1,2}C{1,2}L{0,2}C?L?_"
+)
+SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSW|PASSPHRASE|CREDENTIAL|AUTH", re.I)
+NOT_SECRET = re.compile(r"^(TOKENIZERS_\w+|NCCL_IB_PKEY|UCX_IB_PKEY\w*)$")
+# Shapes of well-known tokens, wherever they stand: Hugging Face, GitHub, OpenAI, AWS, Slack, JSON web tokens.
+TOKEN_SHAPES = re.compile(
+    r"\b(hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{16,}|AKIA[0-9A-Z]{16}|xox[a-z]-[\w-]{10,}|"
+    r"eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*)"
+)
+USER_INFO = re.compile(r"(?<=://)[^\s/@]+(?=@)")
+
+
+def secret(name):
+    # type: (str) -> bool
+    """Whether a variable's name says that its value is nobody's business."""
+    return bool(SECRET.search(name)) and not NOT_SECRET.match(name)
+
+
+def masked(value):
+    # type: (str) -> str
+    """A value without passwords inside URLs and without anything that looks like a token."""
+    value = TOKEN_SHAPES.sub("***", USER_INFO.sub("***", value))
+    return value if len(value) <= VALUE_CHARACTERS else value[:VALUE_CHARACTERS] + "..."
+
+
+def visible(pairs):
+    # type: (Iterable[Tuple[str, str]]) -> Dict[str, str]
+    """The pairs that may be reported."""
+    return {name: masked(value) for name, value in pairs if not secret(name)}
+
+
+@section("disk")
+def fact_environment(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: this process's environment, NCCL's and DeepSpeed's files, and what shells read at their start.
+
+    NCCL reads $NCCL_CONF_FILE or else ~/.nccl.conf, then /etc/nccl.conf (src/misc/param.cc); DeepSpeed reads
+    ~/$DS_ENV_FILE or else ~/.deepspeed_env (launcher/runner.py).
+    """
+    relevant = [(name, value) for name, value in sorted(os.environ.items()) if RELEVANT.search(name)]
+    home = home_folder()
+    nccl = [os.environ.get("NCCL_CONF_FILE") or os.path.join(home, ".nccl.conf"), at("/etc/nccl.conf")]
+    launch = [os.path.join(os.path.expanduser("~"), os.environ.get("DS_ENV_FILE") or ".deepspeed_env")]
+    shell = [os.path.join(home, name) for name in (".bashrc", ".bash_profile", ".profile", ".zshrc", ".zshenv")]
+    shell += [at("/etc/environment"), at("/etc/bash.bashrc"), at("/etc/bashrc"), at("/etc/profile")]
+    folder = at("/etc/profile.d")
+    shell += [os.path.join(folder, name) for name in entries(folder) if name.endswith(".sh")]
+    return {
+        "variables": visible(relevant),
+        "secrets": [name for name, _ in relevant if secret(name)],
+        "files": config_files(nccl, parse_nccl_conf) + config_files(launch, parse_deepspeed_env),
+        "shell_files": [row for row in config_files(shell, parse_shell) if row["variables"]],
+    }
+
+
+def config_files(paths, parse):
+    # type: (List[str], Callable[[str], Tuple[List[Tuple[str, str]], List[int]]]) -> List[Dict[str, Any]]
+    """The files that are there, parsed."""
+    rows = []
+    for path in unique(paths):
+        try:
+            pairs, bad = parse(read(path))
+        except (OSError, ValueError):
+            continue  # not there, or not this user's to read: the job could not read it either
+        rows.append({"path": path, "variables": visible(pairs), "bad_lines": bad})
+    return rows
+
+
+def parse_nccl_conf(text):
+    # type: (str) -> Tuple[List[Tuple[str, str]], List[int]]
+    """NAME=value as NCCL takes it: nothing is stripped, the first of two wins, `#` counts as a line's first letter."""
+    pairs = {}  # type: Dict[str, str]
+    bad = []
+    for index, line in enumerate(text.split("\n"), 1):
+        name, equals, value = line.partition("=")
+        if line.startswith("#"):
+            continue
+        if equals:
+            pairs.setdefault(name, value)
+        elif line.strip():
+            bad.append(index)
+    return list(pairs.items()), bad
+
+
+def parse_deepspeed_env(text):
+    # type: (str) -> Tuple[List[Tuple[str, str]], List[int]]
+    """NAME=value as DeepSpeed takes it: both stripped, the last of two wins; any line without `=` stops the launch."""
+    pairs = {}  # type: Dict[str, str]
+    bad = []
+    for index, line in enumerate(text.splitlines(), 1):
+        name, equals, value = line.partition("=")
+        if equals:
+            pairs[name.strip()] = value.strip()
+        else:
+            bad.append(index)
+    return list(pairs.items()), bad
+
+
+def parse_shell(text):
+    # type: (str) -> Tuple[List[Tuple[str, str]], List[int]]
+    """The plain assignments of a shell's start file that matter to training; what is computed there is not followed."""
+    import shlex
+
+    pairs = {}  # type: Dict[str, str]
+    for line in text.splitlines():
+        if "=" not in line or not RELEVANT.search(re.sub(r"^\s*(export|declare -x|typeset -x)\s+", "", line)):
+            continue
+        try:
+            words = shlex.split(line.replace(";", " ; "), comments=True)
+        except ValueError:
+            continue  # a quotation that goes on in the next line
+        while words and words[0] in ("export", "declare", "typeset", "-x"):
+            words = words[1:]
+        if not words or not all(re.match(r"[A-Za-z_]\w*=", word) for word in words if word != ";"):
+            continue  # a command with variables before it sets nothing
+        for word in words:
+            name, _, value = word.partition("=")
+            if word != ";" and RELEVANT.search(name):
+                pairs[name] = value
+    return list(pairs.items()), []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Working through the sections
+
+
+def clean(value):
+    # type: (Any) -> Any
+    """The value with nothing in it that JSON or UTF-8 has no word for: undecodable bytes are written in hex."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            return os.fsencode(value).decode("utf-8", "backslashreplace") if encodable(value) else ascii(value)[1:-1]
+        return value
+    if isinstance(value, float):
+        return value if value - value == 0 else None  # NaN and the infinities
+    if isinstance(value, dict):
+        return {clean(str(key)): clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [clean(item) for item in value]
+    return value
+
+
+def encodable(text):
+    # type: (str) -> bool
+    """Whether a text came from undecodable bytes, rather than from anywhere with half a surrogate pair."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def examined(name, ask):
+    # type: (str, Ask) -> Dict[str, Any]
+    """One section: its value or its error, and the seconds it took. Nothing that a section raises gets out."""
+    begun = time.monotonic()
+    try:
+        outcome = {"value": clean(SECTIONS[name][1](ask))}
+        json.dumps(outcome)
+    except ProbeError as failure:
+        outcome = {"error": clean(str(failure))}
+    except BaseException as failure:
+        outcome = {"error": clean("%s: %s" % (type(failure).__name__, failure))[:500]}
+    outcome["seconds"] = round(time.monotonic() - begun, 4)
+    return outcome
+
+
+class Worker(object):
+    """A forked process that works through the sections of one group and reports each as it begins and ends."""
+
+    def __init__(self, names):
+        # type: (List[str]) -> None
+        self.names = list(names)  # not reported yet
+        self.begun = time.monotonic()  # the section it is at
+        self.pid = -1
+        self.pipe = -1
+        self.rest = b""
+
+    def start(self, ask, others):
+        # type: (Ask, Iterable[Worker]) -> None
+        """Fork. Raises OSError when the system allows no further process."""
+        inward, outward = os.pipe()
+        try:
+            self.pid = os.fork()
+        except OSError:
+            os.close(inward)
+            os.close(outward)
+            raise
+        if self.pid == 0:
+            try:
+                for other in others:
+                    os.close(other.pipe)
+                os.close(inward)
+                self.work(ask, outward)
+            finally:
+                os._exit(0)
+        os.close(outward)
+        self.pipe, self.begun = inward, time.monotonic()
+
+    def work(self, ask, outward):
+        # type: (Ask, int) -> None
+        """In the child: no hold on the probe's own input and outputs, then section by section."""
+        silence = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(silence, stream)
+        signal.signal(signal.SIGTERM, stop_working)
+        for name in self.names:
+            tell(outward, {"begun": name})
+            tell(outward, {"name": name, "section": examined(name, ask)})
+
+    def hear(self, sections):
+        # type: (Dict[str, Any]) -> bool
+        """Take what has come; False at the end of the stream."""
+        chunk = os.read(self.pipe, 1 << 16)
+        lines = (self.rest + chunk).split(b"\n")
+        self.rest = lines.pop()
+        for line in lines:
+            message = json.loads(line.decode("ascii"))
+            self.begun = time.monotonic()
+            if "section" in message:
+                sections[message["name"]] = message["section"]
+                self.names.remove(message["name"])
+        return bool(chunk)
+
+    def end(self):
+        # type: () -> str
+        """Close the stream, end the process if it still runs, and say how it ended."""
+        os.close(self.pipe)
+        for attempt_signal, patience in ((0, 0.05), (signal.SIGTERM, 0.2), (signal.SIGKILL, 0.5)):
+            if attempt_signal:
+                os.kill(self.pid, attempt_signal)
+            until = time.monotonic() + patience
+            while time.monotonic() < until:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    return ending(status)
+                time.sleep(0.002)
+        return "cannot be killed: it hangs inside the kernel"
+
+
+def stop_working(signum, frame):
+    # type: (int, Any) -> None
+    """A worker's SIGTERM: the programs it started end with it."""
+    for group in RUNNING:
+        end_group(group)
+    os._exit(1)
+
+
+def ending(status):
+    # type: (int) -> str
+    """How a process ended, in words."""
+    if not os.WIFSIGNALED(status):
+        return "ended with status %d" % os.WEXITSTATUS(status)
+    number_ = os.WTERMSIG(status)
+    names = {int(item): item.name for item in signal.Signals}
+    return "was killed by signal %d (%s)" % (number_, names.get(number_, "unknown"))
+
+
+def tell(pipe, message):
+    # type: (int, Dict[str, Any]) -> None
+    """Send one message to the parent."""
+    data = json.dumps(message).encode("ascii") + b"\n"
+    while data:
+        data = data[os.write(pipe, data) :]
+
+
+def survey(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """All sections, each group in its own process; in this one where no process can be forked."""
+    groups = {}  # type: Dict[str, List[str]]
+    for name, (group, _) in SECTIONS.items():
+        groups.setdefault(group, []).append(name)
+    sections = {}  # type: Dict[str, Any]
+    workers = []  # type: List[Worker]
+    for names in groups.values():
+        begin(names, ask, workers, sections)
+    limit = ask.timeout / 2  # of one section, so that what follows a hanging one still has time
+    poller = select.poll()
+    while workers:
+        until = min([ask.deadline] + [worker.begun + limit for worker in workers])
+        for worker in workers:
+            poller.register(worker.pipe, select.POLLIN | select.POLLHUP)
+        ready = {pipe for pipe, _ in poller.poll(max(0, int((until - time.monotonic()) * 1000) + 1))}
+        for worker in workers:
+            poller.unregister(worker.pipe)
+        for worker in list(workers):
+            if worker.pipe in ready and worker.hear(sections):
+                continue
+            late = time.monotonic() >= min(ask.deadline, worker.begun + limit)
+            if worker.pipe in ready or late:
+                workers.remove(worker)
+                how = worker.end()
+                reason = "no answer within %.1f seconds" % limit if late else "its process " + how
+                give_up(worker.names, reason, ask, workers, sections)
+    return {name: sections[name] for name in SECTIONS}
+
+
+def begin(names, ask, workers, sections):
+    # type: (List[str], Ask, List[Worker], Dict[str, Any]) -> None
+    """Start a worker on the sections, or do them here when the system allows no further process."""
+    worker = Worker(names)
+    try:
+        worker.start(ask, workers)
+    except OSError:
+        for name in names:
+            sections[name] = examined(name, ask)
+        return
+    workers.append(worker)
+
+
+def give_up(names, reason, ask, workers, sections):
+    # type: (List[str], str, Ask, List[Worker], Dict[str, Any]) -> None
+    """Of the sections that an ended worker left, the first is the one that ended it; the others are begun anew."""
+    if not names:
+        return
+    sections[names[0]] = {"error": reason, "seconds": 0.0}
+    if ask.left() > 0.05:
+        if names[1:]:
+            begin(names[1:], ask, workers, sections)
+        return
+    for name in names[1:]:
+        sections[name] = {"error": "no time was left for it", "seconds": 0.0}
+
+
+def answer(config):
+    # type: (Dict[str, Any]) -> Dict[str, Any]
+    """The probe's answer to a config."""
+    import resource
+
+    begun = time.monotonic()
+    sections = survey(Ask(config))
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {
+        "schema": SCHEMA,
+        "probe_version": PROBE_VERSION,
+        "recorded_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(time.monotonic() - begun, 4),
+        "cpu_seconds": round(sum(usage.ru_utime + usage.ru_stime for usage in spent), 4),
+        "sections": sections,
+    }
+
+
+def refusal(reason):
+    # type: (str) -> str
+    """The answer of a probe that could not begin, as JSON made by hand: json itself may be what is missing."""
+
+    def quoted(text):
+        # type: (str) -> str
+        safe = [c if " " <= c <= "~" and c not in '"\\' else "\\u%04x" % (ord(c) & 0xFFFF) for c in text]
+        return '"%s"' % "".join(safe)
+
+    error = '{"error": %s, "seconds": 0.0}' % quoted(reason)
+    sections = ", ".join("%s: %s" % (quoted(name), error) for name in SECTIONS)
+    head = (quoted(SCHEMA), quoted(PROBE_VERSION), quoted(reason), sections)
+    return '{"schema": %s, "probe_version": %s, "recorded_at": "", "error": %s, "sections": {%s}}' % head
+
+
+def main(arguments):
+    # type: (List[str]) -> int
+    """Print the answer between the marker lines; always 0, since a refusal is an answer too."""
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    if tuple(sys.version_info[:2]) < OLDEST:
+        wanted = ".".join(str(part) for part in OLDEST)
+        line = refusal("%s is Python %s; the probe needs %s or newer" % (sys.executable, version, wanted))
+    elif IMPORT_ERROR:
+        line = refusal("%s cannot import its own standard library: %s" % (sys.executable, IMPORT_ERROR))
+    else:
+        try:
+            config = json.loads(base64.b64decode(arguments[0]).decode("utf-8")) if arguments else {}
+            line = json.dumps(answer(config), ensure_ascii=True)
+        except Exception as failure:
+            line = refusal("the probe itself failed: %s: %s" % (type(failure).__name__, failure))
+    sys.stdout.write("\n%s\n%s\n%s\n" % (BEGIN, line, END))
+    sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
