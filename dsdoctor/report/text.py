@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from dsdoctor.escape import escape, escaped
 from dsdoctor.report.layout import Look, count, fold
-from dsdoctor.report.model import Evidence, Finding, Fix, Report
+from dsdoctor.report.model import Evidence, Finding, Fix, Report, Severity
 from dsdoctor.report.summary import (
     cited,
     diagnosis,
@@ -105,13 +105,18 @@ def _notes(notes: Sequence[str], look: Look) -> Iterator[str]:
 
 def _finding(finding: Finding, look: Look, verbose: bool) -> Iterator[str]:
     """The head line of a finding (sign, severity, name, hosts), and below it the rest."""
-    word = finding.severity.value
-    sign = look.paint(f"{look.mark(word)} {word}", "bold", _STYLE[word])
+    sign = severity_word(finding.severity, look)
     name = look.paint(escape(finding.name), "bold")
     where = place(fold(map(escape, finding.hosts)), finding.ranks)
     aside = " (ignored, as asked)" if finding.ignored else ""
     yield f"{sign} {name}{'  ' if where else ''}{look.paint(where, 'cyan')}{aside}"
     yield from body_of(finding, look, verbose)
+
+
+def severity_word(severity: Severity, look: Look) -> str:
+    """The sign and the word of a severity."""
+    word = severity.value
+    return look.paint(f"{look.mark(word)} {word}", "bold", _STYLE[word])
 
 
 def body_of(finding: Finding, look: Look, verbose: bool) -> Iterator[str]:
@@ -123,7 +128,7 @@ def body_of(finding: Finding, look: Look, verbose: bool) -> Iterator[str]:
 
 def _fixes(finding: Finding, look: Look) -> Iterator[str]:
     for number, fix in enumerate(finding.fix):
-        yield from _fix(fix, look, "Fix" if number == 0 else "Or")
+        yield from way_out(fix, look, "Fix" if number == 0 else "Or")
 
 
 def _evidence(evidence: Sequence[Evidence], look: Look, verbose: bool) -> Iterator[str]:
@@ -138,7 +143,8 @@ def _evidence(evidence: Sequence[Evidence], look: Look, verbose: bool) -> Iterat
         yield f"  {bar} and {len(evidence) - len(shown)} more (-v shows all)"
 
 
-def _fix(fix: Fix, look: Look, word: str) -> Iterator[str]:
+def way_out(fix: Fix, look: Look, word: str) -> Iterator[str]:
+    """A fix under its word (`Fix`, `Or`): the title, the commands to paste, the variables to set."""
     aside = " (--fix can do this)" if fix.safe and fix.commands else ""
     label = look.paint(f"{word}:", "bold", "green")
     first, *rest = look.paragraph(f"{word}: {fix.title}{aside}", "  ", "  " + " " * (len(word) + 2))
