@@ -51,8 +51,6 @@ def _explained(error: Exception) -> int:
     from dsdoctor.escape import escape
     from dsdoctor.yamlfile import FileError
 
-    if isinstance(error, click.exceptions.Exit):
-        return error.exit_code
     if isinstance(error, click.Abort):  # end of input, or "no" to a question
         _tell("interrupted")
         return INTERRUPTED
@@ -62,9 +60,10 @@ def _explained(error: Exception) -> int:
             _tell(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n")
         _tell(f"dsdoctor: {escape(error.format_message())}")
         return USAGE
-    if isinstance(error, FileError):
+    code = USAGE if isinstance(error, FileError) else getattr(error, "exit_code", None)
+    if isinstance(code, int):  # an error that is foreseen: its class says what it answers to a script
         _tell(f"dsdoctor: {escape(str(error))}")
-        return USAGE
+        return code
     return _bug(error)
 
 

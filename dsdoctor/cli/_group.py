@@ -102,8 +102,11 @@ class CommandFiles(click.Group):
 
             return shell_complete(self, {}, name, completion, os.environ[completion])
         words = list(sys.argv[1:] if args is None else args)
-        with self.make_context(name, words or ["--help"]) as context:
-            code = self.invoke(context)
+        try:
+            with self.make_context(name, words or ["--help"]) as context:
+                code = self.invoke(context)
+        except click.exceptions.Exit as end:  # --help, --version
+            return end.exit_code
         return code if isinstance(code, int) else 0
 
 

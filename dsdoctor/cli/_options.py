@@ -36,7 +36,7 @@ def host_options() -> tuple[Decorator, ...]:
             show_default=True,
             help="How hosts are reached. auto: your ssh, or paramiko where that does the same.",
         ),
-        click.option("--python", metavar="PATH", help="The job's interpreter on the hosts, instead of all other settings."),
+        click.option("--python", metavar="PATH", help="The job's interpreter on the hosts; other settings give way."),
         click.option(
             "--timeout",
             type=click.FloatRange(min=0.1, max=3600),
