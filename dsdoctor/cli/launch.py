@@ -9,7 +9,7 @@ import click
 from dsdoctor.cli._options import host_options
 
 if TYPE_CHECKING:
-    from dsdoctor.run.launch import Prepared
+    pass
 
 
 def launch_options(command: Any) -> Any:

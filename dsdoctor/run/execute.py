@@ -152,19 +152,27 @@ class _Run:
 
     def _failed(self, stage: StagePlan, end: StageEnd, failure: str) -> Outcome:
         """Diagnose the stage's log; the verdict's host and rank are better than who was heard first."""
-        from dsdoctor.logs.diagnose import diagnose
-        from dsdoctor.run.log_files import open_sources
-
-        report = diagnose(open_sources([self.directory.logs(stage.folder) / "merged.log"]))
-        self.directory.write_json("verdict.json", report.to_dict())
-        self.show(Diagnosed(report))
-        verdict = report.verdict
         host, rank = end.first, None
         if host is not None and end.hosts[host].failed_ranks:
             rank = next(iter(end.hosts[host].failed_ranks))
+        report = self._diagnose(stage)
+        verdict = report.verdict if report else None
         if verdict is not None and verdict.cause not in ("none", "unknown") and verdict.host is not None:
             host, rank = verdict.host, verdict.rank
         return Outcome("failed", stage.name, host, rank, failure, report)
+
+    def _diagnose(self, stage: StagePlan) -> Report | None:
+        from dsdoctor.logs.diagnose import diagnose
+        from dsdoctor.run.log_files import open_sources
+
+        try:
+            report = diagnose(open_sources([self.directory.logs(stage.folder) / "merged.log"]))
+        except Exception as error:  # the failure itself must be told, whatever becomes of its explanation
+            self.show(Noted(f"the log could not be diagnosed ({error}); try dsdoctor diagnose on it", warning=True))
+            return None
+        self.directory.write_json("verdict.json", report.to_dict())
+        self.show(Diagnosed(report))
+        return report
 
     def _missing(self, stage: StagePlan) -> str | None:
         """What of a stage's outputs is missing on which host, in words; None when all is there."""

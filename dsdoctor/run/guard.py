@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any
 
+from dsdoctor.hosts.gather import with_setup
 from dsdoctor.hosts.transport import RemoteProcess, Transport, TransportError
 from dsdoctor.plan.model import Command, HostPlan, LaunchPlan
 from dsdoctor.run.guardian import MARKER
@@ -51,7 +52,8 @@ class Guard:
         errors = threading.Thread(target=self._read_errors, args=(self.process,), daemon=True)
         errors.start()
         self._write(b"%d\n%s%s\n" % (len(source), source, json.dumps(order).encode("ascii")))
-        self._read_frames(self.process)
+        with contextlib.suppress(OSError, ValueError):  # closed meanwhile
+            self._read_frames(self.process)
         errors.join(timeout=2)
         self.ended = True
         text = "\n".join(self._noise[-5:]) or "the connection ended"
@@ -74,9 +76,10 @@ class Guard:
                 self.sink(self.host.name, frame)
 
     def _read_errors(self, process: RemoteProcess) -> None:
-        for raw in iter(lambda: process.stderr.readline(FRAME_LIMIT), b""):
-            self._noise.append(raw.decode("utf-8", "replace").rstrip("\r\n"))
-            del self._noise[:-50]
+        with contextlib.suppress(OSError, ValueError):
+            for raw in iter(lambda: process.stderr.readline(FRAME_LIMIT), b""):
+                self._noise.append(raw.decode("utf-8", "replace").rstrip("\r\n"))
+                del self._noise[:-50]
 
     def ping(self) -> None:
         """Tell the guardian that the head is alive."""
@@ -93,9 +96,13 @@ class Guard:
             return
         with contextlib.suppress(OSError, ValueError):
             process.stdin.close()
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        try:
             process.wait(timeout=2)
-        process.close()
+        except (OSError, subprocess.TimeoutExpired):
+            # It may sit on a line that is dead: nobody waits for that.
+            threading.Thread(target=process.close, daemon=True).start()
+        else:
+            process.close()
 
     def _write(self, data: bytes) -> None:
         process = self.process
@@ -112,12 +119,8 @@ def order_for(
     """What a guardian is told: command, environment (with the secrets: this goes over the wire only), limits."""
     host = plan.host(command.host)
     env = {**host.env, **command.env}
-    argv = list(command.argv)
-    if plan.setup:
-        # The setup lines are the user's own shell (scl enable, module load); the argument list stays a list.
-        argv = ["bash", "-c", "\n".join(["set -e", *plan.setup, 'exec "$@"']), "dsdoctor", *argv]
     return {
-        "argv": argv,
+        "argv": with_setup(command.argv, plan.setup),
         "cwd": command.cwd,
         "env": {name: secrets[name] if var.secret else var.value for name, var in env.items()},
         "first_rank": host.first_rank,

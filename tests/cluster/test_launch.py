@@ -1,0 +1,153 @@
+"""`dsdoctor launch` on real hosts: right environment in every rank, code copied, first failure, clean stop, resume."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.cluster.commands import WORK, Head
+from tests.cluster.little_cluster import LittleCluster
+
+pytestmark = [pytest.mark.slow, pytest.mark.train, pytest.mark.timeout(300)]
+LAUNCH = ("launch", "job/trial.yaml", "--hostfile", "hostfile")
+
+
+@pytest.fixture
+def head(restored: LittleCluster) -> Head:
+    return Head(restored)
+
+
+def wait_until(happens: Callable[[], bool], timeout: float) -> float:
+    began = time.monotonic()
+    while not happens():
+        assert time.monotonic() - began < timeout, f"not within {timeout} s"
+        time.sleep(0.1)
+    return time.monotonic() - began
+
+
+def test_unlike_hosts_get_their_own_environment_and_results_come_to_the_head(head: Head) -> None:
+    odd = "two words, 'quotes' \"double\" $HOME `id` 中文"
+    done = head.dsdoctor(*LAUNCH, "--env", f"ODD_VALUE={odd}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    state = head.state()
+    assert [stage["status"] for stage in state["stages"]] == ["done"] * 3
+    for folder in ("1-first", "2-second", "3-third"):
+        ranks = json.loads(head.host.read(f"{state['path']}/outputs/{folder}/ranks.json"))
+        assert [rank["host"] for rank in ranks] == ["node0", "node0", "node1"]
+        assert [rank["RANK"] for rank in ranks] == ["0", "1", "2"]
+        assert [rank["GLOO_SOCKET_IFNAME"] for rank in ranks] == ["bond0", "bond0", "eno1"]
+        assert [rank["NCCL_SOCKET_IFNAME"] for rank in ranks] == ["=bond0", "=bond0", "=eno1"]
+        assert {rank["ODD_VALUE"] for rank in ranks} == {odd}
+        assert {rank["cwd"] for rank in ranks} == {"/root/.dsdoctor/work/trial/code"}
+    merged = head.host.read(f"{state['path']}/logs/2-second/merged.log")
+    assert "node1:2| stage second step 2 sum 6" in merged
+    assert head.ranks() == []
+    # what the plan shows is what the ranks got
+    plan = json.loads(head.host.read(f"{state['path']}/plan.json"))
+    assert plan["hosts"][1]["env"]["GLOO_SOCKET_IFNAME"]["because"] == "the route to 10.77.0.10 leaves by eno1"
+
+
+def test_a_killed_rank_is_named_everything_stops_and_the_next_launch_goes_on_there(head: Head) -> None:
+    running = head.start(*LAUNCH, "--set", "second.steps=100000", "--set", "second.pause=0.05")
+    node1 = head.cluster["node1"]
+    wait_until(lambda: "stage second step 3" in _log(head, "2-second"), 90)
+    victim = next(
+        process for process in node1.ps("--stage second") if "torch.distributed.run" not in " ".join(process.argv)
+    )
+    node1.kill(victim.pid, signal.SIGKILL)
+    took = wait_until(lambda: head.ranks() == [], 15)
+    output, _ = running.communicate(timeout=30)
+    assert running.returncode == 1, output
+    assert took < 15
+    assert "rank 2 on node1 was killed by SIGKILL" in output
+    state = head.state()
+    verdict = json.loads(head.host.read(f"{state['path']}/verdict.json"))["verdict"]
+    assert (verdict["cause"], verdict["host"], verdict["rank"]) == ("process-killed-externally", "node1", 2)
+    # the job is the same work, so the same settings are given again; the stage is finished this time
+    again = head.start(*LAUNCH, "--set", "second.steps=100000", "--set", "second.pause=0.05")
+    wait_until(lambda: "stage second step 3" in _log(head, "2-second"), 90)
+    again.send_signal(signal.SIGINT)
+    output, _ = again.communicate(timeout=30)
+    assert again.returncode == 130, output
+    assert "first: done before" in output
+    wait_until(lambda: head.ranks() == [], 10)
+
+
+def test_resume_ends_as_an_undisturbed_run_would(head: Head) -> None:
+    failing = head.dsdoctor(*LAUNCH, "--set", "third.raise_on_rank=1")
+    assert failing.returncode == 1
+    assert "the label of row 17" in failing.stderr + failing.stdout
+    first = head.state()
+    again = head.dsdoctor(*LAUNCH, "--set", "third.raise_on_rank=1")
+    assert head.state()["path"] == first["path"], "the same work goes on in the same run"
+    assert again.returncode == 1
+    assert head.state()["stages"][0]["attempts"] == 1
+    other = head.dsdoctor(*LAUNCH)
+    assert other.returncode == 0, other.stderr
+    assert head.state()["path"] != first["path"]
+    assert "settings are others now" in other.stderr
+
+
+def test_a_wrong_interface_is_refused_and_when_forced_named_from_the_real_log(head: Head) -> None:
+    wrong = ("--env", "node1:GLOO_SOCKET_IFNAME=bond0")
+    refused = head.dsdoctor(*LAUNCH, *wrong)
+    assert refused.returncode == 1
+    assert "socket-ifname-missing" in refused.stdout + refused.stderr
+    assert head.host.run(["ls", WORK]).stdout.split() == ["hostfile", "job"], "a refused launch leaves nothing"
+    forced = head.dsdoctor(*LAUNCH, *wrong, "--ignore", "socket-ifname-missing", timeout=120)
+    assert forced.returncode == 1
+    verdict = json.loads(head.host.read(f"{head.state()['path']}/verdict.json"))["verdict"]
+    assert (verdict["cause"], verdict["host"]) == ("gloo-socket-ifname", "node1")
+    assert head.ranks() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_head_s_end_leaves_no_process_on_any_host(head: Head, number: int) -> None:
+    running = head.start(*LAUNCH, "--set", "steps=100000", "--set", "pause=0.05")
+    wait_until(lambda: "step 3" in _log(head, "1-first"), 90)
+    running.send_signal(number)
+    wait_until(lambda: head.ranks() == [], 15)
+    running.wait(timeout=30)
+    if number != signal.SIGKILL:
+        assert running.returncode == 130
+
+
+def test_a_muted_host_is_noticed_and_both_ends_stop(head: Head) -> None:
+    running = head.start(*LAUNCH, "--lifeline", "5", "--set", "steps=100000", "--set", "pause=0.05")
+    wait_until(lambda: "step 3" in _log(head, "1-first"), 90)
+    head.cluster["node1"].mute()
+    wait_until(lambda: head.ranks() == [], 25)
+    output, _ = running.communicate(timeout=40)
+    assert running.returncode == 1
+    assert "node1" in output
+    assert "no sign of life for 5 s" in output
+
+
+def test_a_foreign_folder_is_left_alone(head: Head) -> None:
+    node0 = head.cluster["node0"]
+    node0.write("/root/.dsdoctor/work/trial/code/thesis.tex", "years of work")
+    done = head.dsdoctor(*LAUNCH)
+    assert done.returncode == 1
+    assert "holds files that dsdoctor did not put there" in done.stderr
+    assert node0.read("/root/.dsdoctor/work/trial/code/thesis.tex") == "years of work"
+
+
+def test_hosts_with_a_shared_folder_are_copied_to_once(head: Head) -> None:
+    head.host.write(
+        f"{WORK}/hostfile",
+        head.host.read(f"{WORK}/hostfile").replace("slots=", "workdir=/shared/work slots=", 0),
+    )
+    lines = [f"{line} workdir=/shared/work" for line in head.host.read(f"{WORK}/hostfile").splitlines()]
+    head.host.write(f"{WORK}/hostfile", "\n".join(lines) + "\n")
+    done = head.dsdoctor(*LAUNCH)
+    assert done.returncode == 0, done.stderr
+    assert "node1 shares the folder of node0" in done.stderr
+
+
+def _log(head: Head, folder: str) -> str:
+    done = head.host.run(["sh", "-c", f"cat {WORK}/runs/*/logs/{folder}/merged.log"], check=False)
+    return done.stdout

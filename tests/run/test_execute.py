@@ -1,0 +1,147 @@
+"""Carrying a plan out: order, first failure, stop on all hosts, outputs looked at, resume. Real guardians, no torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from dsdoctor.run.events import LineSeen, Noted, StageDone, StageSkipped, StageStarted
+from dsdoctor.run.execute import Outcome, execute
+from dsdoctor.run.stage import Limits
+from dsdoctor.yamlfile import FileError
+from tests.run.plans import Scripts, Seen, directory_for, plan_of, transports_of
+
+QUICK = Limits(lifeline=5, grace=1, settle=0.3)
+
+
+def carried_out(scripts: Scripts, base: Path, outputs: tuple[str, ...] = ()) -> tuple[Outcome, Seen, Path]:
+    directory = directory_for(scripts, base)
+    plan = plan_of(scripts, directory.path, outputs, GREETING="hello")
+    seen = Seen()
+    outcome = execute(plan, transports_of(plan), directory, seen, limits=QUICK)
+    return outcome, seen, directory.path
+
+
+def test_stages_run_in_order_and_lines_are_kept_by_host_and_rank(tmp_path: Path) -> None:
+    scripts = {
+        "one": {"a": 'echo "@rank0@ $GREETING"; echo agent >&2', "b": "echo '@rank1@ there'"},
+        "two": {"a": "echo '@rank0@ second'", "b": "true"},
+    }
+    outcome, seen, path = carried_out(scripts, tmp_path)
+    assert (outcome.status, outcome.exit_code) == ("done", 0)
+    kinds = [type(event).__name__ for event in seen.events if not isinstance(event, LineSeen)]
+    assert kinds == ["StageStarted", "StageDone", "StageStarted", "StageDone"]
+    assert (path / "logs/1-one/a/rank0.log").read_text() == "hello\n"
+    assert (path / "logs/1-one/a/agent.log").read_text() == "agent\n"
+    merged = (path / "logs/1-one/merged.log").read_text().splitlines()
+    assert sorted(merged) == ["a:-| agent", "a:0| hello", "b:1| there"]
+
+
+def test_the_first_failure_stops_the_others_and_the_later_stages(tmp_path: Path) -> None:
+    scripts = {
+        "one": {"a": "sleep 100", "b": "echo $$; sleep 0.3; exit 3"},
+        "two": {"a": "true", "b": "true"},
+    }
+    began = time.monotonic()
+    outcome, seen, _ = carried_out(scripts, tmp_path)
+    assert time.monotonic() - began < 10
+    assert (outcome.status, outcome.exit_code, outcome.stage) == ("failed", 1, "one")
+    assert outcome.failure == "stage one failed: b ended with exit code 3"
+    assert [event.name for event in seen.of(StageStarted)] == ["one"]  # type: ignore[attr-defined]
+    assert any("stopping a" in event.text for event in seen.of(Noted))  # type: ignore[attr-defined]
+
+
+def test_torchrun_s_report_names_the_rank(tmp_path: Path) -> None:
+    report = "failed (exitcode: -9) local_rank: 0 (pid: 77) of binary: /usr/bin/python"
+    scripts = {"one": {"a": "sleep 100", "b": f"echo '{report}' >&2; exit 1"}}
+    outcome, _, _ = carried_out(scripts, tmp_path)
+    assert outcome.failure == "stage one failed: rank 1 on b was killed by SIGKILL"
+    assert outcome.rank == 1
+
+
+def test_exit_code_0_without_the_outputs_is_a_failure(tmp_path: Path) -> None:
+    scripts = {"one": {"a": "mkdir -p a/outputs/1-one && : > a/outputs/1-one/model.bin"}}
+    outcome, _, _ = carried_out(scripts, tmp_path, outputs=("model.bin", "adapter"))
+    assert outcome.status == "failed"
+    assert outcome.failure is not None
+    assert "on a model.bin is empty, adapter is not there" in outcome.failure
+
+
+def test_launching_again_goes_on_with_the_first_stage_that_is_not_done(tmp_path: Path) -> None:
+    good = "mkdir -p a/outputs/1-one && echo x > a/outputs/1-one/out"
+    scripts = {
+        "one": {"a": good},
+        "two": {"a": "echo x >> tries; [ -e allowed ] && mkdir -p a/outputs/2-two && echo x > a/outputs/2-two/out"},
+    }
+    directory = directory_for(scripts, tmp_path)
+    plan = plan_of(scripts, directory.path, ("out",))
+    first = execute(plan, transports_of(plan), directory, Seen(), limits=QUICK)
+    assert (first.status, first.stage) == ("failed", "two")
+    (directory.path / "allowed").touch()
+    seen = Seen()
+    second = execute(plan, transports_of(plan), directory, seen, limits=QUICK)
+    assert second.status == "done"
+    assert [event.name for event in seen.of(StageSkipped)] == ["one"]  # type: ignore[attr-defined]
+    assert [event.name for event in seen.of(StageDone)] == ["two"]  # type: ignore[attr-defined]
+    state = directory.state()
+    assert [(stage.status, stage.attempts) for stage in state.stages] == [("done", 1), ("done", 2)]
+    assert (directory.path / "logs" / "2-two.attempt1" / "merged.log").parent.is_dir()
+
+
+def test_a_done_stage_whose_outputs_are_gone_is_run_again_and_all_after_it(tmp_path: Path) -> None:
+    script = "mkdir -p a/outputs/{0} && echo x > a/outputs/{0}/out"
+    scripts = {"one": {"a": script.format("1-one")}, "two": {"a": script.format("2-two")}}
+    directory = directory_for(scripts, tmp_path)
+    plan = plan_of(scripts, directory.path, ("out",))
+    assert execute(plan, transports_of(plan), directory, Seen(), limits=QUICK).status == "done"
+    (directory.path / "a/outputs/1-one/out").unlink()
+    seen = Seen()
+    assert execute(plan, transports_of(plan), directory, seen, limits=QUICK).status == "done"
+    assert [event.name for event in seen.of(StageDone)] == ["one", "two"]  # type: ignore[attr-defined]
+    assert any("out is not there" in event.text for event in seen.of(Noted))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_every_host_first(tmp_path: Path, number: int) -> None:
+    scripts = {"one": {"a": "echo $$ > pid; sleep 100", "b": "sleep 100"}}
+    directory = directory_for(scripts, tmp_path)
+    plan = plan_of(scripts, directory.path)
+
+    def interrupt() -> None:
+        while not (directory.path / "pid").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=interrupt).start()
+    try:
+        outcome = execute(plan, transports_of(plan), directory, Seen(), limits=QUICK)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (outcome.status, outcome.exit_code) == ("interrupted", 130)
+    assert directory.state().status == "interrupted"
+    assert not Path(f"/proc/{(directory.path / 'pid').read_text().strip()}").exists()
+
+
+def test_a_program_that_is_not_there_is_said(tmp_path: Path) -> None:
+    scripts = {"one": {"a": "exec /no/such/python -m torch"}}
+    outcome, _, path = carried_out(scripts, tmp_path)
+    assert outcome.failure == "stage one failed: a ended with exit code 127"
+    assert "/no/such/python" in (path / "logs/1-one/merged.log").read_text()
+
+
+def test_a_run_under_way_is_not_started_twice(tmp_path: Path) -> None:
+    directory = directory_for({"one": {"a": "true"}}, tmp_path)
+    with (
+        directory.locked(),
+        pytest.raises(FileError, match=f"carried out by process {os.getpid()}"),
+        directory.locked(),
+    ):
+        pass
+    with directory.locked():
+        pass
