@@ -1,0 +1,112 @@
+"""What a check may know of the job: its stages' complete arguments, its variables, its DeepSpeed config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from dsdoctor.cluster import Cluster, HostEntry
+from dsdoctor.facts import FactUnavailable, HostFacts
+from dsdoctor.jobs.job import DeepSpeedConfig, ResolvedJob, StageSettings
+from dsdoctor.report.model import Evidence
+
+# What transformers' HfArgumentParser (string_to_bool) and shells write for "yes".
+_YES = frozenset({"true", "yes", "t", "y", "1", "on"})
+
+# Arguments of transformers.TrainingArguments that other programs hardly have: with one of them, or with an "auto" in
+# the DeepSpeed config (a word that only transformers and accelerate resolve), the program is taken for a Trainer's.
+_TRAINER_ARGUMENTS = frozenset(
+    {
+        "per_device_train_batch_size",
+        "per_device_eval_batch_size",
+        "lr_scheduler_type",
+        "logging_strategy",
+        "save_strategy",
+        "eval_strategy",
+        "evaluation_strategy",
+        "overwrite_output_dir",
+        "predict_with_generate",
+    }
+)
+
+
+def is_true(value: Any) -> bool:
+    """Whether a setting means yes: true, 1, or one of the words that argument parsers take for it."""
+    return str(value).strip().lower() in _YES
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """The job, and the cluster where one is at hand.
+
+    `planned` says that the environment in the hosts' facts is the one that a plan of this job gives them, the job's
+    own variables already laid over it.
+    """
+
+    job: ResolvedJob
+    cluster: Cluster | None = None
+    planned: bool = False
+
+    @property
+    def deepspeed(self) -> DeepSpeedConfig | None:
+        """The job's DeepSpeed config, None when it has none."""
+        return self.job.deepspeed
+
+    @property
+    def stages(self) -> tuple[StageSettings, ...]:
+        """The stages, each with its complete arguments."""
+        return self.job.stages
+
+    def argument(self, *names: str) -> Iterator[tuple[StageSettings, str, Any]]:
+        """Every place where a stage sets one of these arguments: stage, name, value. null counts as unset."""
+        for stage in self.stages:
+            for name, value in stage.args.items():
+                if name.lstrip("-").replace("-", "_") in names and value is not None:
+                    yield stage, name, value
+
+    def uses_trainer(self, stage: StageSettings) -> bool:
+        """Whether the stage's program looks like one built on transformers' Trainer, which compares settings itself."""
+        if any(name.lstrip("-").replace("-", "_") in _TRAINER_ARGUMENTS for name in stage.args):
+            return True
+        return self.deepspeed is not None and _has_auto(self.deepspeed.value)
+
+    def variables(self, entry: HostEntry, host: HostFacts | None) -> dict[str, str]:
+        """The variables that the job file sets for a host: of its GPU kind, the job's over them, the stages' on top."""
+        names = [entry.gpu] if entry.gpu else []
+        with suppress(FactUnavailable):
+            names += [gpu.name for gpu in host.gpu.gpus] if host else []
+        result: dict[str, str] = {}
+        for kind, variables in self.job.job.gpu_env.items():
+            if any(kind.lower() in name.lower() for name in names):
+                result.update(variables)
+        result.update(self.job.env)
+        for stage in self.stages:
+            result.update(stage.env)
+        return result
+
+    def versions(self, package: str) -> dict[str, str]:
+        """The installed version by host, for the hosts where the packages are known and this one is installed."""
+        versions: dict[str, str] = {}
+        for member in self.cluster.examined if self.cluster else ():
+            try:
+                version = member.facts.packages.version(package) if member.facts else None
+            except FactUnavailable:
+                continue
+            if version:
+                versions[member.name] = version
+        return versions
+
+    def cite(self, text: str) -> Evidence:
+        """A piece of evidence out of the job file."""
+        return Evidence(text=text, source=self.job.source)
+
+
+def _has_auto(value: Any) -> bool:
+    """Whether "auto" stands anywhere in a DeepSpeed config."""
+    if isinstance(value, dict):
+        return any(_has_auto(item) for item in value.values())
+    if isinstance(value, list):
+        return any(_has_auto(item) for item in value)
+    return bool(value == "auto")

@@ -1,0 +1,295 @@
+"""The engine of the checks: how one is declared, found, given what it asks for, and what became of it.
+
+A check asks by the types of its parameters. A first parameter of type :class:`HostFacts` makes it run once for each
+examined host; otherwise it runs once. Further parameters may be the host's :class:`HostEntry`, the :class:`Cluster`
+and the :class:`JobContext`; `X | None` makes one optional. A check whose wants are not there (no job was given) is
+not run and not listed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import traceback
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import Any, Union
+
+import msgspec
+
+from dsdoctor.checks.context import JobContext
+from dsdoctor.cluster import Cluster, HostEntry
+from dsdoctor.facts import FactUnavailable, HostFacts
+from dsdoctor.jobs.job import ResolvedJob
+from dsdoctor.report.model import Crashed, Evidence, Finding, Fix, Severity, Skipped
+
+Function = Callable[..., Iterator[Finding | Skipped]]
+
+_OFFERED = (HostFacts, HostEntry, Cluster, JobContext)
+
+
+class UnknownCheckError(ValueError):
+    """A name given to --select or --ignore that no check has."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        import difflib
+
+        near = difflib.get_close_matches(name.replace("_", "-").lower(), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "`dsdoctor explain --all` lists them"
+        super().__init__(f"no check is called {name}; {hint}")
+        self.name = name
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check as declared: its name, the severity of its findings unless they say otherwise, and the function."""
+
+    name: str
+    severity: Severity
+    since: str
+    function: Function
+
+    def __call__(self, *wanted: Any) -> Iterator[Finding | Skipped]:
+        """Run the function itself, without the engine around it."""
+        return self.function(*wanted)
+
+    @cached_property
+    def wants(self) -> tuple[tuple[type, bool], ...]:
+        """The types of the parameters, each with whether it must be there. Raises TypeError for one nobody offers."""
+        hints = typing.get_type_hints(self.function)
+        names = inspect.signature(self.function).parameters
+        return tuple(_want(self.name, hints.get(name)) for name in names)
+
+    @property
+    def per_host(self) -> bool:
+        """Whether it is run once for each examined host."""
+        return bool(self.wants) and self.wants[0][0] is HostFacts
+
+    def finding(
+        self,
+        message: str,
+        *,
+        hosts: Iterable[str] = (),
+        evidence: Iterable[Evidence] = (),
+        fix: Iterable[Fix] = (),
+        severity: Severity | None = None,
+    ) -> Finding:
+        """A finding of this check. A check that runs per host leaves `hosts` out: the engine puts the host in."""
+        return Finding(
+            name=self.name,
+            severity=severity or self.severity,
+            message=message,
+            hosts=tuple(hosts),
+            evidence=tuple(evidence),
+            fix=tuple(fix),
+        )
+
+    def skipped(self, hosts: Iterable[str], reason: str) -> Skipped:
+        """Said by a check over several hosts when it could not judge some of them."""
+        return Skipped(name=self.name, hosts=tuple(hosts), reason=reason)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run of checks; the pieces of a :class:`dsdoctor.report.model.Report`."""
+
+    findings: tuple[Finding, ...] = ()
+    passed: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    crashed: tuple[Crashed, ...] = ()
+
+
+def check(*, severity: Severity = Severity.ERROR, since: str) -> Callable[[Function], Check]:
+    """Declare a check; its name is the function's with dashes, which is also the name of the file."""
+
+    def declare(function: Function) -> Check:
+        return Check(function.__name__.replace("_", "-"), severity, since, function)
+
+    return declare
+
+
+@cache
+def discover() -> dict[str, Check]:
+    """All checks by name, found in the modules of the package.
+
+    Raises:
+        TypeError: a module holds a check that is not named as the module is; `explain` and --select would miss it.
+    """
+    found: dict[str, Check] = {}
+    for module_info in pkgutil.iter_modules(importlib.import_module("dsdoctor.checks").__path__):
+        module = importlib.import_module(f"dsdoctor.checks.{module_info.name}")
+        for value in vars(module).values():
+            if not isinstance(value, Check) or value.function.__module__ != module.__name__:
+                continue
+            if value.name != module_info.name.replace("_", "-"):
+                raise TypeError(f"{module.__name__} holds the check {value.name}: the names must be equal")
+            found[value.name] = value
+    return dict(sorted(found.items()))
+
+
+def find(name: str) -> Check:
+    """The check of that name. Raises UnknownCheckError, with the nearest name."""
+    known = discover()
+    if name not in known:
+        raise UnknownCheckError(name, tuple(known))
+    return known[name]
+
+
+def run_checks(
+    cluster: Cluster | None,
+    job: ResolvedJob | JobContext | None = None,
+    *,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+) -> Outcome:
+    """Run all checks, or those selected, over what is known of the hosts and of the job.
+
+    `ignore` turns the errors of the named checks into warnings that are marked as ignored: shown, counted apart.
+    A check that raises is kept with its traceback, and the others go on.
+
+    Raises:
+        UnknownCheckError: a name in `select` or `ignore` that no check has.
+    """
+    for name in (*select, *ignore):
+        find(name)
+    chosen = [candidate for name, candidate in discover().items() if not select or name in select]
+    if cluster is not None and not len(cluster):
+        cluster = None
+    offered: dict[type, Any] = {}
+    if cluster is not None:
+        offered[Cluster] = cluster
+    if job is not None:
+        offered[JobContext] = job if isinstance(job, JobContext) else JobContext(job, cluster)
+    results = [result for one in chosen if (result := _run(one, cluster, offered)) is not None]
+    order = {member.name: place for place, member in enumerate(cluster or ())}
+    findings = [_ignored(finding) if finding.name in ignore else finding for r in results for finding in r.found]
+    findings = sorted(fold(findings), key=lambda finding: _place(finding, order))
+    return Outcome(
+        findings=tuple(findings),
+        passed=tuple(result.name for result in results if not (result.found or result.skipped or result.crashed)),
+        skipped=tuple(fold_skipped(skipped for result in results for skipped in result.skipped)),
+        crashed=tuple(crash for result in results for crash in result.crashed),
+    )
+
+
+def fold(findings: Iterable[Finding]) -> list[Finding]:
+    """Put findings that say the same of several hosts into one: hosts, evidence and fixes are joined, in order."""
+    folded: dict[tuple[str, Severity, str], Finding] = {}
+    for finding in findings:
+        key = (finding.name, finding.severity, finding.message)
+        first = folded.get(key)
+        if first is None:
+            folded[key] = finding
+            continue
+        folded[key] = msgspec.structs.replace(
+            first,
+            hosts=_joined(first.hosts, finding.hosts),
+            ranks=_joined(first.ranks, finding.ranks),
+            evidence=_joined(first.evidence, finding.evidence),
+            fix=_joined_fixes(first.fix, finding.fix),
+        )
+    return list(folded.values())
+
+
+def fold_skipped(skipped: Iterable[Skipped]) -> list[Skipped]:
+    """One entry for each check and reason, with all its hosts."""
+    folded: dict[tuple[str, str], Skipped] = {}
+    for entry in skipped:
+        first = folded.get((entry.name, entry.reason))
+        hosts = _joined(first.hosts, entry.hosts) if first else entry.hosts
+        folded[entry.name, entry.reason] = Skipped(name=entry.name, hosts=hosts, reason=entry.reason)
+    return list(folded.values())
+
+
+@dataclass
+class _Result:
+    """What one check said, on all hosts."""
+
+    name: str
+    found: list[Finding] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    crashed: list[Crashed] = field(default_factory=list)
+
+
+def _run(check: Check, cluster: Cluster | None, offered: dict[type, Any]) -> _Result | None:
+    """Run one check wherever it applies; None when something it must have was not given."""
+    result = _Result(check.name)
+    if not check.per_host:
+        arguments = _arguments(check, offered)
+        if arguments is None:
+            return None
+        _collect(check, arguments, (), result)
+        return result
+    if cluster is None or _arguments(check, {HostFacts: None, HostEntry: None, **offered}) is None:
+        return None
+    for member in cluster.examined:
+        arguments = _arguments(check, {HostFacts: member.facts, HostEntry: member.entry, **offered})
+        _collect(check, arguments or [], (member.name,), result)
+    if not cluster.examined:
+        names = tuple(member.name for member in cluster)
+        result.skipped.append(check.skipped(names, "no host was examined"))
+    return result
+
+
+def _collect(check: Check, arguments: list[Any], hosts: tuple[str, ...], result: _Result) -> None:
+    """Take what one call yields; an exception ends that call alone."""
+    try:
+        for said in check(*arguments):
+            if isinstance(said, Skipped):
+                result.skipped.append(said)
+            else:
+                result.found.append(said if said.hosts else msgspec.structs.replace(said, hosts=hosts))
+    except FactUnavailable as missing:
+        result.skipped.append(check.skipped(hosts, str(missing)))
+    except Exception:  # a bug in one check must not cost the findings of the others
+        result.crashed.append(Crashed(name=check.name, hosts=hosts, traceback=traceback.format_exc()))
+
+
+def _arguments(check: Check, offered: dict[type, Any]) -> list[Any] | None:
+    if any(required and kind not in offered for kind, required in check.wants):
+        return None
+    if not any(kind in offered for kind, _ in check.wants):
+        return None
+    return [offered.get(kind) for kind, _ in check.wants]
+
+
+def _want(name: str, hint: Any) -> tuple[type, bool]:
+    """The type a parameter asks for and whether it must be there, out of `X` or `X | None`."""
+    required = True
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        required = len(kinds) == len(typing.get_args(hint))
+        hint = kinds[0] if len(kinds) == 1 else None
+    if hint not in _OFFERED:
+        offered = ", ".join(kind.__name__ for kind in _OFFERED)
+        raise TypeError(f"the check {name} asks for {hint!r}; parameters are of type {offered}, or one of them | None")
+    return hint, required
+
+
+def _ignored(finding: Finding) -> Finding:
+    severity = Severity.WARNING if finding.severity is Severity.ERROR else finding.severity
+    return msgspec.structs.replace(finding, severity=severity, ignored=True)
+
+
+def _place(finding: Finding, order: dict[str, int]) -> tuple[int, str, int]:
+    """Worst first, then by name, then by the first host's place in the hostfile."""
+    first = min((order.get(host, len(order)) for host in finding.hosts), default=-1)
+    return (-finding.severity.rank, finding.name, first)
+
+
+def _joined(first: tuple[Any, ...], second: tuple[Any, ...]) -> tuple[Any, ...]:
+    return first + tuple(item for item in second if item not in first)
+
+
+def _joined_fixes(first: tuple[Fix, ...], second: tuple[Fix, ...]) -> tuple[Fix, ...]:
+    """Ways out by title and variables; the commands of the same way on several hosts stand under each other."""
+    joined = {(fix.title, tuple(fix.env.items())): fix for fix in first}
+    for fix in second:
+        key = (fix.title, tuple(fix.env.items()))
+        same = joined.get(key)
+        joined[key] = msgspec.structs.replace(same, commands=_joined(same.commands, fix.commands)) if same else fix
+    return tuple(joined.values())

@@ -1,0 +1,67 @@
+"""Which NCCL a host's torch asks for and which one it would load: what three checks compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion, Version
+
+from dsdoctor.facts import FactUnavailable, HostFacts, NcclCopy
+
+
+@dataclass(frozen=True)
+class Pin:
+    """The NCCL wheel in torch's own metadata: "nvidia-nccl-cu12==2.18.1"."""
+
+    package: str
+    version: str
+
+    @property
+    def requirement(self) -> str:
+        """As pip takes it."""
+        return f"{self.package}=={self.version}"
+
+
+def pinned(host: HostFacts) -> Pin | None:
+    """What the metadata of the job's torch pins; None when it names no NCCL (a CPU build, or NCCL linked in).
+
+    Raises:
+        FactUnavailable: torch could not be looked at, or its metadata cannot be read.
+    """
+    text = host.torch.nccl_requirement
+    if not text:
+        return None
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement:
+        raise FactUnavailable("torch", f"its NCCL requirement {text!r} cannot be read") from None
+    versions = [spec.version for spec in requirement.specifier if spec.operator in ("==", "===")]
+    if len(versions) != 1:
+        raise FactUnavailable("torch", f"its NCCL requirement {text!r} names no single version")
+    return Pin(requirement.name, versions[0])
+
+
+def loaded(host: HostFacts) -> NcclCopy | None:
+    """The copy that the job's torch would load, None when there is none.
+
+    Raises:
+        FactUnavailable: the copies were not looked for, or which one is loaded could not be told.
+    """
+    nccl = host.nccl
+    if nccl.loaded is None:
+        if nccl.copies:
+            raise FactUnavailable("nccl", "which of the copies torch would load could not be told")
+        return None
+    copy = next((copy for copy in nccl.copies if nccl.loaded in (copy.path, copy.real_path)), None)
+    if copy is None:
+        raise FactUnavailable("nccl", f"{nccl.loaded} is loaded but was not read")
+    return copy
+
+
+def version_of(copy: NcclCopy) -> Version:
+    """The version in the bytes of a copy. Raises FactUnavailable when it is not there."""
+    try:
+        return Version(copy.version or "")
+    except InvalidVersion:
+        raise FactUnavailable("nccl", f"no version could be read from {copy.path}") from None

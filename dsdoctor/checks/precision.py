@@ -1,0 +1,67 @@
+"""Which precision a job asks for, and where it says so: arguments, DeepSpeed config, the job's own `precision`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dsdoctor.checks.context import JobContext, is_true
+from dsdoctor.jobs import dsconfig
+from dsdoctor.jobs.job import DeepSpeedConfig, StageSettings
+from dsdoctor.report.model import Evidence
+
+
+def config_evidence(config: DeepSpeedConfig, dotted: str) -> Evidence:
+    """A key of the config, as it stands there, with file and line."""
+    value = dsconfig.get(config, dotted)
+    shown = {True: "true", False: "false", None: "null"}.get(value) if not isinstance(value, str) else f'"{value}"'
+    return Evidence(text=f"{dotted}: {shown or value}", source=config.path, line=dsconfig.line_of(config, dotted))
+
+
+def argument_flags(context: JobContext, stage: StageSettings) -> tuple[bool | None, bool | None]:
+    """Whether a stage's arguments switch fp16 and bf16 on; None where the plan decides it (`precision: auto`).
+
+    A `--precision fp16` or `--mixed_precision fp16` counts as `--fp16`; `${precision}` stands for the job's own.
+    """
+    by_word: dict[str, bool | None] = {"fp16": False, "bf16": False}
+    for name, value in stage.args.items():
+        if _plain(name) in ("precision", "mixed_precision"):
+            word = str(value).strip().lower()
+            if word == "${precision}":
+                word = context.job.job.precision or "auto"
+            for precision in by_word:
+                by_word[precision] = None if word == "auto" else word == precision
+    fp16 = _flag(stage, ("fp16", "fp16_full_eval"), by_word["fp16"])
+    return fp16, _flag(stage, ("bf16", "bf16_full_eval"), by_word["bf16"])
+
+
+def _flag(stage: StageSettings, names: tuple[str, ...], otherwise: bool | None) -> bool | None:
+    values = [value for name, value in stage.args.items() if _plain(name) in names and value is not None]
+    if any(is_true(value) for value in values):
+        return True
+    if any(isinstance(value, str) and "${" in value for value in values):
+        return None
+    return otherwise
+
+
+def _plain(name: str) -> str:
+    return name.lstrip("-").replace("-", "_")
+
+
+def asks_for_bf16(context: JobContext) -> Iterator[Evidence]:
+    """Every place where the job asks for bf16. Nothing for `precision: auto`: the plan takes what all GPUs have."""
+    if context.job.job.precision == "bf16":
+        yield context.cite("precision: bf16")
+    for stage, name, value in context.argument("bf16", "bf16_full_eval"):
+        if is_true(value):
+            yield context.cite(f"{name}: {value} (stage {stage.name})")
+    for stage, name, value in context.argument("torch_dtype", "dtype", "precision", "mixed_precision"):
+        if str(value).strip().lower() in ("bf16", "bfloat16"):
+            yield context.cite(f"{name}: {value} (stage {stage.name})")
+    if context.job.env.get("ACCELERATE_MIXED_PRECISION", "").lower() == "bf16":
+        yield context.cite("env: ACCELERATE_MIXED_PRECISION=bf16")
+    config = context.deepspeed
+    if config is None:
+        return
+    for block in ("bf16", "bfloat16"):
+        if is_true(dsconfig.get(config, f"{block}.enabled")):
+            yield config_evidence(config, f"{block}.enabled")
