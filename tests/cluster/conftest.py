@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.fakegpu import library_folder, missing_for_fake_gpus
 from tests.cluster.little_cluster import LittleCluster
 from tests.cluster.prerequisites import missing_for_cluster, skip_or_fail
 
@@ -49,3 +50,10 @@ def fresh_cluster() -> Iterator[Callable[..., LittleCluster]]:
             return clusters.enter_context(LittleCluster(*arguments, **options))
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def fake_nvml() -> Path:
+    """A folder with the stand-in libnvidia-ml.so.1; hosts can be given GPUs (`host.install_fake_gpus`) with it."""
+    skip_or_fail(missing_for_fake_gpus())
+    return library_folder()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
+from tests.cluster import fakegpu
 from tests.cluster.machine import ENVIRONMENT, Machine
 from tests.cluster.processes import HostProcess, ProcessInside, pid_inside, processes_of, run_inside
 from tests.cluster.switch import Switch
@@ -234,6 +235,18 @@ class ClusterHost:
     def free_disk(self) -> None:
         """Undo :meth:`fill_disk`."""
         self._switch.resize_disk(self.name, self.machine.spec.disk_mib * 1024)
+
+    def install_fake_gpus(self, profile: str, more: Mapping[int, Sequence[str]] | None = None) -> None:
+        """Make the host look as if it had GPUs, for :mod:`tests.cluster.fakegpu` says how far; gone after a reset.
+
+        `profile` is one of `fakegpu.PROFILES`; `more` adds lines to single GPUs: `{1: ["lost 1"]}`. Reboots take the
+        kernel's side (/proc, /sys) away and leave the library.
+        """
+        fakegpu.install(self, profile, more)
+
+    def remove_fake_gpus(self) -> None:
+        """Undo :meth:`install_fake_gpus`, whether it was called or not."""
+        fakegpu.remove(self)
 
     def add_nic(self, name: str, address: str | None = None, *, up: bool = True) -> None:
         """Put another NIC into the host, with a cable to the same switch; `address` as 192.0.2.7/24.
