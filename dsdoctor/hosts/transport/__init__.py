@@ -7,11 +7,16 @@ within its time limit.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, Protocol
+from pathlib import Path
+from typing import IO, Literal, Protocol
 
 from dsdoctor.cluster import HostEntry, ReachProblem
+
+OUTPUT_LIMIT = 64 << 20  # bytes kept of each stream of a command
 
 
 class TransportError(Exception):
@@ -31,6 +36,7 @@ class Completed:
     returncode: int
     stdout: bytes
     stderr: bytes
+    truncated: bool = False  # a stream was longer than OUTPUT_LIMIT; the rest was read and dropped
 
 
 class RemoteProcess(Protocol):
@@ -71,3 +77,33 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """End kept connections and remove what the transport made on this machine."""
+
+
+TransportKind = Literal["auto", "openssh", "paramiko"]
+
+
+def connect(
+    entry: HostEntry,
+    kind: TransportKind = "auto",
+    *,
+    timeout: float = 10.0,
+    config_file: str | Path | None = None,
+) -> Transport:
+    """The way to a host. Nothing is opened before the first command.
+
+    `auto` takes the ssh client, through which rsync and DeepSpeed go too, and paramiko where there is none. `timeout`
+    bounds connecting, in seconds; login may take 5 more. `config_file` (or $DSDOCTOR_SSH_CONFIG) stands in for the
+    user's ssh settings, like `ssh -F`.
+    """
+    if entry.local:
+        from dsdoctor.hosts.transport.local import LocalTransport
+
+        return LocalTransport(entry)
+    config_file = config_file or os.environ.get("DSDOCTOR_SSH_CONFIG") or None
+    if kind == "paramiko" or (kind == "auto" and shutil.which("ssh") is None):
+        from dsdoctor.hosts.transport.paramiko_ssh import ParamikoTransport
+
+        return ParamikoTransport(entry, connect_timeout=timeout, config_file=config_file)
+    from dsdoctor.hosts.transport.openssh import OpenSSHTransport
+
+    return OpenSSHTransport(entry, connect_timeout=timeout, config_file=config_file)

@@ -1,0 +1,197 @@
+"""Gathering facts: the probe sent to every host at once, each host on its own, none able to hold up the others."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dsdoctor import __version__
+from dsdoctor.cluster import HostEntry, Member, Reach, ReachProblem
+from dsdoctor.facts import HostFacts, Snapshot
+from dsdoctor.hosts.shown import said
+from dsdoctor.hosts.transport import OUTPUT_LIMIT, Completed, Transport, TransportError, TransportKind, connect
+
+BEGIN = b"<<<dsdoctor-facts"  # probe.py prints its answer between these two lines; login shells print around them
+END = b"dsdoctor-facts>>>"
+PARALLEL = 32
+ARGUMENT_LIMIT = 120_000  # Linux takes at most 128 KiB for one argument
+
+
+def probe_source() -> bytes:
+    """The text of the probe, as it is sent to the hosts."""
+    return resources.files("dsdoctor.hosts").joinpath("probe.py").read_bytes()
+
+
+def with_setup(argv: Sequence[str], setup: Sequence[str]) -> list[str]:
+    """The command behind the job's setup lines (scl enable, module load), in one bash; the lines see no input.
+
+    A line that fails ends it, as it would end the job, and is named on standard error.
+    """
+    if not setup:
+        return list(argv)
+    trap = "trap 'echo \"setup line failed: $BASH_COMMAND\" >&2' ERR"
+    script = "\n".join(["exec 3<&0 </dev/null", "set -e", trap, *setup, "trap - ERR", 'exec "$@" <&3 3<&-'])
+    return ["bash", "-c", script, "dsdoctor", *argv]
+
+
+@dataclass
+class _Lines:
+    """The transports in use, so that an interruption can end them all."""
+
+    connect: Callable[[HostEntry], Transport]
+    kept: dict[str, Transport] | None
+    open: list[Transport] = field(default_factory=list)
+    stopping: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self, entry: HostEntry) -> Transport:
+        with self.lock:
+            if self.stopping:
+                raise TransportError(entry.name, "closed", "interrupted")
+            transport = (self.kept or {}).get(entry.name) or self.connect(entry)
+            self.open.append(transport)
+            return transport
+
+    def give_back(self, transport: Transport, reached: bool) -> None:
+        with self.lock:
+            self.open.remove(transport)
+            if self.kept is not None and reached and not self.stopping:
+                self.kept[transport.host.name] = transport
+                return
+            if self.kept is not None:
+                self.kept.pop(transport.host.name, None)
+        transport.close()
+
+    def stop(self) -> None:
+        with self.lock:
+            self.stopping = True
+            under_way = list(self.open)
+        for transport in under_way:
+            transport.close()
+
+
+def gather(
+    entries: Sequence[HostEntry],
+    *,
+    config: Mapping[str, Any],
+    source: bytes | None = None,
+    python: str | None = None,
+    setup: Sequence[str] = (),
+    timeout: float = 60.0,
+    connect_timeout: float = 10.0,
+    kind: TransportKind = "auto",
+    config_file: str | Path | None = None,
+    transports: dict[str, Transport] | None = None,
+    on_progress: Callable[[Member], None] | None = None,
+) -> tuple[Member, ...]:
+    """Examine hosts in parallel; returns them in the order given, each with its facts or why there are none.
+
+    A host takes at most `connect_timeout` + 5 + `timeout` seconds, whatever it does. `python` is the job's interpreter;
+    the host's own `python=` outranks it, without either this machine's hosts use dsdoctor's and others `python3`.
+    `config` is the probe's (targets, paths, deep). With `transports`, connections found there are used, and those of
+    hosts that were reached stay open in it for the caller to close. `on_progress` is called in the caller's thread.
+    """
+    source = probe_source() if source is None else source
+    limit = min(float(config.get("timeout", timeout)), max(1.0, timeout - 2))
+    packed = base64.b64encode(json.dumps({**config, "timeout": limit}).encode()).decode()
+    if len(packed) > ARGUMENT_LIMIT:
+        raise ValueError(f"the probe's config is {len(packed)} characters long, at most {ARGUMENT_LIMIT} can be sent")
+    lines = _Lines(lambda entry: connect(entry, kind, timeout=connect_timeout, config_file=config_file), transports)
+
+    def examine(entry: HostEntry) -> Member:
+        argv = [entry.python or python or (sys.executable if entry.local else "python3"), "-u", "-", packed]
+        return _examine(entry, lines, with_setup(argv, setup), source, timeout)
+
+    members: dict[int, Member] = {}
+    with ThreadPoolExecutor(max_workers=max(1, min(PARALLEL, len(entries)))) as pool:
+        try:
+            futures = {pool.submit(examine, entry): number for number, entry in enumerate(entries)}
+            for future in as_completed(futures):
+                members[futures[future]] = future.result()
+                if on_progress is not None:
+                    on_progress(future.result())
+        except BaseException:  # Ctrl-C, too: no ssh client may outlive this
+            lines.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return tuple(members[number] for number in sorted(members))
+
+
+def _examine(entry: HostEntry, lines: _Lines, argv: list[str], source: bytes, timeout: float) -> Member:
+    """One host, examined or not."""
+    begun = time.monotonic()
+
+    def failed(problem: ReachProblem, detail: str) -> Member:
+        return Member(entry, Reach(False, problem, detail, time.monotonic() - begun))
+
+    transport: Transport | None = None
+    reached = False
+    try:
+        transport = lines.take(entry)
+        done = transport.run(argv, stdin=source, timeout=timeout)
+        reached = True
+    except TransportError as error:
+        return failed(error.problem, error.detail)
+    except subprocess.TimeoutExpired as expired:
+        words = said((expired.stderr or b"") + b"\n" + (expired.stdout or b""))
+        return failed("probe-failed", f"no answer within {timeout:g} s" + (f"; it said: {words}" if words else ""))
+    finally:
+        if transport is not None:
+            lines.give_back(transport, reached)
+    try:
+        snapshot = _snapshot(entry, done.stdout)
+    except ValueError as error:
+        problem: ReachProblem = "no-python" if done.returncode in (126, 127) else "probe-failed"
+        return failed(problem, _excuse(done, str(error)))
+    return Member(entry, Reach(True, seconds=time.monotonic() - begun), HostFacts(snapshot))
+
+
+def _snapshot(entry: HostEntry, output: bytes) -> Snapshot:
+    """The probe's answer out of all that was printed. Raises ValueError with what is wrong with it."""
+    lines = b"\n" + output.replace(b"\r\n", b"\n")
+    start = lines.rfind(b"\n" + BEGIN + b"\n")
+    stop = lines.find(b"\n" + END, start + 1)
+    if start < 0:
+        raise ValueError("")
+    if stop < 0:
+        raise ValueError("its answer is cut off")
+    try:
+        answer = msgspec.json.decode(lines[start + len(BEGIN) + 2 : stop], type=dict[str, Any])
+        refusal = answer.get("error")
+        snapshot = msgspec.convert(
+            {"origin": f"recorded by dsdoctor {__version__}", **answer, "host": entry.name}, Snapshot
+        )
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"its answer cannot be read: {error}") from None
+    if isinstance(refusal, str) and refusal:
+        raise ValueError(refusal)
+    return snapshot
+
+
+def _excuse(done: Completed, reason: str) -> str:
+    """Why there is no answer: how the command ended, and the first and last of what it said."""
+    if reason and done.returncode == 0:
+        return reason
+    ended = f"it ended with exit code {done.returncode}"
+    if done.returncode < 0:
+        name = signal.strsignal(-done.returncode) or "unknown"
+        ended = f"it was ended by signal {-done.returncode} ({name})"
+    elif done.returncode == 0:
+        ended = "it ended without an answer"
+    if done.truncated:
+        ended += f" and printed more than {OUTPUT_LIMIT >> 20} MiB"
+    words = said(done.stderr) or said(done.stdout)
+    return "; ".join(part for part in (reason, ended + (f": {words}" if words else "")) if part)
