@@ -1,0 +1,1 @@
+"""Text of a job in, a verdict out: lines, rules, verdict, report. Pure: nothing here opens a log."""

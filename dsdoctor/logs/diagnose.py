@@ -1,0 +1,225 @@
+"""The logs of a job in, a report out: findings with their lines and mends, the verdict, and what is harmless."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from dsdoctor.logs.rules import Rule, RuleSet, fill, load_rules
+from dsdoctor.logs.scan import Exc, Scan, Scanner, Sighting
+from dsdoctor.logs.verdict import SCRIPT_EXCEPTION, Findings, Observation, judge
+from dsdoctor.report.model import Confidence, Evidence, Finding, Fix, Report, Severity, Verdict
+
+LINES = 6  # of evidence in a finding
+NOTES = 24  # harmless things named
+
+_BY_PATH = (
+    re.compile(r"(?:^|[/\\])(?P<host>[^/\\]{1,255})[/\\]rank(?P<rank>\d{1,6})\.log(?:\.\w{1,4})?$"),
+    re.compile(r"[/\\]attempt_\d+[/\\](?P<rank>\d{1,6})[/\\](?:stdout|stderr)\.log$"),
+    re.compile(r"(?:^|[/\\_.-])rank[_-]?(?P<rank>\d{1,6})(?:[_.-][^/\\]*)?$"),
+)
+
+
+def diagnose(
+    sources: Iterable[tuple[str, Iterable[bytes]]], rules: RuleSet | None = None, facts: Report | None = None
+) -> Report:
+    """Say why a job failed, from its logs.
+
+    Args:
+        sources: name and bytes of each log, in any encoding and of any length; each is read once, in order. Host and
+            rank are taken from names like `HOST/rank3.log` and from the prefixes of the lines.
+        rules: the knowledge base; that of the package when it is not given.
+        facts: the report of `check` over the hosts of the job, if there is one: a cause whose check also found it is
+            confirmed, one whose check passed is less sure.
+
+    The `seconds` of the report are 0: the caller has the clock.
+    """
+    known = rules or load_rules()
+    scanner = Scanner(known)
+    scans: list[Scan] = []
+    for index, (name, chunks) in enumerate(sources):
+        host, rank = place_of(name)
+        scans.append(scanner.scan(index, name, chunks, host, rank))
+    found = judge(scans, known)
+    names = [scan.name for scan in scans]
+    verdict = found.verdict
+    if verdict.line is not None:
+        verdict = msgspec.structs.replace(verdict, source=_source_of(found, names))
+    if facts is not None:
+        verdict = _confirmed(verdict, known, facts)
+    return Report(
+        command="diagnose",
+        seconds=0.0,
+        findings=tuple(_findings(found, known, names)),
+        verdict=verdict,
+        notes=tuple(_notes(found, scans, verdict, known, facts)),
+    )
+
+
+def place_of(name: str) -> tuple[str | None, int | None]:
+    """Host and rank that the path of a log tells: `HOST/rank3.log`, torchrun's `attempt_0/3/stderr.log`."""
+    for pattern in _BY_PATH:
+        match = pattern.search(name)
+        if match:
+            groups = match.groupdict()
+            return groups.get("host"), int(groups["rank"])
+    return None, None
+
+
+# --- findings
+
+
+def _findings(found: Findings, rules: RuleSet, names: list[str]) -> Iterable[Finding]:
+    seen: set[str] = set()
+    for observation in (*found.causes, *found.symptoms):
+        if observation.rule.name in seen:
+            continue
+        seen.add(observation.rule.name)
+        yield _finding(observation, _severity(observation, found), names)
+    if found.exceptions and not found.causes:
+        yield _exception_finding(found, names)
+
+
+def _severity(observation: Observation, found: Findings) -> Severity:
+    """A symptom is an error only when no cause is there to be mended instead."""
+    if observation.rule.role == "cause":
+        return Severity.ERROR
+    return Severity.INFO if found.causes or found.exceptions else Severity.ERROR
+
+
+def _finding(observation: Observation, severity: Severity, names: list[str]) -> Finding:
+    rule, groups = observation.rule, observation.first.groups
+    return Finding(
+        name=rule.name,
+        severity=severity,
+        message=fill(observation.pattern.message or rule.message, groups),
+        hosts=_hosts(observation.sightings),
+        ranks=_ranks(observation.sightings),
+        evidence=_evidence(observation.sightings, names),
+        fix=fixes(rule, groups),
+    )
+
+
+def fixes(rule: Rule, groups: dict[str, str]) -> tuple[Fix, ...]:
+    """The mends of a rule with what the line said put in; none is safe to be run unasked, for its text is a log's."""
+    return tuple(
+        Fix(
+            title=fill(fix.title, groups),
+            commands=tuple(fill(command, groups, quote=True) for command in fix.commands),
+            env=fix.env,
+        )
+        for fix in rule.fixes
+    )
+
+
+def _evidence(sightings: tuple[Sighting, ...], names: list[str]) -> tuple[Evidence, ...]:
+    """The first line, then the first of each other stream, then further ones; no text twice in one stream."""
+    streams: set[tuple[int, str | None, int | None]] = set()
+    first: list[Sighting] = []
+    further: list[Sighting] = []
+    for each in sightings:
+        stream = (each.place.source, each.line.host, each.line.rank)
+        (further if stream in streams else first).append(each)
+        streams.add(stream)
+    kept: dict[tuple[int, int], Sighting] = {}
+    texts: set[str] = set()
+    for each in (*first, *further):
+        if len(kept) < LINES and (not kept or each.line.text not in texts):
+            kept[each.place[:2]] = each
+            texts.add(each.line.text)
+    return tuple(Evidence(each.line.text, names[each.place.source], each.place.number) for each in kept.values())
+
+
+def _exception_finding(found: Findings, names: list[str]) -> Finding:
+    raised = [each.raised for each in found.exceptions]
+    evidence = tuple(
+        Evidence(each.raised.line.text, names[each.place.source], each.place.number)
+        for each in found.exceptions[:LINES]
+    )
+    hosts = tuple(dict.fromkeys(each.line.host for each in raised if each.line.host))
+    ranks = tuple(sorted({each.line.rank for each in raised if each.line.rank is not None}))
+    if found.verdict.cause == SCRIPT_EXCEPTION:
+        message = f"the training script raised {raised[0].name}; the other ranks only see that it is gone"
+        fix = Fix("Read the traceback that ends in this line: its lowest frame in your own code is where to look")
+    else:
+        message = f"{raised[0].name} was raised, and no rule knows it: the first exception of each rank is below"
+        fix = Fix("Read upwards from these lines in the log of that rank; search for the text of the first one")
+    return Finding(found.verdict.cause, Severity.ERROR, message, hosts, ranks, evidence, (fix,))
+
+
+def _hosts(sightings: tuple[Sighting, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(host for each in sightings if (host := each.groups.get("host", each.line.host))))
+
+
+def _ranks(sightings: tuple[Sighting, ...]) -> tuple[int, ...]:
+    ranks = set()
+    for each in sightings:
+        text = each.groups.get("rank", "")
+        rank = int(text) if text.isdigit() and len(text) < 7 else each.line.rank
+        if rank is not None:
+            ranks.add(rank)
+    return tuple(sorted(ranks))
+
+
+# --- verdict and notes
+
+
+def _source_of(found: Findings, names: list[str]) -> str | None:
+    """The source of the verdict's line."""
+    places: list[Sighting | Exc] = [each.first for each in (*found.causes, *found.symptoms)]
+    places += found.exceptions
+    for each in places:
+        line = each.line if isinstance(each, Sighting) else each.raised.line
+        if line.number == found.verdict.line and line.text == found.verdict.text:
+            return names[each.place.source]
+    return None
+
+
+def _confirmed(verdict: Verdict, rules: RuleSet, facts: Report) -> Verdict:
+    """The verdict with what the checks of its rule found on the hosts weighed in."""
+    checks = rules.rules[verdict.cause].checks if verdict.cause in rules.rules else ()
+    here = {finding.name: finding for finding in facts.findings if finding.name in checks}
+    if any(verdict.host is None or not each.hosts or verdict.host in each.hosts for each in here.values()):
+        return msgspec.structs.replace(verdict, confidence="certain")
+    if checks and all(name in facts.passed for name in checks):
+        lower: Confidence = "likely" if verdict.confidence == "certain" else "possible"
+        return msgspec.structs.replace(verdict, confidence=lower)
+    return verdict
+
+
+def _notes(found: Findings, scans: list[Scan], verdict: Verdict, rules: RuleSet, facts: Report | None) -> Iterable[str]:
+    if not any(scan.size for scan in scans):
+        yield "The log is empty."
+        return
+    if found.independent > 1:
+        causes = dict.fromkeys(each.rule.name for each in found.causes)
+        yield (
+            f"The log shows {found.independent} failures that do not explain each other: {', '.join(causes)}. "
+            "The verdict is for the earliest; mend each on its own."
+        )
+    if found.earlier:
+        names = dict.fromkeys(each.rule.name for each in found.earlier)
+        yield f"Earlier attempts in the same log failed of {', '.join(names)}; the verdict is for the last one."
+    if verdict.cause in rules.rules:
+        yield rules[verdict.cause].why
+    if facts is not None and verdict.cause in rules.rules:
+        yield from _facts_note(verdict, rules[verdict.cause], facts)
+    if verdict.cause == "unknown" and not found.exceptions and found.symptoms:
+        yield "The cause is not in this log, only what it did to others: look at the log of the rank that ended first."
+    if verdict.cause == "none" and not found.benign:
+        yield "Nothing in the log says that anything is wrong. If the job hangs, take its ranks' stacks (py-spy dump)."
+    for observation in found.benign[:NOTES]:
+        number = observation.first.place.number
+        times = f", {observation.count} times" if observation.count > 1 else ""
+        yield f"Harmless: {fill(observation.rule.message, observation.first.groups)} (line {number}{times})."
+
+
+def _facts_note(verdict: Verdict, rule: Rule, facts: Report) -> Iterable[str]:
+    found = [name for name in rule.checks if any(finding.name == name for finding in facts.findings)]
+    passed = [name for name in rule.checks if name in facts.passed]
+    if found:
+        yield f"The check {found[0]} finds the same on the hosts."
+    elif passed and len(passed) == len(rule.checks):
+        yield f"The check {passed[0]} finds nothing of it on the hosts now: look whether it was mended since."

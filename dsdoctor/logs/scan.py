@@ -1,0 +1,247 @@
+"""One pass over one source: which patterns matched which lines, which exceptions were raised, where attempts begin.
+
+Only lines that hold a keyword are looked at one by one (and those of an open traceback), so that the speed is that of
+the keyword search; what is kept is bounded whatever the source holds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from dsdoctor.logs import exceptions
+from dsdoctor.logs.blocks import blocks
+from dsdoctor.logs.exceptions import ExceptionTracker, Raised
+from dsdoctor.logs.keywords import Keywords
+from dsdoctor.logs.lines import Line, LineParser
+from dsdoctor.logs.rules import RuleSet
+
+SEGMENT = 16384  # bytes of a line looked at in one piece
+FIRST, LAST = 16, 8  # sightings of one pattern in one stream that are kept
+SIGHTINGS = 20_000  # kept of one source
+RAISED = 256  # exceptions kept of one source
+ATTEMPTS = 1000
+PROGRESS_TAIL = 1 << 18  # bytes at the end of a block in which training steps are looked for
+
+_PROGRESS = (b"it/s]", b"s/it]", b"'loss': ", b'"loss": ', b"train_runtime")
+_WORKERS = re.compile(r"Running on the following workers: (?P<hosts>[\w.,:@-]{1,4000})")
+_BEGIN = re.compile(
+    r"(?P<head>\[runner\.py:\d+:main\] cmd = )|(?P<restart>will restart worker group)"
+    r"|^(?:\+ |\$ |.{0,120}[#$] ?)?(?:[A-Z_]+=\S* ){0,20}(?P<command>(?:deepspeed|torchrun|accelerate launch"
+    r"|python\d? (?:-u )?-m torch\.distributed\.(?:run|launch)) .{0,3000})"
+)
+_BEGIN_WORDS = (
+    *("cmd = ", "will restart worker group"),
+    *("deepspeed ", "torchrun ", "accelerate launch ", "-m torch.distributed."),
+)
+_END_WORDS = ("exits with return code", "ChildFailedError", "Killing subprocess", "failed (exitcode:", "train_runtime")
+_NAMED_OUTPUT = re.compile(r"--(?:output[_-]dir|run[_-]name|save[_-](?:dir|name|path))[ =](\S+)")
+
+
+class Place(NamedTuple):
+    """Where in all the sources a line stands."""
+
+    source: int
+    number: int
+    time: float | None
+
+
+class Sighting(NamedTuple):
+    """A line that a matcher matched."""
+
+    place: Place
+    line: Line
+    groups: dict[str, str]
+    attempt: int
+
+
+class Exc(NamedTuple):
+    """An exception, with its place."""
+
+    place: Place
+    raised: Raised
+    attempt: int
+    covered: bool  # a matcher of a rule matched its line
+
+
+@dataclass
+class Shelf:
+    """The sightings of one matcher in one stream: the first few, the latest few, and how many there were."""
+
+    first: list[Sighting] = field(default_factory=list)
+    last: deque[Sighting] = field(default_factory=lambda: deque(maxlen=LAST))
+    count: int = 0
+
+    def add(self, sighting: Sighting) -> bool:
+        """Keep it, or drop the oldest but the first ones. False when nothing more is held than before."""
+        self.count += 1
+        if len(self.first) < FIRST:
+            self.first.append(sighting)
+            return True
+        grows = len(self.last) < LAST
+        self.last.append(sighting)
+        return grows
+
+    def __iter__(self) -> Iterator[Sighting]:
+        yield from self.first
+        yield from self.last
+
+
+ShelfKey = tuple[int, "str | None", "int | None", int]  # matcher, host, rank, attempt
+
+
+@dataclass
+class Scan:
+    """What was found in one source."""
+
+    name: str
+    index: int
+    shelves: dict[ShelfKey, Shelf] = field(default_factory=dict)
+    raised: list[Exc] = field(default_factory=list)
+    attempts: int = 1
+    stages: int = 1  # attempts that wrote to an output of their own
+    last_line: int = 0  # number of the last line that is not empty
+    last_progress: int = 0  # number of the last line that shows a training step or its end
+    size: int = 0  # bytes
+
+
+class Scanner:
+    """Scans sources with one set of rules; the automaton is built once."""
+
+    def __init__(self, rules: RuleSet) -> None:
+        self._rules = rules
+        wanted = [(word, number) for number, matcher in enumerate(rules.matchers) for word in matcher.words]
+        own = (*exceptions.WORDS, "Running on the following workers: ", *_BEGIN_WORDS, *_END_WORDS)
+        self._keywords = Keywords([*wanted, *((word, -1) for word in own)])
+
+    def scan(
+        self, index: int, name: str, chunks: Iterable[bytes], host: str | None = None, rank: int | None = None
+    ) -> Scan:
+        """Read one source to its end. `host` and `rank` are those of the whole source, where its name tells."""
+        work = _Work(self._rules, self._keywords, Scan(name, index), LineParser(host, rank))
+        for block in blocks(chunks):
+            work.block(block.data, block.number)
+        return work.found
+
+
+class _Work:
+    """The state of one pass over one source."""
+
+    def __init__(self, rules: RuleSet, keywords: Keywords, found: Scan, parser: LineParser) -> None:
+        self._matchers = rules.matchers
+        self._keywords = keywords
+        self._parser = parser
+        self._tracker = ExceptionTracker()
+        self._kept = 0
+        self._ended: set[str | None] = set()  # hosts on which a run has ended
+        self._commands: list[str] = []
+        self.found = found
+
+    def block(self, data: bytes, number: int) -> None:
+        """Search one block, whose first byte is on line `number`."""
+        hits = self._keywords.hits(data)
+        self.found.size += len(data)
+        self._progress(data, number)
+        position, index, counted = 0, 0, 0
+        while position < len(data):
+            if not self._tracker.open:
+                if index >= len(hits):
+                    break
+                start = hits[index][0]
+                position = max(position, data.rfind(b"\n", position, start) + 1, data.rfind(b"\r", position, start) + 1)
+                if start - position > SEGMENT // 2:
+                    position = start - SEGMENT // 4
+            end = self._end(data, position)
+            words: set[int] = set()
+            while index < len(hits) and hits[index][0] < max(end, position + 1):
+                words.update(self._keywords.numbers[hits[index][2]])
+                index += 1
+            number += data.count(b"\n", counted, position)
+            counted = position
+            self._line(number, data[position:end], words)
+            position = max(end, position + 1) if end - position >= SEGMENT else end + 1
+
+    def _end(self, data: bytes, start: int) -> int:
+        """Where the segment that begins at `start` ends: at a newline, a carriage return, or after SEGMENT bytes."""
+        limit = min(len(data), start + SEGMENT)
+        end = data.find(b"\n", start, limit)
+        back = data.find(b"\r", start, limit if end < 0 else end)
+        ends = [place for place in (end, back) if place >= 0]
+        return min(ends) if ends else limit
+
+    def _progress(self, data: bytes, number: int) -> None:
+        # In a full block the end is enough: a training that goes on shows it more often than that.
+        tail = max(0, len(data) - PROGRESS_TAIL)
+        last = max(data.rfind(mark, tail) for mark in _PROGRESS)
+        if last >= 0:
+            self.found.last_progress = number + data.count(b"\n", 0, last)
+        stripped = data.rstrip()
+        if stripped:
+            self.found.last_line = number + stripped.count(b"\n")
+
+    def _line(self, number: int, raw: bytes, words: set[int]) -> None:
+        if not words and not raw:
+            return
+        line = self._parser.parse(number, raw)
+        place = Place(self.found.index, number, line.time)
+        if -1 in words:
+            words.discard(-1)
+            self._own(line)
+        attempt = self.found.attempts
+        matched = False
+        for each in sorted(words):
+            groups = self._matchers[each].groups(line.body, line.text)
+            if groups is not None:
+                matched = True
+                self._keep(each, Sighting(place, line, groups, attempt))
+        raised = self._tracker.feed(line)
+        if raised is not None and len(self.found.raised) < RAISED:
+            self.found.raised.append(Exc(place, raised, attempt, matched))
+
+    def _keep(self, matcher: int, sighting: Sighting) -> None:
+        line = sighting.line
+        rank = _number(sighting.groups.get("rank"), line.rank)
+        key = (matcher, sighting.groups.get("host", line.host), rank, sighting.attempt)
+        shelf = self.found.shelves.get(key)
+        if shelf is None:
+            if self._kept >= SIGHTINGS:
+                return
+            shelf = self.found.shelves[key] = Shelf()
+        if self._kept < SIGHTINGS:
+            self._kept += shelf.add(sighting)
+        else:
+            shelf.count += 1
+
+    def _own(self, line: Line) -> None:
+        """Lines that say which hosts there are, and where a run begins or ends."""
+        workers = _WORKERS.search(line.body)
+        if workers:
+            self._parser.announce(workers["hosts"].split(","))
+        if any(word in line.body for word in _END_WORDS):
+            if len(self._ended) < 4096:
+                self._ended.add(line.host)
+            return
+        begin = _BEGIN.search(line.body, 0, 4000)
+        if not begin:
+            return
+        command = begin["command"] or ""
+        if self._ended and (line.host is None or line.host in self._ended) and self.found.attempts < ATTEMPTS:
+            self._ended.clear()
+            if self._new_output(command):
+                self.found.stages += 1
+            else:
+                self.found.attempts += 1
+        self._commands = [*self._commands[-31:], command]
+
+    def _new_output(self, command: str) -> bool:
+        """Whether a command writes elsewhere than those before it: the next stage of a job, not another attempt."""
+        named = set(_NAMED_OUTPUT.findall(command))
+        before = {name for each in self._commands for name in _NAMED_OUTPUT.findall(each)}
+        return bool(named) and bool(before) and not named & before
+
+
+def _number(text: str | None, otherwise: int | None) -> int | None:
+    return int(text) if text is not None and text.isdigit() and len(text) < 7 else otherwise
