@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Any], Any]
 
-DEFAULT_HOSTFILE = "/job/hostfile"  # DeepSpeed's default (deepspeed/constants.py: DLTS_HOSTFILE)
+DEFAULT_HOSTFILE = "/job/hostfile"  # as in hosts/examine.py, which --help must not import
 TRANSPORTS = ("auto", "openssh", "paramiko")
 
 
@@ -54,6 +54,17 @@ def host_choice(options: dict[str, Any]) -> HostChoice:
 
     names = ("hostfile", "include", "exclude", "transport", "python", "timeout")
     return HostChoice(**{name: options.pop(name) for name in names})
+
+
+def facts_options() -> tuple[Decorator, ...]:
+    """Where facts are read from and kept."""
+    return (
+        click.option("--facts", "recorded", metavar="DIR", help="Judge saved snapshots; no host is contacted."),
+        click.option("--save-facts", "keep", metavar="DIR", help="Keep the facts of every host, one JSON file each."),
+        click.option(
+            "--redact", is_flag=True, help="Keep them without user and host names, addresses and secrets, to be shared."
+        ),
+    )
 
 
 def with_options(*decorators: Decorator) -> Decorator:

@@ -1,0 +1,158 @@
+"""`dsdoctor check`: examine hosts and job, say what is wrong and how to mend it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dsdoctor.cli._options import facts_options, host_choice, host_options, report_options, with_options
+
+if TYPE_CHECKING:
+    from dsdoctor.cluster import Cluster
+    from dsdoctor.hosts.examine import HostChoice
+    from dsdoctor.hosts.mend import Mend
+    from dsdoctor.jobs.job import ResolvedJob
+    from dsdoctor.report.model import Report
+
+FORMS = ("text", "json", "markdown", "html", "junit", "sarif")
+
+
+@click.command()
+@with_options(
+    *host_options(),
+    click.option("--job", metavar="NAME|FILE", help="Judge this job's settings too, on these hosts."),
+    *facts_options(),
+    click.option("--select", multiple=True, metavar="NAME", help="Only this check. May be given several times."),
+    click.option("--ignore", multiple=True, metavar="NAME", help="Let this finding pass: it is shown, and no error."),
+    *report_options(FORMS),
+    click.option("--fix", "mend", is_flag=True, help="Run the fixes that are safe, after showing them and asking."),
+    click.option("--yes", is_flag=True, help="Do not ask before --fix runs them."),
+)
+def check(**options: Any) -> int:
+    """Check the hosts, and a job's settings on them.
+
+    Without --hostfile this machine is examined. Nothing is installed or changed on any host (--fix apart, which
+    asks). The exit code is 1 when something is wrong and 3 when a host could not be examined.
+    """
+    from dsdoctor.report.model import Severity
+
+    choice = host_choice(options)
+    _consistent(options)
+    report = _look(choice, options)
+    if options["mend"]:
+        report = _mended(report, choice, options)
+    _print(report, options)
+    return report.exit_code(Severity(options["fail_on"]))
+
+
+def _consistent(options: dict[str, Any]) -> None:
+    """Refuse options that do not go together. Raises UsageError."""
+    from dsdoctor.terminal import is_terminal
+
+    if options["redact"] and options["keep"] is None:
+        raise click.UsageError("--redact is about what --save-facts DIR keeps; give both")
+    if options["mend"] and options["recorded"] is not None:
+        raise click.UsageError("--fix mends hosts, and --facts contacts none; leave one of the two out")
+    if options["yes"] and not options["mend"]:
+        raise click.UsageError("--yes answers the question of --fix; give both")
+    if options["mend"] and not options["yes"] and not is_terminal(sys.stdin):
+        raise click.UsageError("--fix asks first, and nobody can answer here; add --yes")
+
+
+def _look(choice: HostChoice, options: dict[str, Any]) -> Report:
+    """Examine, keep the facts where that was asked, judge."""
+    from dsdoctor.checks.engine import UnknownCheckError, run_checks
+    from dsdoctor.jobs.load import load_job
+    from dsdoctor.report.assemble import report_of
+
+    began = time.monotonic()
+    job = load_job(options["job"]) if options["job"] else None
+    cluster = _cluster(choice, options["recorded"], job)
+    if options["keep"] is not None:
+        keep_facts(cluster, options["keep"], options["redact"])
+    try:
+        outcome = run_checks(cluster, job, select=options["select"], ignore=options["ignore"])
+    except UnknownCheckError as error:
+        raise click.UsageError(str(error)) from None
+    notes = _notes(options["recorded"], job)
+    return report_of(cluster, outcome, time.monotonic() - began, notes=notes)
+
+
+def _cluster(choice: HostChoice, recorded: str | None, job: ResolvedJob | None) -> Cluster:
+    from dsdoctor.hosts.examine import examine, from_snapshots
+
+    if recorded is None:
+        return examine(choice, job=job)
+    from dsdoctor.hosts.snapshots import load
+
+    return from_snapshots(choice, load(recorded), recorded)
+
+
+def keep_facts(cluster: Cluster, folder: str, redacted: bool) -> None:
+    """Save the snapshots and say where they are."""
+    from dsdoctor.escape import escape
+    from dsdoctor.hosts.snapshots import redact, save
+    from dsdoctor.report.layout import count
+    from dsdoctor.terminal import say
+
+    facts = {member.name: member.facts for member in cluster if member.facts is not None}
+    files = save(redact(facts) if redacted else facts, folder)
+    say(f"the facts of {count(len(files), 'host')} are in {escape(folder)}")
+
+
+def _notes(recorded: str | None, job: ResolvedJob | None) -> tuple[str, ...]:
+    """What the verdict rests on, where that is not plain from the command."""
+    notes = []
+    if recorded is not None:
+        notes.append(f"Judged from the snapshots in {recorded}; no host was contacted.")
+    if job is not None:
+        profile = f", profile {job.profile}" if job.profile else ""
+        notes.append(f"Job {job.name}{profile}, from {job.source}")
+    return tuple(notes)
+
+
+def _mended(report: Report, choice: HostChoice, options: dict[str, Any]) -> Report:
+    """Show the safe fixes, ask, run them and look again; the same report when there is nothing to run."""
+    from dsdoctor.escape import escape
+    from dsdoctor.hosts.mend import carry_out, safe_mends
+    from dsdoctor.terminal import say
+
+    mends = safe_mends(report.findings)
+    if not mends:
+        say("--fix: none of the findings has a fix that is safe to run unseen; the report shows what to do by hand")
+        return report
+    _show(mends)
+    if not options["yes"] and not click.confirm("Run them now?", default=False, err=True):
+        return report
+    for mend in mends:
+        failed = carry_out(mend.fix.commands)
+        if failed is not None:
+            say(f"--fix: {escape(failed[0])} ended with exit code {failed[1]}; its other commands were not run")
+    return _look(choice, options)
+
+
+def _show(mends: tuple[Mend, ...]) -> None:
+    from dsdoctor.escape import escape, escape_block
+    from dsdoctor.report.layout import fold
+    from dsdoctor.terminal import say
+
+    say("These fixes are safe to run:")
+    for mend in mends:
+        where = f" ({escape(fold(mend.finding.hosts))})" if mend.finding.hosts else ""
+        say(f"\n{escape(mend.finding.name)}{where}: {escape(mend.fix.title)}")
+        for command in mend.fix.commands:
+            say("\n".join(f"    {line}" for line in escape_block(command).split("\n")))
+
+
+def _print(report: Report, options: dict[str, Any]) -> None:
+    from dsdoctor.report.formats import render
+    from dsdoctor.report.layout import Look
+    from dsdoctor.report.model import Severity
+    from dsdoctor.terminal import deliver, look_of
+
+    look = look_of(sys.stdout) if options["output"] in (None, "-") else Look()
+    verbose, fail_on = options["verbose"], Severity(options["fail_on"])
+    deliver(render(report, options["form"], look, verbose=verbose, fail_on=fail_on), options["output"])

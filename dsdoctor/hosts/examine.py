@@ -1,0 +1,172 @@
+"""From the options that name hosts to a cluster with facts: what `check`, `facts` and `launch` begin with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dsdoctor.cluster import Cluster, HostEntry, Member, Reach
+from dsdoctor.escape import escape
+from dsdoctor.facts import FactUnavailable, HostFacts
+from dsdoctor.hosts.filters import filter_hosts
+from dsdoctor.hosts.hostfile import load_hostfile, local_entry
+from dsdoctor.hosts.transport import Transport, TransportKind
+from dsdoctor.jobs.job import ResolvedJob
+from dsdoctor.report.layout import count, fold
+from dsdoctor.terminal import StatusLine, say, status_line
+
+DEFAULT_HOSTFILE = "/job/hostfile"  # DeepSpeed 0.19.8, deepspeed/constants.py: DLTS_HOSTFILE
+CONNECT_SECONDS = 10.0
+
+_HERE = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True)
+class HostChoice:
+    """Which hosts, and how they are reached: the values of the options that commands share."""
+
+    hostfile: str | None = None  # None: DeepSpeed's default where it exists, else this machine
+    include: str | None = None
+    exclude: str | None = None
+    transport: TransportKind = "auto"
+    python: str | None = None  # outranks what hostfile and job say
+    timeout: float = 30.0  # seconds for one host
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The hosts that were asked for, before anything is known of them. `source` is the hostfile, None without one."""
+
+    entries: tuple[HostEntry, ...]
+    source: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def choose(choice: HostChoice) -> Chosen:
+    """The hosts that the options name.
+
+    Raises:
+        FileError: the hostfile cannot be used, or a filter names what it does not have.
+    """
+    source = choice.hostfile
+    if source is None and Path(DEFAULT_HOSTFILE).is_file():
+        source = DEFAULT_HOSTFILE
+    if source is None:
+        chosen = Chosen((local_entry(1),))
+    else:
+        hostfile = load_hostfile(source)
+        chosen = Chosen(tuple(map(_here, hostfile.entries)), source, hostfile.warnings)
+    entries = filter_hosts(chosen.entries, choice.include, choice.exclude)
+    if choice.python is not None:
+        entries = tuple(replace(entry, python=choice.python) for entry in entries)
+    return replace(chosen, entries=entries)
+
+
+def examine(
+    choice: HostChoice,
+    *,
+    job: ResolvedJob | None = None,
+    master_addr: str | None = None,
+    transports: dict[str, Transport] | None = None,
+) -> Cluster:
+    """Choose the hosts and learn their facts; warnings and, on a terminal, the progress are said on standard error.
+
+    `transports` is filled with the connections of the reached hosts, for the caller to use and close.
+
+    Raises:
+        FileError: see :func:`choose`.
+    """
+    from dsdoctor.hosts.gather import gather
+
+    chosen = choose(choice)
+    for warning in chosen.warnings:
+        say(escape(warning))
+    with status_line() as line:
+        members = gather(
+            chosen.entries,
+            config=_questions(chosen.entries, job, master_addr),
+            python=job.job.python if job else None,
+            setup=job.job.setup if job else (),
+            timeout=choice.timeout,
+            connect_timeout=min(CONNECT_SECONDS, choice.timeout),
+            kind=choice.transport,
+            transports=transports,
+            on_progress=_Progress([entry.name for entry in chosen.entries], line),
+        )
+    if chosen.source is None:
+        members = tuple(map(_with_own_slots, members))
+    return Cluster(members, master_addr)
+
+
+def _questions(entries: Sequence[HostEntry], job: ResolvedJob | None, master_addr: str | None) -> dict[str, Any]:
+    """What the probe is asked beyond its sections: every name a host must reach, and the folders of the job."""
+    targets = [*([master_addr] if master_addr else []), *(entry.name for entry in entries if not entry.local)]
+    paths = [entry.workdir for entry in entries if entry.workdir]
+    if job is not None and job.job.workdir:
+        paths.append(job.job.workdir)
+    return {"targets": targets, "paths": list(dict.fromkeys(paths))}
+
+
+class _Progress:
+    """Shows how many hosts have answered, and which have not."""
+
+    def __init__(self, names: Sequence[str], line: StatusLine) -> None:
+        self._waiting = dict.fromkeys(names)
+        self._total = len(names)
+        self._line = line
+        self._show()
+
+    def __call__(self, member: Member) -> None:
+        """Note a host that is done."""
+        self._waiting.pop(member.name, None)
+        self._show()
+
+    def _show(self) -> None:
+        done = self._total - len(self._waiting)
+        of = f"{done} of {count(self._total, 'host')} examined, " if self._total > 1 else ""
+        self._line.show(f"{of}waiting for {escape(fold(self._waiting))}" if self._waiting else of)
+
+
+def _here(entry: HostEntry) -> HostEntry:
+    """`localhost` without port or user is this machine: no ssh is needed to get there, and DeepSpeed uses none."""
+    if entry.name in _HERE and entry.port in (None, 22) and entry.user in (None, os.environ.get("USER")):
+        return replace(entry, local=True)
+    return entry
+
+
+def _with_own_slots(member: Member) -> Member:
+    """This machine without a hostfile has as many slots as GPUs, and at least one."""
+    return replace(member, entry=replace(member.entry, slots=gpus_of(member.facts)))
+
+
+def gpus_of(facts: HostFacts | None) -> int:
+    """The number of GPUs, 1 where there are none or it is not known."""
+    try:
+        return max(1, len(facts.gpu.gpus)) if facts is not None else 1
+    except FactUnavailable:
+        return 1
+
+
+def from_snapshots(choice: HostChoice, snapshots: dict[str, HostFacts], folder: str) -> Cluster:
+    """The cluster out of saved snapshots: its hosts are those of the hostfile, without one those of the snapshots.
+
+    A host of the hostfile without a snapshot counts as not examined.
+
+    Raises:
+        FileError: see :func:`choose`.
+    """
+    if choice.hostfile is not None:
+        entries = choose(choice).entries
+    else:
+        whole = tuple(HostEntry(name, gpus_of(facts)) for name, facts in snapshots.items())
+        entries = filter_hosts(whole, choice.include, choice.exclude)
+    return Cluster(tuple(_recorded(entry, snapshots.get(entry.name), folder) for entry in entries))
+
+
+def _recorded(entry: HostEntry, facts: HostFacts | None, folder: str) -> Member:
+    if facts is None:
+        return Member(entry, Reach(False, "other", f"{folder} holds no snapshot of {entry.name}"))
+    return Member(entry, Reach(True), facts)
