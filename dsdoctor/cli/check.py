@@ -11,7 +11,6 @@ import click
 from dsdoctor.cli._options import facts_options, host_choice, host_options, report_options, with_options
 
 if TYPE_CHECKING:
-    from dsdoctor.cluster import Cluster
     from dsdoctor.hosts.examine import HostChoice
     from dsdoctor.hosts.mend import Mend
     from dsdoctor.jobs.job import ResolvedJob
@@ -65,42 +64,21 @@ def _consistent(options: dict[str, Any]) -> None:
 def _look(choice: HostChoice, options: dict[str, Any]) -> Report:
     """Examine, keep the facts where that was asked, judge."""
     from dsdoctor.checks.engine import UnknownCheckError, run_checks
+    from dsdoctor.cli._examined import examined, keep_facts, without_names
     from dsdoctor.jobs.load import load_job
     from dsdoctor.report.assemble import report_of
 
     began = time.monotonic()
     job = load_job(options["job"]) if options["job"] else None
-    cluster = _cluster(choice, options["recorded"], job)
+    cluster = examined(choice, options["recorded"], job)
     if options["keep"] is not None:
-        keep_facts(cluster, options["keep"], options["redact"])
+        keep_facts(without_names(cluster) if options["redact"] else cluster, options["keep"])
     try:
         outcome = run_checks(cluster, job, select=options["select"], ignore=options["ignore"])
     except UnknownCheckError as error:
         raise click.UsageError(str(error)) from None
     notes = _notes(options["recorded"], job)
     return report_of(cluster, outcome, time.monotonic() - began, notes=notes)
-
-
-def _cluster(choice: HostChoice, recorded: str | None, job: ResolvedJob | None) -> Cluster:
-    from dsdoctor.hosts.examine import examine, from_snapshots
-
-    if recorded is None:
-        return examine(choice, job=job)
-    from dsdoctor.hosts.snapshots import load
-
-    return from_snapshots(choice, load(recorded), recorded)
-
-
-def keep_facts(cluster: Cluster, folder: str, redacted: bool) -> None:
-    """Save the snapshots and say where they are."""
-    from dsdoctor.escape import escape
-    from dsdoctor.hosts.snapshots import redact, save
-    from dsdoctor.report.layout import count
-    from dsdoctor.terminal import say
-
-    facts = {member.name: member.facts for member in cluster if member.facts is not None}
-    files = save(redact(facts) if redacted else facts, folder)
-    say(f"the facts of {count(len(files), 'host')} are in {escape(folder)}")
 
 
 def _notes(recorded: str | None, job: ResolvedJob | None) -> tuple[str, ...]:

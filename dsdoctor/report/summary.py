@@ -43,8 +43,9 @@ def _check_headline(report: Report) -> str:
         numbers += f", {count(warnings, 'warning')}" if warnings else ""
         parts.append(numbers + _where(ill, report))
     elif seen:
+        every = report.hosts[0].name if seen == 1 else count(seen, "host")
         others = "the other host" if seen == 1 else f"the other {seen} hosts"
-        parts.append(f"Nothing wrong found on {others if lost else count(seen, 'host')}")
+        parts.append(f"Nothing wrong found on {others if lost else every}")
     elif not lost:
         parts.append("Nothing wrong found")
     if lost:

@@ -132,7 +132,7 @@ More about any of these: dsdoctor explain NAME
 
 def test_healthy() -> None:
     assert render(HEALTHY, PLAIN) == snapshot("""\
-✓ Nothing wrong found on 1 host.
+✓ Nothing wrong found on localhost.
 
 ✓ 2 checks passed (-v names them)
 

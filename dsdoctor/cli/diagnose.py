@@ -1,0 +1,118 @@
+"""`dsdoctor diagnose`: a log in, the cause of the failure out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dsdoctor.cli._options import report_options, with_options
+
+if TYPE_CHECKING:
+    from dsdoctor.report.model import Report
+    from dsdoctor.terminal import StatusLine
+
+FORMS = ("text", "json", "markdown", "html", "junit", "sarif")
+Sources = Iterable[tuple[str, Iterable[bytes]]]
+
+
+@click.command()
+@click.argument("paths", nargs=-1, metavar="[FILE|DIR]...")
+@with_options(
+    click.option("--facts", "recorded", metavar="DIR", help="Saved snapshots of the hosts, to confirm the cause by."),
+    click.option("--rules", metavar="DIR", help="Rules of your own; they win over ours of the same name."),
+    *report_options(FORMS),
+)
+def diagnose(
+    paths: tuple[str, ...],
+    recorded: str | None,
+    rules: str | None,
+    form: str,
+    output: str | None,
+    verbose: bool,
+    fail_on: str,
+) -> int:
+    """Say why a job failed, from its logs.
+
+    Takes files, folders of logs (a run's directory too), compressed logs and archives; without any, or with -,
+    standard input: paste a log and press Ctrl-D. Nothing is sent anywhere.
+    """
+    from dsdoctor.report.formats import render
+    from dsdoctor.report.layout import Look
+    from dsdoctor.report.model import Severity
+    from dsdoctor.terminal import deliver, look_of
+
+    report = _diagnosed(paths or ("-",), recorded, rules)
+    look = look_of(sys.stdout) if output in (None, "-") else Look()
+    severity = Severity(fail_on)
+    deliver(render(report, form, look, verbose=verbose, fail_on=severity), output)
+    return report.exit_code(severity)
+
+
+def _diagnosed(paths: tuple[str, ...], recorded: str | None, rules: str | None) -> Report:
+    import msgspec
+
+    from dsdoctor.logs.diagnose import diagnose as judge
+    from dsdoctor.logs.rules import load_rules
+    from dsdoctor.run.log_files import open_sources
+    from dsdoctor.terminal import status_line
+
+    known = load_rules(rules)
+    place = recorded if recorded is not None else _facts_of_run(paths)
+    facts = _checked(place) if place is not None else None
+    _tell_how_to_paste(paths)
+    began = time.monotonic()
+    with status_line() as line:
+        report = judge(_counted(open_sources(paths), line), known, facts)
+    return msgspec.structs.replace(report, seconds=time.monotonic() - began)
+
+
+def _facts_of_run(paths: tuple[str, ...]) -> str | None:
+    """The facts that a run's directory holds, when that is what was given."""
+    if len(paths) != 1 or paths[0] == "-":
+        return None
+    run = Path(paths[0])
+    return str(run / "facts") if (run / "plan.json").is_file() and any(run.glob("facts/*.json")) else None
+
+
+def _checked(folder: str) -> Report:
+    """What the checks say of saved facts."""
+    from dsdoctor.checks.engine import run_checks
+    from dsdoctor.hosts.examine import HostChoice, from_snapshots
+    from dsdoctor.hosts.snapshots import load
+    from dsdoctor.report.assemble import report_of
+
+    cluster = from_snapshots(HostChoice(), load(folder), folder)
+    return report_of(cluster, run_checks(cluster), 0.0)
+
+
+def _tell_how_to_paste(paths: tuple[str, ...]) -> None:
+    from dsdoctor.terminal import is_terminal, say
+
+    if "-" in paths and is_terminal(sys.stdin):
+        say("Paste the log here, then press Enter and Ctrl-D. (Ctrl-C leaves.)")
+
+
+def _counted(sources: Sources, line: StatusLine) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """The same sources; on a terminal it is shown how much has been read, once that takes a while."""
+    size = 0
+    shown = time.monotonic()
+
+    def chunks(name: str, content: Iterable[bytes]) -> Iterator[bytes]:
+        nonlocal size, shown
+        for chunk in content:
+            size += len(chunk)
+            now = time.monotonic()
+            if now - shown > 0.5:
+                line.show(f"{size / 1e6:.0f} MB read, {escape(name)}")
+                shown = now
+            yield chunk
+
+    from dsdoctor.escape import escape
+
+    for name, content in sources:
+        yield name, chunks(name, content)
