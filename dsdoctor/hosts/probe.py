@@ -32,7 +32,7 @@ try:
     import time
 
     IMPORT_ERROR = ""
-except Exception as failure:  # a broken or shadowed standard library is told, not thrown
+except BaseException as failure:  # a broken or shadowed standard library is told, not thrown
     IMPORT_ERROR = "%s: %s" % (type(failure).__name__, failure)
 
 MYPY = False
@@ -47,6 +47,7 @@ OLDEST = (3, 8)
 
 DEFAULT_SECONDS = 20.0  # for everything
 PROGRAM_SECONDS = 5.0  # for one program
+SECTION_SECONDS = 10.0  # for one section
 NAME_SECONDS = 4.0  # for all names together
 PATH_SECONDS = 2.0  # for one path
 OUTPUT_BYTES = 4 << 20  # of one program; more is not one of the answers read here
@@ -2238,7 +2239,7 @@ def survey(ask):
     workers = []  # type: List[Worker]
     for names in groups.values():
         begin(names, ask, workers, sections)
-    limit = ask.timeout / 2  # of one section, so that what follows a hanging one still has time
+    limit = min(SECTION_SECONDS, ask.timeout / 2)  # what follows a section that hangs still has time
     poller = select.poll()
     while workers:
         until = min([ask.deadline] + [worker.begun + limit for worker in workers])
