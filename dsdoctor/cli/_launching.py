@@ -45,8 +45,7 @@ class Launching:
         settings = tuple(_setting(word) for word in options["variables"])
         self.wishes: Wishes = Wishes(options["master_port"], settings)
         self.cluster: Cluster = examine(host_choice(options), job=self.job, transports=self.transports)
-        name = f"{self.job.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        self.target: Target = choose_target(Path(options["base"]), self.job, options["fresh"], name)
+        self.target: Target = choose_target(Path(options["base"]), self.job, options["fresh"])
         self.prepared: Prepared = prepare(
             self.job, self.cluster, self.target, self.wishes, ignore=options["ignore"], check=not options["no_check"]
         )
@@ -155,9 +154,7 @@ def _ended(plan: LaunchPlan, directory: RunDirectory, outcome: Outcome, seconds:
         if summary is not None and summary.is_file():
             write("\n" + escape_block(summary.read_text(encoding="utf-8", errors="replace")))
         stages = sum(outcome.stage_seconds.values())
-        say(
-            f"done in {seconds:.1f} s, {stages:.1f} s of it in the stages; everything is in {escape(str(directory.path))}"
-        )
+        say(f"done in {seconds:.1f} s ({stages:.1f} s in the stages); everything is in {escape(str(directory.path))}")
         return 0
     if outcome.status == "interrupted":
         say("stopped on every host; launch again to go on with the first stage that is not done")

@@ -97,7 +97,7 @@ def examine(
             on_progress=_Progress([entry.name for entry in chosen.entries], line),
         )
     if chosen.source is None:
-        members = tuple(map(_with_own_slots, members))
+        members = tuple(_with_own_slots(member, job.job.cpu_slots if job else 1) for member in members)
     return Cluster(members, master_addr)
 
 
@@ -137,17 +137,17 @@ def _here(entry: HostEntry) -> HostEntry:
     return entry
 
 
-def _with_own_slots(member: Member) -> Member:
-    """This machine without a hostfile has as many slots as GPUs, and at least one."""
-    return replace(member, entry=replace(member.entry, slots=gpus_of(member.facts)))
+def _with_own_slots(member: Member, without_gpus: int) -> Member:
+    """This machine without a hostfile has as many slots as GPUs; without GPUs as many as the job says."""
+    return replace(member, entry=replace(member.entry, slots=gpus_of(member.facts) or without_gpus))
 
 
 def gpus_of(facts: HostFacts | None) -> int:
-    """The number of GPUs, 1 where there are none or it is not known."""
+    """The number of GPUs, 0 where it is not known."""
     try:
-        return max(1, len(facts.gpu.gpus)) if facts is not None else 1
+        return len(facts.gpu.gpus) if facts is not None else 0
     except FactUnavailable:
-        return 1
+        return 0
 
 
 def from_snapshots(choice: HostChoice, snapshots: dict[str, HostFacts], folder: str) -> Cluster:
@@ -161,7 +161,7 @@ def from_snapshots(choice: HostChoice, snapshots: dict[str, HostFacts], folder: 
     if choice.hostfile is not None:
         entries = choose(choice).entries
     else:
-        whole = tuple(HostEntry(name, gpus_of(facts)) for name, facts in snapshots.items())
+        whole = tuple(HostEntry(name, gpus_of(facts) or 1) for name, facts in snapshots.items())
         entries = filter_hosts(whole, choice.include, choice.exclude)
     return Cluster(tuple(_recorded(entry, snapshots.get(entry.name), folder) for entry in entries))
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -76,6 +76,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gpu_env: dict[str, dict[str, str]] = {}
     deepspeed: str | None = None  # path of a DeepSpeed config, relative to the job file; passed as --deepspeed
     precision: Literal["fp32", "fp16", "bf16", "auto"] | None = None  # auto: what every GPU of the job has
+    cpu_slots: Annotated[int, msgspec.Meta(ge=1)] = 1  # ranks on this machine without hostfile and without GPUs
     profiles: dict[str, Profile] = {}
     default_profile: str | None = None
     summary: str | None = None  # a text file below the last stage's output folder, printed when the job is done

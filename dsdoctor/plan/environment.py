@@ -66,7 +66,7 @@ def derive(member: Member, cluster: Cluster, job: ResolvedJob, link: Link | None
     cores = _ask(lambda: facts.cpu.cores)
     if cores:
         threads = max(1, cores // max(1, member.entry.processes))
-        yield EnvVar("OMP_NUM_THREADS", str(threads), f"{cores} cores for {member.entry.processes} ranks")
+        yield EnvVar("OMP_NUM_THREADS", str(threads), f"{cores} cores for {_ranks(member.entry.processes)}")
     yield from _interfaces(len(cluster), link, wide)
     if wide.gpus:
         yield from _gpu_variables(member, facts, cluster, wide)
@@ -179,6 +179,10 @@ def _extensions_and_recorder(member: Member, facts: HostFacts) -> Iterator[EnvVa
     name = "TORCH_FR_BUFFER_SIZE" if _at_least(torch, "2.13") else "TORCH_NCCL_TRACE_BUFFER_SIZE"
     yield EnvVar(name, "2000", "the flight recorder is on: a timeout then shows which collective hung")
     yield EnvVar("TORCH_NCCL_DUMP_ON_TIMEOUT", "1", "a timeout writes the flight recorder's record")
+
+
+def _ranks(number: int) -> str:
+    return "1 rank" if number == 1 else f"{number} ranks"
 
 
 def _proxy(facts: HostFacts, cluster: Cluster) -> Iterator[EnvVar]:

@@ -136,19 +136,23 @@ def fingerprint(job: str, profile: str | None, settings: dict[str, Any], program
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def new_run(base: Path, job: str) -> RunDirectory:
-    """Make the directory of a new run. Raises FileError where that cannot be done."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    for number in range(1000):
-        path = base / (f"{job}-{stamp}" if not number else f"{job}-{stamp}-{number}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise FileError(path, f"the run's directory cannot be made: {error.strerror}") from None
-        return RunDirectory(path)
-    raise FileError(base, "no free name for a run's directory")
+def run_name(base: Path, job: str) -> str:
+    """A name for a new run of a job that no directory below `base` has yet."""
+    stamp = f"{job}-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = (stamp if not number else f"{stamp}-{number}" for number in range(10_000))
+    return next(name for name in names if not (base / name).exists())
+
+
+def new_run(path: Path) -> RunDirectory:
+    """Make the directory of a new run. Raises FileError where that cannot be done, or another launch was quicker."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir()
+    except FileExistsError:
+        raise FileError(path, "another launch has just made this run's directory; start again") from None
+    except OSError as error:
+        raise FileError(path, f"the run's directory cannot be made: {error.strerror}") from None
+    return RunDirectory(path)
 
 
 def all_runs(base: Path) -> list[RunDirectory]:

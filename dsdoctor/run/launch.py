@@ -25,6 +25,7 @@ from dsdoctor.run.directory import (
     StageState,
     fingerprint,
     new_run,
+    run_name,
     unfinished,
 )
 from dsdoctor.run.events import Show
@@ -51,8 +52,9 @@ class Target:
     note: str = ""
 
 
-def choose_target(base: Path, job: ResolvedJob, fresh: bool, name: str) -> Target:
-    """Go on with the newest run of this job if it is unfinished and the same work; else a new run called `name`."""
+def choose_target(base: Path, job: ResolvedJob, fresh: bool) -> Target:
+    """Go on with the newest run of this job if it is unfinished and the same work; else a new run."""
+    name = run_name(base, job.name)
     before = None if fresh else unfinished(base, job.name)
     if before is None:
         return Target(name, base / name, None)
@@ -120,9 +122,7 @@ def launch(
     made = prepared.plan
     if made is None:
         raise PlanError(prepared.problem or "there is no plan")
-    directory = target.resumed or new_run(target.path.parent, target.path.name)
-    if directory.name != target.name:  # somebody took the name meanwhile
-        raise PlanError(f"another launch has just made {target.path}; start again")
+    directory = target.resumed or new_run(target.path)
     with ExitStack() as stack:
         stack.enter_context(directory.locked())
         state = directory.state() if target.resumed else _new_state(job, made, directory)

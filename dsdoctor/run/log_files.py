@@ -160,10 +160,10 @@ def _zstd(reader: io.BufferedReader, path: Path) -> _Readable:
             zstd = __import__(module, fromlist=["ZstdFile"])
         except ImportError:
             continue
-        return cast("IO[bytes]", zstd.ZstdFile(reader))
-    raise FileError(
-        path, f"zstd needs Python 3.14 or `pip install backports.zstd`; or: zstd -dc {path} | dsdoctor diagnose"
-    )
+        opened: _Readable = zstd.ZstdFile(reader)
+        return opened
+    mend = f"pip install backports.zstd, or: zstd -dc {path} | dsdoctor diagnose"
+    raise FileError(path, f"zstd is in Python from 3.14 on; {mend}")
 
 
 def _chunks(stream: _Begun | IO[bytes], path: Path) -> Iterator[bytes]:

@@ -57,7 +57,7 @@ def plan_of(scripts: Scripts, directory: Path, outputs: tuple[str, ...] = (), **
 
 def directory_for(scripts: Scripts, base: Path) -> RunDirectory:
     """A run's directory with its first state."""
-    run = new_run(base, "demo")
+    run = new_run(base / "demo-1")
     stages = tuple(StageState(stage, f"{index}-{stage}") for index, stage in enumerate(scripts, 1))
     run.save_state(RunState(run.name, "demo", "print", "planned", stages))
     return run
