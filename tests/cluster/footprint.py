@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,21 +65,25 @@ class Footprint:
         for group in sorted(self.group.glob("*/"), reverse=True):
             remove_group(group, timeout)
         remove_group(self.group, timeout)
-        for path in sorted(self.folder.rglob("*"), reverse=True):
-            with contextlib.suppress(FileNotFoundError):
-                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-        with contextlib.suppress(FileNotFoundError):
-            self.folder.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.exists():
+            raise StillRunningError(f"{self.folder} could not be removed")
 
 
 def erase_leftovers() -> list[str]:
-    """Erase what clusters of ended owners left behind; returns their names. Others may do the same at the same time."""
+    """Erase what clusters of ended owners left behind; returns the names of those that are gone.
+
+    Others may do the same at the same time. What cannot be erased is no reason not to start a new cluster.
+    """
     found = [path for place in (RUN, cgroup2_root()) for path in place.glob(f"{PREFIX}*-*-*")]
     names = {path.name.removeprefix(PREFIX) for path in found}
     dead = [footprint for footprint in map(Footprint, sorted(names)) if not footprint.owner_is_alive()]
+    gone = []
     for footprint in dead:
-        footprint.erase()
-    return [footprint.name for footprint in dead]
+        with contextlib.suppress(StillRunningError):
+            footprint.erase()
+            gone.append(footprint.name)
+    return gone
 
 
 def start_time(pid: int) -> int | None:

@@ -190,6 +190,11 @@ class ClusterHost:
         """Take the power away: every process ends at once and nobody is told. Nothing happens when it is off."""
         self.machine.power_off()
         for process in self._started:
+            process.wait(timeout=10)
+
+    def end_processes(self) -> None:
+        """End what :meth:`popen` started here and close the pipes to it."""
+        for process in self._started:
             process.end()
         self._started.clear()
 

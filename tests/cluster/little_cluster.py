@@ -39,6 +39,8 @@ class LittleCluster:
             keep: directories of the machine that every host sees though they lie below /tmp, /run or the home
                 (overlays: what a host writes there stays on that host).
         """
+        if len(hosts) > 245:
+            raise ValueError(f"{len(hosts)} hosts: 10.77.0.0/24 has room for 245")
         self._specs = (head, *hosts)
         self._addresses = [f"{NETWORK}.1", *(f"{NETWORK}.{10 + index}" for index in range(len(hosts)))]
         self._shown = [str(path) for path in hidden_directories([REPOSITORY, sys.prefix, sys.base_prefix, *keep])]
@@ -89,6 +91,7 @@ class LittleCluster:
             return
         for host in self._by_name.values():
             host.poweroff()
+            host.end_processes()
         if self._switch is not None:
             self._switch.close()
         self._footprint.erase()
@@ -100,6 +103,7 @@ class LittleCluster:
         assert self._switch is not None
         for host in self._by_name.values():
             host.poweroff()
+            host.end_processes()
             host.heal()
         self._switch.clear_shared()
         self._install_and_boot(self._by_name.values())

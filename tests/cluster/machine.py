@@ -7,6 +7,7 @@ import os
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -86,9 +87,12 @@ class Machine:
         home = upper / "root"
         home.mkdir(mode=0o700)
         os.setxattr(home, "trusted.overlay.opaque", b"y")  # nothing of the machine's own home: keys, shell start-up
+        if Path("/.dockerenv").exists():  # the machine may be a container; the host is not to look like one
+            os.mknod(upper / ".dockerenv", stat.S_IFCHR, os.makedev(0, 0))  # how an overlay says "deleted"
         given = {path: (text, 0o644) for path, text in self.spec.files.items()}
         for path, (text, mode) in {**files, **given}.items():
-            target = upper / path.lstrip("/")
+            below = Path(path).parent.resolve() / Path(path).name  # /lib is a link to /usr/lib: it must stay one
+            target = upper / str(below).lstrip("/")
             _make_parents(upper, target.parent)
             target.write_text(text, encoding="utf-8")
             target.chmod(mode)

@@ -46,10 +46,14 @@ def missing_for_cluster() -> str:
     if packages:
         return f"the little cluster needs the packages {' '.join(packages)}"
     try:
-        if not os.access(cgroup2_root() / "cgroup.procs", os.W_OK):
-            return f"the little cluster needs control groups: {cgroup2_root()} is not writable"
-    except FileNotFoundError as error:
+        trial = cgroup2_root() / f"dsdoctor-trial-{os.getpid()}"
+        trial.mkdir()
+        complete = (trial / "cgroup.kill").exists() and (trial / "cgroup.freeze").exists()
+        trial.rmdir()
+    except OSError as error:
         return f"the little cluster needs control groups: {error}"
+    if not complete:
+        return "the little cluster needs a kernel from 5.14 on (cgroup.kill)"
     tried = subprocess.run(
         ["unshare", "--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "sh", "-c", TRY_NAMESPACES],
         capture_output=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -85,6 +86,11 @@ def test_an_unknown_host_key_is_refused(restored: LittleCluster) -> None:
 def test_nothing_of_the_machines_own_home_is_there(two_hosts: LittleCluster) -> None:
     seen = two_hosts["node0"].run(["find", "/root", "-maxdepth", "2", "-type", "f"]).stdout.split()
     assert {Path(path).parent for path in seen} <= {Path("/root/.ssh")}
+
+
+def test_a_host_does_not_look_like_a_container(two_hosts: LittleCluster) -> None:
+    assert not two_hosts["node0"].exists("/.dockerenv")
+    assert not two_hosts["node0"].exists("/run/.containerenv")
 
 
 def test_the_working_tree_and_its_interpreter_are_there(two_hosts: LittleCluster) -> None:
@@ -314,14 +320,21 @@ def wait_until_gone(look: Callable[[], list[str]]) -> list[str]:
     return left
 
 
-def namespaces() -> set[str]:
+def namespaces(name: str) -> set[str]:
+    """Every namespace that a process is in or that is mounted somewhere, but for other clusters' own.
+
+    (Numbers of namespaces are used again, so another cluster at the same time may have got ours.)
+    """
     found = set()
-    for link in Path("/proc").glob("[0-9]*/ns/*"):
+    for pid in Path("/proc").glob("[0-9]*"):
         try:
-            found.add(str(link.readlink()))
+            group = (pid / "cgroup").read_text()
+            if footprint.PREFIX not in group or name in group:
+                found |= {str((pid / "ns" / kind).readlink()) for kind in ("net", "mnt", "pid")}
         except OSError:
             continue
-    return found
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    return found | {line.split()[3] for line in mounts if " - nsfs " in line}
 
 
 def name_of(cluster: LittleCluster) -> str:
@@ -330,31 +343,32 @@ def name_of(cluster: LittleCluster) -> str:
 
 def test_nothing_is_left_after_down(fresh_cluster: Callable[..., LittleCluster]) -> None:
     cluster = fresh_cluster(hosts=[HostSpec("node0", nic="bond0")])
-    name, links = name_of(cluster), subprocess.run(["ip", "link"], capture_output=True, check=True).stdout
+    name = name_of(cluster)
     assert len(traces(name)) >= 5
+    assert "02:77:00" not in subprocess.run(["ip", "link"], capture_output=True, text=True, check=True).stdout
     own = {
         str(Path(f"/proc/{host.pid1}/ns/{kind}").readlink())
         for host in everyone(cluster)
         for kind in ("net", "mnt", "pid")
     }
-    assert own <= namespaces()
+    assert own <= namespaces(name)
     cluster["node0"].popen(["sleep", "1238"])
     cluster["node0"].freeze()
     cluster.head.add_nic("ib0")
     cluster.down()
     assert traces(name) == []
-    assert own & namespaces() == set()
-    assert subprocess.run(["ip", "link"], capture_output=True, check=True).stdout == links
+    assert wait_until_gone(lambda: sorted(own & namespaces(name))) == []
     cluster.down()  # a second time does nothing
 
 
 def test_nothing_is_left_when_a_host_does_not_boot(fresh_cluster: Callable[..., LittleCluster]) -> None:
     broken = HostSpec("node0", nic="bond0", files={"/etc/ssh/sshd_config": "NoSuchSetting yes\n"})
     cluster = LittleCluster([broken])
-    before = set(Path("/run").glob(f"{footprint.PREFIX}*"))
+    own = f"{footprint.PREFIX}{os.getpid()}-*"
+    before = set(Path("/run").glob(own))
     with pytest.raises(HostDownError, match=r"(?s)node0 did not boot.*NoSuchSetting"):
         cluster.up()
-    assert set(Path("/run").glob(f"{footprint.PREFIX}*")) == before
+    assert set(Path("/run").glob(own)) == before
     with pytest.raises(KeyError):
         cluster["node0"]
 
