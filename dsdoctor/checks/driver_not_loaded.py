@@ -74,7 +74,7 @@ def _fixes(host: HostFacts, entry: HostEntry, driver: DriverFacts) -> Iterator[F
         yield Fix("The module is built for this kernel: load it", (as_root(host, entry, "modprobe nvidia"),))
         yield Fix(
             "Where that fails, the kernel says why",
-            (as_root(host, entry, "dmesg | grep -iE 'nvrm|nvidia|lockdown' | tail"),),
+            (as_root(host, entry, "dmesg | grep -iE 'nvrm|nvidia|lockdown'"),),
         )
         return
     modules = _modules(driver)

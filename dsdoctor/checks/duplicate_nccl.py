@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 
 from dsdoctor.checks.engine import check
 from dsdoctor.checks.nccl_pin import pinned
-from dsdoctor.checks.remedy import install, on_host, uninstall
+from dsdoctor.checks.remedy import install, on_host, run_python, uninstall
 from dsdoctor.cluster import HostEntry
 from dsdoctor.facts import FactUnavailable, HostFacts, Package
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity, Skipped
@@ -76,6 +75,6 @@ def _fix(host: HostFacts, entry: HostEntry, owners: tuple[Package, ...], needed:
     title = "Uninstall every owner, then install the one that torch asks for"
     if needed is _ASK_TORCH:
         title += " (its metadata could not be read from here; the last command prints it)"
-        return Fix(title, (on_host(entry, " && ".join(commands)), on_host(entry, f"python -c {shlex.quote(needed)}")))
+        return Fix(title, (on_host(entry, " && ".join(commands)), on_host(entry, run_python(host, needed))))
     commands.append(install(host, needed, force=True))
     return Fix(title, (on_host(entry, " && ".join(commands)),))

@@ -69,5 +69,6 @@ def _fixes(host: HostFacts, entry: HostEntry, limit: Limit, needed: int) -> Iter
     if limit.hard is None or limit.hard >= needed:
         yield Fix(f"Raise the soft limit for the job: add `ulimit -n {needed}` to setup: of the job file")
         return
-    line = f"echo '* - nofile {max(needed, 65536)}' > /etc/security/limits.d/90-open-files.conf"
-    yield Fix("Raise the hard limit (new sessions have it), then log in again", (as_root(host, entry, line),))
+    feed = f'echo "* - nofile {max(needed, 65536)}"'
+    command = as_root(host, entry, "tee /etc/security/limits.d/90-open-files.conf", fed_by=feed)
+    yield Fix("Raise the hard limit (new sessions have it), then log in again", (command,))

@@ -12,6 +12,8 @@ from dsdoctor.cluster import Cluster, HostEntry
 from dsdoctor.facts import HostFacts
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity, Skipped
 
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
 
 @check(severity=Severity.ERROR, since="0.1")
 def master_resolves_to_loopback(host: HostFacts, entry: HostEntry, cluster: Cluster) -> Iterator[Finding | Skipped]:
@@ -38,10 +40,10 @@ def master_resolves_to_loopback(host: HostFacts, entry: HostEntry, cluster: Clus
         return
     itself = entry.name == cluster.master.name
     real = _real_address(cluster)
-    wanted = f"{real}, as the other hosts have it" if real else "its network address"
+    wanted = f"{real} is wanted, as the other hosts have it" if real else "its network address is wanted"
     whose = "its own name" if itself else "the name of the first host"
     yield master_resolves_to_loopback.finding(
-        f"{name}, {whose}, resolves to {', '.join(loopback)}; {wanted} is wanted",
+        f"{name}, {whose}, resolves to {', '.join(loopback)}; {wanted}",
         severity=Severity.WARNING if itself else None,
         evidence=[Evidence(text=f"{name} resolves to {', '.join(addresses)}", source=host.name)],
         fix=[_fix(host, entry, loopback[0], real, name)],
@@ -49,11 +51,11 @@ def master_resolves_to_loopback(host: HostFacts, entry: HostEntry, cluster: Clus
 
 
 def _fix(host: HostFacts, entry: HostEntry, loopback: str, real: str | None, name: str) -> Fix:
-    if real is None:
+    if real is None or not _PLAIN_NAME.fullmatch(name):
         return Fix(f"In /etc/hosts, give {name} its network address instead of {loopback}")
-    pattern = loopback.replace(".", "\\.")
-    line = f"sed -i -E 's/^{pattern}(\\s.*\\b{re.escape(name)}\\b)/{real}\\1/' /etc/hosts"
-    return Fix("Give the name its network address in /etc/hosts", (as_root(host, entry, line),))
+    old, word = (re.escape(text).replace("\\-", "-").replace("\\.", "[.]") for text in (loopback, name))
+    edit = f'sed -i -E "/^{old}\\s(.*\\s)?{word}(\\s|$)/s/^{old}/{real}/" /etc/hosts'
+    return Fix("Give the name its network address in /etc/hosts", (as_root(host, entry, edit),))
 
 
 def _real_address(cluster: Cluster) -> str | None:

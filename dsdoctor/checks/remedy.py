@@ -16,7 +16,14 @@ def on_host(entry: HostEntry, command: str, *, terminal: bool = False) -> str:
     """A shell line that runs `command` on the host; `terminal` where it may ask for a password."""
     if entry.local:
         return command
-    return " ".join(["ssh", *(["-t"] if terminal else []), *ssh_words(entry), shlex.quote(command)])
+    return " ".join(["ssh", *(["-t"] if terminal else []), *ssh_words(entry), quote(command)])
+
+
+def quote(command: str) -> str:
+    """A command as one word of the shell, in double quotes where that is safe and reads better."""
+    if "'" in command and not any(sign in command for sign in '"$`\\!'):
+        return f'"{command}"'
+    return shlex.quote(command)
 
 
 def ssh_words(entry: HostEntry) -> list[str]:
@@ -25,16 +32,21 @@ def ssh_words(entry: HostEntry) -> list[str]:
     return [*port, shlex.quote(f"{entry.user}@{entry.name}" if entry.user else entry.name)]
 
 
-def as_root(host: HostFacts, entry: HostEntry, command: str) -> str:
-    """A shell line that runs `command` on the host as root."""
+def as_root(host: HostFacts, entry: HostEntry, command: str, *, fed_by: str = "") -> str:
+    """A shell line that runs `command` on the host as root, with the output of `fed_by` as its input."""
+    pipe = f"{fed_by} | " if fed_by else ""
     try:
         root = host.os.uid == 0 and not (entry.user and entry.user != host.os.user)
     except FactUnavailable:
         root = False
     if root:
-        return on_host(entry, command)
-    words = f"sudo sh -c {shlex.quote(command)}" if any(sign in command for sign in "&|;><") else f"sudo {command}"
-    return on_host(entry, words, terminal=True)
+        return on_host(entry, pipe + command)
+    return on_host(entry, f"{pipe}sudo {command}", terminal=True)
+
+
+def run_python(host: HostFacts, code: str) -> str:
+    """The command that runs a line of Python with the job's interpreter, on the host itself."""
+    return f"{_interpreter(host)[0]} -c {quote(code)}"
 
 
 def uninstall(host: HostFacts, names: Iterable[str]) -> str:

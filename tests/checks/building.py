@@ -1,0 +1,108 @@
+"""A case of a check (`dsdoctor/checks/cases/*.yaml`) made into values: composed snapshots, changed, and a job."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dsdoctor.checks.casefile import Case, CaseJob
+from dsdoctor.cluster import Cluster, HostEntry, Member, Reach
+from dsdoctor.facts import HostFacts, Section, Snapshot
+from dsdoctor.jobs.dsconfig import parse_config
+from dsdoctor.jobs.job import Job, ResolvedJob, Stage, StageSettings
+
+COMPOSED = Path(__file__).parent.parent / "snapshots" / "composed"
+
+
+def snapshots(folder: str) -> dict[str, Snapshot]:
+    """The composed hosts of a cluster, by name."""
+    paths = sorted((COMPOSED / folder).glob("*.json"))
+    found = [msgspec.json.decode(path.read_bytes(), type=Snapshot) for path in paths]
+    return {snapshot.host: snapshot for snapshot in found}
+
+
+def cluster_of(case: Case) -> Cluster | None:
+    """The cluster that a case describes; None for a case with no hosts."""
+    if case.cluster is None:
+        return None
+    known = snapshots(case.cluster)
+    names = case.hosts or tuple(known)
+    for mapping in (case.change, case.missing, case.entries, case.reach):
+        strangers = set(mapping) - {*names, "*"}
+        assert not strangers, f"{case.name}: no such host: {strangers}"
+    return Cluster(tuple(_member(case, known[name]) for name in names), master_addr=case.master_addr)
+
+
+def _member(case: Case, snapshot: Snapshot) -> Member:
+    name = snapshot.host
+    sections = {key: copy.deepcopy(msgspec.to_builtins(section)) for key, section in snapshot.sections.items()}
+    for host in ("*", name):
+        for section, change in case.change.get(host, {}).items():
+            assert section in sections, f"{case.name}: no section {section}"
+            sections[section]["value"] = laid_over(sections[section]["value"], change)
+        for section, reason in case.missing.get(host, {}).items():
+            sections[section] = {"error": reason}
+    made = {key: msgspec.convert(section, Section) for key, section in sections.items()}
+    facts = HostFacts(Snapshot(host=name, origin=snapshot.origin, sections=made))
+    for section, changed in {**case.change.get("*", {}), **case.change.get(name, {})}.items():
+        if changed and section not in {**case.missing.get("*", {}), **case.missing.get(name, {})}:
+            getattr(facts, section)  # a change that makes the section unreadable is a mistake in the case
+    slots = len(sections["gpu"]["value"]["gpus"]) if "value" in sections["gpu"] else 2
+    entry = HostEntry(**{"name": name, "slots": slots, **case.entries.get("*", {}), **case.entries.get(name, {})})
+    reach = case.reach.get(name)
+    if reach is not None:
+        return Member(entry, Reach(ok=False, problem=reach.problem, detail=reach.detail))  # type: ignore[arg-type]
+    return Member(entry, Reach(ok=True), facts)
+
+
+def laid_over(base: Any, change: Any) -> Any:
+    """`change` over `base`: mappings are merged, in a list `0:` or `"*":` name elements, everything else replaces."""
+    if isinstance(base, dict) and isinstance(change, dict):
+        return {**base, **{key: laid_over(base.get(key), value) for key, value in change.items()}}
+    if isinstance(base, list) and isinstance(change, dict):
+        result = list(base)
+        for key, value in change.items():
+            for place in range(len(result)) if key == "*" else [int(key)]:
+                result[place] = laid_over(result[place], value)
+        return result
+    return change
+
+
+def job_of(case: Case) -> ResolvedJob | None:
+    """The job of a case, resolved."""
+    return None if case.job is None else resolved(case.job)
+
+
+def resolved(given: CaseJob) -> ResolvedJob:
+    """A job as `jobs.resolve` would make it of a file `job.yaml`."""
+    stages = tuple(
+        StageSettings(name=name, index=index, args={**given.args, **args})
+        for index, (name, args) in enumerate((given.stages or {"train": {}}).items(), 1)
+    )
+    job = Job(
+        name=given.name,
+        stages=tuple(Stage(name=stage.name) for stage in stages),
+        module="train",
+        precision=given.precision,  # type: ignore[arg-type]
+        gpu_env=given.gpu_env,
+    )
+    config = None if given.deepspeed is None else parse_config(given.deepspeed, "ds.json")
+    return ResolvedJob(
+        job=job, source="job.yaml", root=".", profile=None, stages=stages, env=given.env, deepspeed=config
+    )
+
+
+def load_cluster(folder: str, names: tuple[str, ...] = ()) -> Cluster:
+    """A composed cluster as it is."""
+    found = cluster_of(Case(name=folder, why="as it is", expect=(), cluster=folder, hosts=names))
+    assert found is not None
+    return found
+
+
+def as_text(value: Any) -> str:
+    """A value for the message of a failed test."""
+    return json.dumps(msgspec.to_builtins(value), indent=1, ensure_ascii=False)

@@ -1,0 +1,98 @@
+"""Every check against its cases, and the rule that a check has the cases it needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from dsdoctor.checks import run_checks
+from dsdoctor.checks.casefile import Case, Expected, cases
+from dsdoctor.checks.engine import discover
+from dsdoctor.checks.tables import case_names
+from dsdoctor.facts import HostFacts
+from dsdoctor.report.model import Finding
+from tests.checks.building import COMPOSED, as_text, cluster_of, job_of, load_cluster, snapshots
+
+CHECKS = tuple(discover())
+CLUSTERS = sorted(path.name for path in COMPOSED.iterdir() if path.is_dir())
+ALL = [pytest.param(name, case, id=f"{name}: {case.name}") for name in case_names() for case in cases(name)]
+
+
+def test_there_are_checks_and_cases() -> None:
+    assert len(CHECKS) >= 18
+    assert case_names() == CHECKS, "a file of cases for every check, and none for anything else"
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_check_has_the_cases_it_needs(name: str) -> None:
+    known = cases(name)
+    assert any(case.expect for case in known), "no case with a finding"
+    assert any(not case.expect and not case.skipped for case in known), "no clean case"
+    assert len({case.name for case in known}) == len(known), "two cases have one name"
+    assert all(case.why.strip() for case in known)
+    first = next(expected for case in known for expected in case.expect)
+    assert first.message, "the first finding is the example of `explain`: it wants its whole message"
+    if discover()[name].per_host or name in {"nccl-differs-between-hosts", "ssh-by-name", "unknown-env-var"}:
+        assert any(case.missing and case.skipped for case in known), "no case with the fact missing"
+
+
+@pytest.mark.parametrize(("name", "case"), ALL)
+def test_case(name: str, case: Case) -> None:
+    outcome = run_checks(cluster_of(case), job_of(case), select=[name])
+    assert not outcome.crashed, outcome.crashed[0].traceback
+    left = list(outcome.findings)
+    for expected in case.expect:
+        match = next((finding for finding in left if _is(name, expected, finding)), None)
+        assert match is not None, f"expected {as_text(expected)}\namong {as_text(left)}"
+        left.remove(match)
+    assert not left, f"not expected: {as_text(left)}"
+    for skip in case.skipped:
+        found = [entry for entry in outcome.skipped if skip.reason in entry.reason]
+        assert found, f"expected {as_text(skip)}\namong {as_text(outcome.skipped)}"
+        assert not skip.hosts or found[0].hosts == skip.hosts
+    assert len(outcome.skipped) == len(case.skipped), as_text(outcome.skipped)
+    assert bool(outcome.passed) is not bool(case.expect or case.skipped)
+
+
+def _is(name: str, expected: Expected, finding: Finding) -> bool:
+    commands = [command for fix in finding.fix for command in fix.commands]
+    variables = {key: value for fix in finding.fix for key, value in fix.env.items()}
+    texts = [evidence.text for evidence in finding.evidence]
+    return (
+        finding.name == name
+        and (expected.message is None or finding.message == expected.message)
+        and all(piece in finding.message for piece in expected.contains)
+        and finding.severity is (expected.severity or discover()[name].severity)
+        and finding.hosts == expected.hosts
+        and set(expected.commands) <= set(commands)
+        and expected.env.items() <= variables.items()
+        and all(any(piece in text for text in texts) for piece in expected.evidence)
+        and (expected.line is None or any(evidence.line == expected.line for evidence in finding.evidence))
+    )
+
+
+@pytest.mark.parametrize("folder", CLUSTERS)
+def test_a_healthy_cluster_has_no_finding(folder: str) -> None:
+    outcome = run_checks(load_cluster(folder))
+    assert not outcome.findings, as_text(outcome.findings)
+    assert not outcome.skipped, as_text(outcome.skipped)
+    assert not outcome.crashed, as_text(outcome.crashed)
+
+
+@pytest.mark.parametrize("folder", CLUSTERS)
+def test_a_composed_snapshot_is_whole_and_says_what_it_is(folder: str) -> None:
+    for snapshot in snapshots(folder).values():
+        assert "composed" in snapshot.origin
+        host = HostFacts(snapshot)
+        assert set(snapshot.sections) == set(HostFacts.sections())
+        for section in HostFacts.sections():
+            getattr(host, section)
+
+
+@pytest.mark.parametrize("section", HostFacts.sections())
+@pytest.mark.parametrize("folder", CLUSTERS)
+def test_a_missing_section_gives_no_finding_and_no_crash(folder: str, section: str) -> None:
+    case = Case(name="x", why="x", expect=(), cluster=folder, missing={"*": {section: "permission denied"}})
+    outcome = run_checks(cluster_of(case))
+    assert not outcome.crashed, outcome.crashed[0].traceback
+    assert not outcome.findings, as_text(outcome.findings)
+    assert all("permission denied" in entry.reason for entry in outcome.skipped), as_text(outcome.skipped)
