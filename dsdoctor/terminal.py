@@ -18,6 +18,8 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     from dsdoctor.report.layout import Look
 
+_CLEAR = "\r\x1b[2K"
+_LOCK = threading.Lock()  # remarks and the status line come from several threads
 _UNICODE_SAMPLE = "✓✗–·│…"
 
 
@@ -54,9 +56,9 @@ def write(text: str) -> None:
 
 def say(text: str) -> None:
     """Print a remark on standard error; a standard error that is gone is no reason to stop."""
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(text if text.endswith("\n") else text + "\n")
-        sys.stderr.flush()
+    gone = _CLEAR if StatusLine.drawn else ""
+    StatusLine.drawn = False
+    _to_stderr(gone + (text if text.endswith("\n") else text + "\n"))
 
 
 def deliver(text: str, output: str | None) -> None:
@@ -105,25 +107,22 @@ def _replace(path: Path, data: bytes) -> None:
 class StatusLine:
     """A line on standard error that is drawn over itself; silent where nobody sees it. Safe to use from threads."""
 
+    drawn = False  # whether one stands on the screen now; a remark takes it away first
+
     def __init__(self) -> None:
         self._shown = is_terminal(sys.stderr) and os.environ.get("TERM", "") != "dumb"
-        self._lock = threading.Lock()
 
     def show(self, text: str) -> None:
         """Replace the line."""
-        if not self._shown:
-            return
-        width = shutil.get_terminal_size().columns - 1
-        with self._lock, contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(f"\r\x1b[2K{text[:width]}")
-            sys.stderr.flush()
+        if self._shown:
+            StatusLine.drawn = True
+            _to_stderr(_CLEAR + text[: shutil.get_terminal_size().columns - 1])
 
     def clear(self) -> None:
         """Take the line away."""
-        if self._shown:
-            with self._lock, contextlib.suppress(OSError, ValueError):
-                sys.stderr.write("\r\x1b[2K")
-                sys.stderr.flush()
+        if self._shown and StatusLine.drawn:
+            StatusLine.drawn = False
+            _to_stderr(_CLEAR)
 
 
 @contextlib.contextmanager
@@ -134,6 +133,12 @@ def status_line() -> Iterator[StatusLine]:
         yield line
     finally:
         line.clear()
+
+
+def _to_stderr(text: str) -> None:
+    with _LOCK, contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def _can_write(stream: IO[str], sample: str) -> bool:

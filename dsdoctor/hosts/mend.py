@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from dsdoctor.escape import escape
 from dsdoctor.report.model import Finding, Fix
+from dsdoctor.terminal import say
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,13 @@ def safe_mends(findings: Iterable[Finding]) -> tuple[Mend, ...]:
 def carry_out(commands: Sequence[str]) -> tuple[str, int] | None:
     """Run shell lines as they would be pasted, on this machine (those for a host begin with ssh).
 
-    Their output goes to standard error. Stops at the first line that fails and returns it with its exit code.
+    What they print is said on standard error. Stops at the first line that fails; returns it with its exit code.
     """
     shell = shutil.which("bash") or "/bin/sh"
     for command in commands:
-        code = subprocess.run([shell, "-c", command], stdout=sys.stderr, check=False).returncode
-        if code != 0:
-            return command, code
+        with subprocess.Popen([shell, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            for line in process.stdout or ():
+                say("  " + escape(line.decode("utf-8", "surrogateescape").rstrip("\r\n")))
+        if process.returncode != 0:
+            return command, process.returncode
     return None

@@ -23,12 +23,12 @@ def state(report: Report) -> str:
     """`error`, `warning`, `unknown` or `ok`: the colour of the headline."""
     if report.verdict is not None:
         return {"none": "ok", "unknown": "unknown"}.get(report.verdict.cause, "error")
-    counts = report.counts()
-    if counts["error"]:
+    ill = {finding.severity for finding in alive(report) if finding.name != UNREACHABLE}
+    if Severity.ERROR in ill:
         return "error"
     if report.crashed or any(not host.reachable for host in report.hosts):
-        return "unknown"
-    return "warning" if counts["warning"] else "ok"
+        return "unknown"  # not examined must not look like ill
+    return "warning" if Severity.WARNING in ill else "ok"
 
 
 def _check_headline(report: Report) -> str:

@@ -24,7 +24,6 @@ from dsdoctor.report.summary import (
 )
 
 _STYLE = {"error": "red", "warning": "yellow", "info": "blue", "ok": "green", "unknown": "yellow"}
-_STATE_MARK = {"error": "error", "warning": "warning", "unknown": "warning", "ok": "ok"}
 _EVIDENCE_SHOWN = 5
 _EVIDENCE_LENGTH = 400  # characters; the whole text is in --format json
 
@@ -93,7 +92,7 @@ def _more(report: Report, look: Look) -> Iterator[str]:
 
 def _headline(report: Report, look: Look) -> Iterator[str]:
     kind = state(report)
-    mark = look.mark(_STATE_MARK[kind])
+    mark = look.mark(kind)
     lines = look.paragraph(headline(report), f"{mark} ", "  ")
     yield from (look.paint(line, "bold", _STYLE[kind]) for line in lines)
 

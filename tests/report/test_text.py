@@ -180,7 +180,7 @@ no cause found, 0 symptoms, 1 harmless (0.0 s)
 
 def test_unknown_cause() -> None:
     assert render(UNKNOWN, PLAIN) == snapshot("""\
-! A failure that no rule knows; the first to fail was gpu01, rank 3.
+? A failure that no rule knows; the first to fail was gpu01, rank 3.
   BadLine was raised, and no rule knows it: the first exception of each rank is below
   │ <stdin>:17: data.BadLine: 7
   Fix: Read upwards from these lines in the log of that rank
