@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO
+from typing import IO, Any, Protocol
 
 from dsdoctor.hosts.transport import OUTPUT_LIMIT
 
@@ -19,10 +19,36 @@ CHUNK = 1 << 16
 LINGER_SECONDS = 0.5
 
 
+class Piped(Protocol):
+    """What :func:`collect` needs: a child process of this machine, or a command on a channel with pipes of its own."""
+
+    @property
+    def args(self) -> Any:
+        """The command, for the error message."""
+
+    @property
+    def stdin(self) -> IO[bytes] | None:
+        """A pipe to write to."""
+
+    @property
+    def stdout(self) -> IO[bytes] | None:
+        """A pipe to read from."""
+
+    @property
+    def stderr(self) -> IO[bytes] | None:
+        """A pipe to read from."""
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end; raises subprocess.TimeoutExpired."""
+
+
 class Capture:
     """What came of a stream, up to a limit; the rest is read and dropped, so that the writer never blocks."""
 
-    def __init__(self, limit: int = OUTPUT_LIMIT) -> None:
+    def __init__(self, limit: int) -> None:
         self.limit = limit
         self.data = bytearray()
         self.truncated = False
@@ -66,7 +92,7 @@ def bury(process: subprocess.Popen[bytes]) -> None:
             stream.close()
 
 
-def close_stdin(process: subprocess.Popen[bytes]) -> None:
+def close_stdin(process: Piped) -> None:
     """Close a process's standard input; what stands unwritten before a full pipe is dropped."""
     if process.stdin is not None:
         with contextlib.suppress(OSError, ValueError):
@@ -74,7 +100,7 @@ def close_stdin(process: subprocess.Popen[bytes]) -> None:
             process.stdin.close()
 
 
-def collect(process: subprocess.Popen[bytes], stdin: bytes, timeout: float) -> tuple[Capture, Capture]:
+def collect(process: Piped, stdin: bytes, timeout: float) -> tuple[Capture, Capture]:
     """Feed a process and read both its streams at once until it ends; returns standard output and error.
 
     Raises:
@@ -82,9 +108,9 @@ def collect(process: subprocess.Popen[bytes], stdin: bytes, timeout: float) -> t
     """
     assert process.stdin and process.stdout and process.stderr
     deadline = time.monotonic() + timeout
-    captures = {process.stdout: Capture(), process.stderr: Capture()}
+    captures = {process.stdout: Capture(OUTPUT_LIMIT), process.stderr: Capture(OUTPUT_LIMIT)}
     reading = set(captures)
-    ended: float | None = None
+    quiet_since: float | None = None  # the end of the process, or what came last after it
     with selectors.DefaultSelector() as selector:
         for stream in captures:
             selector.register(stream, selectors.EVENT_READ, stream)
@@ -95,7 +121,7 @@ def collect(process: subprocess.Popen[bytes], stdin: bytes, timeout: float) -> t
             now = time.monotonic()
             if now > deadline:
                 _expired(process, timeout, captures)
-            if ended is not None and now - ended > LINGER_SECONDS:
+            if quiet_since is not None and now - quiet_since > LINGER_SECONDS:
                 break
             for key, _ in selector.select(min(0.1, deadline - now)):
                 if key.data is None:
@@ -105,11 +131,12 @@ def collect(process: subprocess.Popen[bytes], stdin: bytes, timeout: float) -> t
                     continue
                 chunk = os.read(key.fd, CHUNK)
                 captures[key.data].add(chunk)
+                quiet_since = quiet_since and time.monotonic()
                 if not chunk:
                     selector.unregister(key.fileobj)
                     reading.discard(key.data)
-            if ended is None and process.poll() is not None:
-                ended = time.monotonic()
+            if quiet_since is None and process.poll() is not None:
+                quiet_since = time.monotonic()
     try:
         process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
@@ -117,7 +144,7 @@ def collect(process: subprocess.Popen[bytes], stdin: bytes, timeout: float) -> t
     return captures[process.stdout], captures[process.stderr]
 
 
-def _expired(process: subprocess.Popen[bytes], timeout: float, captures: Mapping[IO[bytes], Capture]) -> None:
+def _expired(process: Piped, timeout: float, captures: Mapping[IO[bytes], Capture]) -> None:
     output, error = (bytes(capture.data) for capture in captures.values())
     raise subprocess.TimeoutExpired(process.args, timeout, output, error)
 
