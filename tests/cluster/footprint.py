@@ -47,7 +47,11 @@ class Footprint:
         """Make the folder and the group of a new cluster, owned by this process."""
         footprint = cls(f"{os.getpid()}-{start_time(os.getpid())}-{next(_numbers)}")
         footprint.folder.mkdir()
-        footprint.group.mkdir()
+        try:
+            footprint.group.mkdir()
+        except OSError:
+            footprint.folder.rmdir()
+            raise
         return footprint
 
     def owner_is_alive(self) -> bool:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -89,12 +90,13 @@ class LittleCluster:
         """
         if self._footprint is None:
             return
-        for host in self._by_name.values():
-            host.poweroff()
-            host.end_processes()
-        if self._switch is not None:
-            self._switch.close()
-        self._footprint.erase()
+        with ExitStack() as steps:  # last in, first out; every step is taken though another fails
+            steps.callback(self._footprint.erase)
+            if self._switch is not None:
+                steps.callback(self._switch.close)
+            for host in self._by_name.values():
+                steps.callback(host.end_processes)
+                steps.callback(host.poweroff)
         self._by_name.clear()
         self._footprint = self._switch = None
 

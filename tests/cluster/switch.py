@@ -54,6 +54,7 @@ class Switch:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            start_new_session=True,  # Ctrl-C is for the tests: they take the cluster down in order
         )
         assert self._holder.stdout is not None
         if self._holder.stdout.readline() != "ready\n":
