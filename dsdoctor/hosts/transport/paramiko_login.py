@@ -44,7 +44,7 @@ def log_in(
         LoginError: with the problem; what was opened is held by `way`.
     """
     sock = _socket(settings, way, limit, config_file, depth)
-    with _explained(settings, limit):
+    with _explained(settings, way, limit):
         transport = paramiko.Transport(sock, disabled_algorithms=_OLD)
         way.hold(sock.close)
         way.hold(transport.close)
@@ -85,8 +85,9 @@ def _socket(settings: SshSettings, way: Way, limit: Limit, config_file: str | Pa
     try:
         jump = log_in(hop, way, limit, None, config_file, depth + 1)
     except LoginError as error:
-        raise LoginError(error.problem, f"jump host {hop.alias}: {error.detail}") from None
-    with _explained(settings, limit):
+        place = "" if error.detail.startswith("jump host ") else f"jump host {hop.alias}: "
+        raise LoginError(error.problem, place + error.detail) from None
+    with _explained(settings, way, limit):
         target = (settings.hostname, settings.port)
         try:
             return jump.open_channel("direct-tcpip", target, ("127.0.0.1", 0), timeout=limit.left())
@@ -127,7 +128,7 @@ def _check_key(settings: SshSettings, known: known_hosts.Known, key: paramiko.PK
 
 
 @contextlib.contextmanager
-def _explained(settings: SshSettings, limit: Limit) -> Iterator[None]:
+def _explained(settings: SshSettings, way: Way, limit: Limit) -> Iterator[None]:
     """Paramiko's and the system's errors as problems."""
     try:
         yield
@@ -135,6 +136,6 @@ def _explained(settings: SshSettings, limit: Limit) -> Iterator[None]:
         raise LoginError("unsupported", f"{settings.alias}: Unable to negotiate: {condense(str(error))}") from None
     except (paramiko.SSHException, EOFError, OSError) as error:
         limit.left()
-        words = condense(str(error)) or type(error).__name__
+        words = "; ".join(part for part in (way.said(), condense(str(error)) or type(error).__name__) if part)
         problem: ReachProblem = "timeout" if "timeout" in words.lower() or "timed out" in words else classify(words)
         raise LoginError("closed" if problem == "other" else problem, f"{settings.alias}: {words}") from None

@@ -7,18 +7,19 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 import paramiko
 
 from dsdoctor.cluster import ReachProblem
 from dsdoctor.hosts.shown import shown
-from dsdoctor.hosts.transport.ssh_messages import classify
+from dsdoctor.hosts.transport.ssh_messages import classify, condense
 from dsdoctor.hosts.transport.ssh_settings import SshSettings
 
 
@@ -38,6 +39,13 @@ class Way:
         self._held: list[Callable[[], object]] = []
         self._lock = threading.Lock()
         self.closed = False
+        self.noise: IO[bytes] | None = None  # where a ProxyCommand's standard error goes
+
+    def said(self) -> str:
+        """What a ProxyCommand said on standard error."""
+        if self.noise is None:
+            return ""
+        return condense(os.pread(self.noise.fileno(), 4096, 0).decode("utf-8", "replace"))
 
     def hold(self, release: Callable[[], object]) -> None:
         """Remember how to let something go; done at once when the way was closed meanwhile."""
@@ -128,9 +136,9 @@ def proxy(command: str, way: Way) -> socket.socket:
     """Our end of a socket whose other end is a ProxyCommand's input and output."""
     ours, theirs = socket.socketpair()
     argv, end_of_it = ["sh", "-c", f"exec {command}"], theirs.fileno()
-    process = subprocess.Popen(
-        argv, stdin=end_of_it, stdout=end_of_it, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    way.noise = tempfile.TemporaryFile()
+    way.hold(way.noise.close)
+    process = subprocess.Popen(argv, stdin=end_of_it, stdout=end_of_it, stderr=way.noise, start_new_session=True)
     theirs.close()
 
     def end() -> None:

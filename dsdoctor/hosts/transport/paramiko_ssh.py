@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,13 +95,27 @@ class ParamikoTransport:
 
         transport = self._connect()
         try:
-            channel = transport.open_session(timeout=self.connect_timeout + LOGIN_SECONDS)
+            channel = self._session(transport)
             process = ChannelProcess(channel, argv)
             channel.exec_command(command.encode("utf-8", "surrogateescape"))
         except (paramiko.SSHException, EOFError, OSError) as error:
             self._refuse_when_closed()
             raise TransportError(self.host.name, "closed", shown(str(error) or "the connection ended")) from None
         return process
+
+    def _session(self, transport: paramiko.Transport) -> paramiko.Channel:
+        """A new session. sshd allows ten at a time (MaxSessions): one more waits until another has ended."""
+        import paramiko
+
+        limit = self.connect_timeout + LOGIN_SECONDS
+        deadline = time.monotonic() + limit
+        while True:
+            try:
+                return transport.open_session(timeout=limit)
+            except paramiko.ChannelException:
+                if time.monotonic() > deadline or self._closed:
+                    raise
+                time.sleep(0.1)
 
     def _connect(self) -> paramiko.Transport:
         """The open connection, or a new one, after at most `connect_timeout` + LOGIN_SECONDS."""
