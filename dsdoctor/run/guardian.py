@@ -23,7 +23,7 @@ from typing import IO, Any, Dict, List, Optional
 MARKER = "<<<dsdoctor-guardian"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 LINE_LIMIT = 64 * 1024  # a longer line is cut into pieces: constant memory on both ends
-RANK = re.compile(r"^@rank(\d+)@ ?|^\[\w*?(\d+)\]:")  # our template; torchrun's own "[default0]:" names the local rank
+RANK = re.compile(r"^@rank(\d+)@ ?|^\[default(\d+)\]:")  # our template; without it torchrun names the local rank
 
 
 class Guardian:
