@@ -13,9 +13,49 @@ or a crashing driver library costs one section and not the answer.
 
 import sys
 
+SCHEMA = "dsdoctor.facts/1"
+PROBE_VERSION = "1"
+BEGIN = "<<<dsdoctor-facts"
+END = "dsdoctor-facts>>>"
+OLDEST = (3, 8)
+
+
+def refusal(reason):
+    # type: (str) -> str
+    """The answer of a probe that could not begin, as JSON made by hand: json itself may be what is missing."""
+
+    def quoted(text):
+        # type: (str) -> str
+        plain = [c if ord(c) < 0xD800 else "?" for c in text]
+        return '"%s"' % "".join(c if " " <= c <= "~" and c not in '"\\' else "\\u%04x" % ord(c) for c in plain)
+
+    head = (quoted(SCHEMA), quoted(PROBE_VERSION), quoted(reason))
+    return '{"schema": %s, "probe_version": %s, "recorded_at": "", "error": %s, "sections": {}}' % head
+
+
+def say(line):
+    # type: (str) -> None
+    """Print an answer between the marker lines."""
+    sys.stdout.write("\n%s\n%s\n%s\n" % (BEGIN, line, END))
+    sys.stdout.flush()
+
+
+def library_first(path):
+    # type: (List[str]) -> List[str]
+    """The search path with Python's own library in front: a json.py in the job's folders must not become ours."""
+    own = "/python%d.%d" % sys.version_info[:2]
+    library = [entry for entry in path if entry.endswith((own, own + "/lib-dynload", own.replace(".", "") + ".zip"))]
+    return library + [entry for entry in path if entry not in library]
+
+
+JOB_PATH = [str(entry) for entry in sys.path if entry != ""]  # `python -` puts the working directory first
+
 if __name__ == "__main__":
-    # `python -` puts the working directory first; a json.py lying there must not become ours.
-    sys.path[:] = [entry for entry in sys.path if entry != ""]
+    if tuple(sys.version_info[:2]) < OLDEST:
+        named = (sys.executable, ".".join(map(str, sys.version_info[:3])), ".".join(map(str, OLDEST)))
+        say(refusal("%s is Python %s; the probe needs %s or newer" % named))
+        sys.exit(0)
+    sys.path[:] = library_first(JOB_PATH)
 
 try:
     import base64
@@ -30,20 +70,16 @@ try:
     import stat
     import struct
     import time
-
-    IMPORT_ERROR = ""
-except BaseException as failure:  # a broken or shadowed standard library is told, not thrown
-    IMPORT_ERROR = "%s: %s" % (type(failure).__name__, failure)
+except BaseException as failure:
+    if __name__ != "__main__":
+        raise
+    told = "%s: %s" % (type(failure).__name__, failure)
+    say(refusal("%s cannot import its own standard library: %s" % (sys.executable, told)))
+    sys.exit(0)
 
 MYPY = False
 if MYPY:
     from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple  # noqa: F401
-
-SCHEMA = "dsdoctor.facts/1"
-PROBE_VERSION = "1"
-BEGIN = "<<<dsdoctor-facts"
-END = "dsdoctor-facts>>>"
-OLDEST = (3, 8)
 
 DEFAULT_SECONDS = 20.0  # for everything
 PROGRAM_SECONDS = 5.0  # for one program
@@ -414,7 +450,7 @@ def fact_python(ask):
         "conda_prefix": prefix,
         "user_site": site.getusersitepackages(),
         "user_site_enabled": bool(site.ENABLE_USER_SITE),
-        "path": [str(entry) for entry in sys.path],
+        "path": JOB_PATH,
     }
 
 
@@ -595,8 +631,7 @@ def site_folders():
     """The folders of sys.path, each once, whatever links lead to it."""
     if "folders" not in MEMO:
         real = {}  # type: Dict[str, str]
-        for entry in sys.path:
-            path = str(entry)
+        for path in JOB_PATH:
             if path and "\0" not in path and os.path.isdir(path):
                 real.setdefault(os.path.realpath(path), path)
         MEMO["folders"] = list(real.values())
@@ -639,11 +674,13 @@ def wheel_distribution(folder, name):
 
 def egg_distribution(folder, info):
     # type: (str, str) -> Dict[str, Any]
-    """A distribution out of an .egg-info file or folder; one outside a site folder is a source tree in use."""
+    """A distribution out of an .egg-info file or folder."""
     path = info + "/PKG-INFO" if os.path.isdir(info) else info
     fields = metadata(path)
-    editable = os.path.basename(folder) not in ("site-packages", "dist-packages") and not info.endswith("/EGG-INFO")
-    return described(fields, os.path.basename(info).partition(".egg")[0], folder, info, bool(fields), editable)
+    name = os.path.basename(info).partition(".egg")[0]
+    # A source tree's has no version in its name: `setup.py develop` links to it from easy-install.pth.
+    tree = "-" not in name and os.path.basename(folder) not in ("site-packages", "dist-packages")
+    return described(fields, name, folder, info, bool(fields), tree and not info.endswith("/EGG-INFO"))
 
 
 def described(fields, fallback, folder, info, whole, editable):
@@ -2305,40 +2342,16 @@ def answer(config):
     }
 
 
-def refusal(reason):
-    # type: (str) -> str
-    """The answer of a probe that could not begin, as JSON made by hand: json itself may be what is missing."""
-
-    def quoted(text):
-        # type: (str) -> str
-        safe = [c if " " <= c <= "~" and c not in '"\\' else "\\u%04x" % (ord(c) & 0xFFFF) for c in text]
-        return '"%s"' % "".join(safe)
-
-    error = '{"error": %s, "seconds": 0.0}' % quoted(reason)
-    sections = ", ".join("%s: %s" % (quoted(name), error) for name in SECTIONS)
-    head = (quoted(SCHEMA), quoted(PROBE_VERSION), quoted(reason), sections)
-    return '{"schema": %s, "probe_version": %s, "recorded_at": "", "error": %s, "sections": {%s}}' % head
-
-
 def main(arguments):
-    # type: (List[str]) -> int
-    """Print the answer between the marker lines; always 0, since a refusal is an answer too."""
-    version = ".".join(str(part) for part in sys.version_info[:3])
-    if tuple(sys.version_info[:2]) < OLDEST:
-        wanted = ".".join(str(part) for part in OLDEST)
-        line = refusal("%s is Python %s; the probe needs %s or newer" % (sys.executable, version, wanted))
-    elif IMPORT_ERROR:
-        line = refusal("%s cannot import its own standard library: %s" % (sys.executable, IMPORT_ERROR))
-    else:
-        try:
-            config = json.loads(base64.b64decode(arguments[0]).decode("utf-8")) if arguments else {}
-            line = json.dumps(answer(config), ensure_ascii=True)
-        except Exception as failure:
-            line = refusal("the probe itself failed: %s: %s" % (type(failure).__name__, failure))
-    sys.stdout.write("\n%s\n%s\n%s\n" % (BEGIN, line, END))
-    sys.stdout.flush()
-    return 0
+    # type: (List[str]) -> None
+    """Print the answer; one that says why there is none is an answer too."""
+    try:
+        config = json.loads(base64.b64decode(arguments[0]).decode("utf-8")) if arguments else {}
+        line = json.dumps(answer(config), ensure_ascii=True)
+    except Exception as failure:
+        line = refusal("the probe itself failed: %s: %s" % (type(failure).__name__, failure))
+    say(line)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])
