@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 _SGR = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36}
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _MARKS = {
     "error": ("✗", "x"),
     "warning": ("!", "!"),
@@ -46,7 +47,9 @@ class Look:
 
 
 def cells(text: str) -> int:
-    """The columns that the text takes: wide letters (Chinese, most emoji) take two, combining marks none."""
+    """The columns that the text takes: wide letters (Chinese, most emoji) take two, combining marks and colour none."""
+    if "\x1b" in text:
+        text = _COLOR.sub("", text)
     if text.isascii():
         return len(text)
     total = 0

@@ -38,7 +38,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _folded(f"crashed: {crash.name} {fold(crash.hosts)}", crash.traceback)
     if report.passed:
         yield from ("", f"{count(len(report.passed), 'check')} passed.")
-    yield from ("", f"_{_plain(totals(report))}, dsdoctor {__version__}_")
+    yield from ("", f"{_plain(totals(report))}; dsdoctor {__version__}")
 
 
 def _diagnosis(report: Report) -> Iterator[str]:

@@ -210,13 +210,16 @@ def explainable(report: Report) -> str | None:
 
 
 def totals(report: Report) -> str:
-    """The last line: every count, the hosts and the time."""
+    """The last line: every count, the hosts and the time. A host out of reach is counted as such, not as an error."""
     counts = report.counts()
+    lost = sum(not host.reachable for host in report.hosts)
+    told = sum(f.name == UNREACHABLE and f.severity is Severity.ERROR for f in alive(report))
     words = [
-        count(counts["error"], "error"),
+        count(counts["error"] - told, "error"),
         count(counts["warning"], "warning"),
         f"{counts['info']} info",
         *(f"{counts[name]} {name}" for name in ("passed", "skipped", "crashed", "ignored")),
     ]
+    words += [f"{lost} not examined"] if lost else []
     hosts = f"{count(len(report.hosts), 'host')}, " if report.hosts else ""
     return f"{', '.join(words)} ({hosts}{report.seconds:.1f} s)"

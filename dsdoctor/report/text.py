@@ -45,7 +45,7 @@ def _check(report: Report, look: Look, verbose: bool) -> Iterator[str]:
     yield from _passed(report, look, verbose)
     yield ""
     yield from _more(report, look)
-    yield look.paint(totals(report), "bold")
+    yield from (look.paint(line, "bold") for line in look.paragraph(totals(report)))
 
 
 def _diagnose(report: Report, look: Look, verbose: bool) -> Iterator[str]:
@@ -54,7 +54,7 @@ def _diagnose(report: Report, look: Look, verbose: bool) -> Iterator[str]:
     yield from _headline(report, look)
     if parts.cause is not None:
         yield from look.paragraph(parts.cause.message, "  ")
-        yield from _evidence(parts.cause.evidence, look, verbose)
+        yield from _evidence(parts.cause.evidence, look, verbose, parts.cause.hosts)
     elif report.verdict is not None and report.verdict.text:
         verdict = report.verdict
         yield from _evidence([Evidence(verdict.text or "", verdict.source, verdict.line)], look, verbose)
@@ -121,7 +121,7 @@ def severity_word(severity: Severity, look: Look) -> str:
 def body_of(finding: Finding, look: Look, verbose: bool) -> Iterator[str]:
     """What stands below the head line of a finding: message, evidence, ways out. The finding is escaped already."""
     yield from look.paragraph(finding.message, "  ")
-    yield from _evidence(finding.evidence, look, verbose)
+    yield from _evidence(finding.evidence, look, verbose, finding.hosts)
     yield from _fixes(finding, look)
 
 
@@ -130,11 +130,12 @@ def _fixes(finding: Finding, look: Look) -> Iterator[str]:
         yield from way_out(fix, look, "Fix" if number == 0 else "Or")
 
 
-def _evidence(evidence: Sequence[Evidence], look: Look, verbose: bool) -> Iterator[str]:
+def _evidence(evidence: Sequence[Evidence], look: Look, verbose: bool, hosts: tuple[str, ...] = ()) -> Iterator[str]:
+    """What was seen, behind a bar; where it was seen is left out when that is the finding's only host."""
     shown = evidence if verbose else evidence[:_EVIDENCE_SHOWN]
     bar = look.paint(look.mark("bar"), "dim")
     for piece in shown:
-        source = escape(cited(piece))
+        source = "" if (piece.source,) == hosts and piece.line is None else escape(cited(piece))
         for number, line in enumerate(piece.text.split("\n")):
             text = line if verbose or len(line) <= _EVIDENCE_LENGTH else line[:_EVIDENCE_LENGTH] + look.mark("more")
             yield from look.paragraph((source if number == 0 else "") + text, f"  {bar} ", f"  {bar}   ")

@@ -96,7 +96,7 @@ KeyError: 'memlock'
 
 3 checks passed.
 
-_3 errors, 1 warning, 0 info, 3 passed, 4 skipped, 1 crashed, 1 ignored (4 hosts, 1.2 s), dsdoctor 0.1.0_
+2 errors, 1 warning, 0 info, 3 passed, 4 skipped, 1 crashed, 1 ignored, 1 not examined (4 hosts, 1.2 s); dsdoctor 0.1.0
 """)
 
 
@@ -129,7 +129,7 @@ NCCL takes the first interface whose name begins so, and gives up when there is 
 
 - DeepSpeed says which ops it cannot build (line 3, 2 times).
 
-_1 error, 0 warnings, 1 info, 0 passed, 0 skipped, 0 crashed, 0 ignored (0.1 s), dsdoctor 0.1.0_
+1 error, 0 warnings, 1 info, 0 passed, 0 skipped, 0 crashed, 0 ignored (0.1 s); dsdoctor 0.1.0
 """)
 
 

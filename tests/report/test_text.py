@@ -68,7 +68,7 @@ def test_ill_cluster() -> None:
 ✓ 3 checks passed (-v names them)
 
 More about any of these: dsdoctor explain NAME
-3 errors, 1 warning, 0 info, 3 passed, 4 skipped, 1 crashed, 1 ignored (4 hosts, 1.2 s)
+2 errors, 1 warning, 0 info, 3 passed, 4 skipped, 1 crashed, 1 ignored, 1 not examined (4 hosts, 1.2 s)
 """)
 
 
@@ -126,7 +126,9 @@ x crashed low-memlock on gpu01
 ok 3 checks passed (-v names them)
 
 More about any of these: dsdoctor explain NAME
-3 errors, 1 warning, 0 info, 3 passed, 4 skipped, 1 crashed, 1 ignored (4 hosts, 1.2 s)
+2 errors, 1 warning, 0 info, 3 passed, 4 skipped,
+1 crashed, 1 ignored, 1 not examined (4 hosts, 1.2
+s)
 """)
 
 
