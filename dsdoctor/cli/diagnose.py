@@ -67,8 +67,9 @@ def _diagnosed(paths: tuple[str, ...], recorded: str | None, rules: str | None) 
     _tell_how_to_paste(paths)
     began = time.monotonic()
     with status_line() as line:
-        report = judge(_counted(open_sources(paths), line), known, facts)
-    return msgspec.structs.replace(report, seconds=time.monotonic() - began)
+        reading = _Reading(open_sources(paths), line)
+        report = judge(reading, known, facts)
+    return msgspec.structs.replace(report, seconds=time.monotonic() - began - reading.pasted)
 
 
 def _facts_of_run(paths: tuple[str, ...]) -> str | None:
@@ -97,22 +98,38 @@ def _tell_how_to_paste(paths: tuple[str, ...]) -> None:
         say("Paste the log here, then press Enter and Ctrl-D. (Ctrl-C leaves.)")
 
 
-def _counted(sources: Sources, line: StatusLine) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """The same sources; on a terminal it is shown how much has been read, once that takes a while."""
-    size = 0
-    shown = time.monotonic()
+class _Reading:
+    """The sources on their way to the scanner: how much was read, and how long a person took to paste it."""
 
-    def chunks(name: str, content: Iterable[bytes]) -> Iterator[bytes]:
-        nonlocal size, shown
+    def __init__(self, sources: Sources, line: StatusLine) -> None:
+        self._sources = sources
+        self._line = line
+        self._size = 0
+        self._shown = time.monotonic()
+        self.pasted = 0.0  # seconds
+
+    def __iter__(self) -> Iterator[tuple[str, Iterator[bytes]]]:
+        for name, content in self._sources:
+            yield name, self._chunks(name, content)
+
+    def _chunks(self, name: str, content: Iterable[bytes]) -> Iterator[bytes]:
+        from dsdoctor.terminal import is_terminal
+
+        by_hand = name == "stdin" and is_terminal(sys.stdin)
+        asked = time.monotonic()
         for chunk in content:
-            size += len(chunk)
             now = time.monotonic()
-            if now - shown > 0.5:
-                line.show(f"{size / 1e6:.0f} MB read, {escape(name)}")
-                shown = now
+            self.pasted += now - asked if by_hand else 0.0
+            self._count(name, len(chunk), now)
             yield chunk
+            asked = time.monotonic()
+        self.pasted += time.monotonic() - asked if by_hand else 0.0
 
-    from dsdoctor.escape import escape
+    def _count(self, name: str, size: int, now: float) -> None:
+        """Show the size once reading takes a while."""
+        from dsdoctor.escape import escape
 
-    for name, content in sources:
-        yield name, chunks(name, content)
+        self._size += size
+        if now - self._shown > 0.5:
+            self._line.show(f"{self._size / 1e6:.0f} MB read, {escape(name)}")
+            self._shown = now
