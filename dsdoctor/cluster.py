@@ -20,6 +20,7 @@ ReachProblem = Literal[
     "no-python",  # the interpreter for the job is not there
     "probe-failed",  # the probe ended without a readable answer
     "unsupported",  # the transport cannot do what the user's ssh settings ask for
+    "not-recorded",  # saved snapshots are judged, and none is of this host
     "other",
 ]
 

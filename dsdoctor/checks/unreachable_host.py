@@ -22,6 +22,7 @@ _WHAT: dict[ReachProblem, str] = {
     "no-python": "the interpreter for the job is not there",
     "probe-failed": "the probe ended without a readable answer",
     "unsupported": "the transport cannot do what the ssh settings for this host ask for",
+    "not-recorded": "there is no saved snapshot of it",
     "other": "ssh failed",
 }
 
@@ -89,6 +90,8 @@ def _fixes(problem: ReachProblem, member: Member) -> Iterator[Fix]:
     elif problem == "denied":
         yield Fix("Let this machine's key in", (f"ssh-copy-id {destination}",))
         yield Fix("When the user differs there: add user=NAME to the host's line in the hostfile")
+    elif problem == "not-recorded":
+        yield Fix("Record it", (f"dsdoctor check --hostfile HOSTFILE --include {name} --save-facts DIR",))
     else:
         yield from _after_login(problem, entry)
 

@@ -168,5 +168,5 @@ def from_snapshots(choice: HostChoice, snapshots: dict[str, HostFacts], folder: 
 
 def _recorded(entry: HostEntry, facts: HostFacts | None, folder: str) -> Member:
     if facts is None:
-        return Member(entry, Reach(False, "other", f"{folder} holds no snapshot of {entry.name}"))
+        return Member(entry, Reach(False, "not-recorded", f"{folder} holds no snapshot of {entry.name}"))
     return Member(entry, Reach(True), facts)

@@ -85,7 +85,7 @@ def test_a_host_without_a_snapshot_is_not_examined(healthy: Path, tmp_path: Path
     assert result.exit_code == 3
     assert result.stdout.startswith("? Nothing wrong found on the other host; n9 could not be examined.\n")
     lost = json.loads(run("check", "--facts", healthy, "--hostfile", hostfile, "--format", "json").stdout)["hosts"][1]
-    assert lost == {"name": "n9", "reachable": False, "error": f"other: {healthy} holds no snapshot of n9"}
+    assert lost == {"name": "n9", "reachable": False, "error": f"not-recorded: {healthy} holds no snapshot of n9"}
 
 
 def test_this_machine_is_really_examined() -> None:
