@@ -1,8 +1,9 @@
 """The probe: learns the facts of the host it runs on and prints them as one line of JSON between two marker lines.
 
 It is sent over standard input to the job's own interpreter (`python -u - CONFIG`, CONFIG a base64 JSON object with
-`targets`, `paths` and `timeout`), so it is one file, imports nothing but the standard library, and leaves nothing
-behind. It needs Python 3.8; it is written so that 2.7 and 3.6 still *compile* it and can say that they are too old.
+`targets`, `paths`, `timeout` and `sections`, all optional), so it is one file, imports nothing but the standard
+library, and leaves nothing behind. It needs Python 3.8; it is written so that 2.7 and 3.6 still *compile* it and can
+say that they are too old.
 
 It reads rather than runs: files, /proc, /sys, NVML, and a handful of short programs (`ip`, `dkms status`, `gcc
 --version` ...). Sections are worked on in a few forked processes, so that a hanging network mount, a dead name server
@@ -100,12 +101,17 @@ class ProbeError(Exception):
 
 
 class Ask(object):
-    """What the probe was asked: names to resolve and route to, paths to measure, and how long it may take."""
+    """What the probe was asked: names to resolve and route to, paths to measure, how long it may take, and for what.
+
+    `sections` names those wanted; without it, and for names that this probe does not know, there is no restriction.
+    """
 
     def __init__(self, config):
         # type: (Dict[str, Any]) -> None
         self.targets = unique(str(name) for name in config.get("targets") or () if name)
         self.paths = unique(str(path) for path in config.get("paths") or () if path)
+        wanted = [name for name in config.get("sections") or () if name in SECTIONS]
+        self.sections = [name for name in SECTIONS if name in wanted] if wanted else list(SECTIONS)
         self.timeout = min(600.0, max(0.5, float(config.get("timeout") or DEFAULT_SECONDS)))
         self.deadline = time.monotonic() + self.timeout
 
@@ -308,6 +314,8 @@ class Library(object):
     def unpack(self, form, offset):
         # type: (str, int) -> Tuple[Any, ...]
         """Fields of the file at an offset. Raises struct.error beyond its end."""
+        if offset > len(self.bytes):
+            raise struct.error("beyond the end of the file")
         return struct.unpack_from("<" + form, self.bytes, offset)
 
     def extent(self, wanted):
@@ -2103,20 +2111,17 @@ def parse_shell(text):
 
     pairs = {}  # type: Dict[str, str]
     for line in text.splitlines():
-        if "=" not in line or not RELEVANT.search(re.sub(r"^\s*(export|declare -x|typeset -x)\s+", "", line)):
+        if not re.match(r"\s*(?:export\s+|declare\s+-x\s+|typeset\s+-x\s+)?[A-Za-z_]\w*=", line):
             continue
         try:
             words = shlex.split(line.replace(";", " ; "), comments=True)
         except ValueError:
             continue  # a quotation that goes on in the next line
-        while words and words[0] in ("export", "declare", "typeset", "-x"):
-            words = words[1:]
-        if not words or not all(re.match(r"[A-Za-z_]\w*=", word) for word in words if word != ";"):
+        words = [word for word in words if word not in ("export", "declare", "typeset", "-x", ";")]
+        assigned = dict(word.split("=", 1) for word in words if re.match(r"[A-Za-z_]\w*=", word))
+        if any(word not in assigned and word.partition("=")[0] not in assigned for word in words):
             continue  # a command with variables before it sets nothing
-        for word in words:
-            name, _, value = word.partition("=")
-            if word != ";" and RELEVANT.search(name):
-                pairs[name] = value
+        pairs.update((name, value) for name, value in assigned.items() if RELEVANT.search(name))
     return list(pairs.items()), []
 
 
@@ -2270,8 +2275,8 @@ def survey(ask):
     # type: (Ask) -> Dict[str, Any]
     """All sections, each group in its own process; in this one where no process can be forked."""
     groups = {}  # type: Dict[str, List[str]]
-    for name, (group, _) in SECTIONS.items():
-        groups.setdefault(group, []).append(name)
+    for name in ask.sections:
+        groups.setdefault(SECTIONS[name][0], []).append(name)
     sections = {}  # type: Dict[str, Any]
     workers = []  # type: List[Worker]
     for names in groups.values():
@@ -2294,7 +2299,7 @@ def survey(ask):
                 how = worker.end()
                 reason = "no answer within %.1f seconds" % limit if late else "its process " + how
                 give_up(worker.names, reason, ask, workers, sections)
-    return {name: sections[name] for name in SECTIONS}
+    return {name: sections[name] for name in ask.sections}
 
 
 def begin(names, ask, workers, sections):

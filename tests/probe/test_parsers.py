@@ -1,0 +1,368 @@
+"""The pure parts, by table: what programs and files really print, old forms and odd ones included."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsdoctor.hosts import probe
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        (
+            "nvidia, 535.154.05, 3.10.0-1160.el7.x86_64, x86_64: installed",  # dkms 2
+            ("nvidia", "535.154.05", "3.10.0-1160.el7.x86_64", "installed"),
+        ),
+        (
+            "nvidia/535.154.05, 5.15.0-91-generic, x86_64: installed",  # dkms 3
+            ("nvidia", "535.154.05", "5.15.0-91-generic", "installed"),
+        ),
+        ("nvidia/535.154.05: added", ("nvidia", "535.154.05", "", "added")),
+        ("nvidia, 535.154.05: added", ("nvidia", "535.154.05", "", "added")),
+        (
+            "nvidia/535.154.05, 6.5.0-14-generic, x86_64: built (WARNING! Diff between built and installed module!)",
+            ("nvidia", "535.154.05", "6.5.0-14-generic", "built"),
+        ),
+        (
+            "nvidia-current/470.82, 5.10.0-26-amd64, x86_64: installed (original_module exists)",
+            ("nvidia-current", "470.82", "5.10.0-26-amd64", "installed"),
+        ),
+        ("nvidia-open/550.54.15, 6.1.0, x86_64: broken", ("nvidia-open", "550.54.15", "6.1.0", "broken")),
+        ("virtualbox/6.1.38, 5.15.0-91-generic, x86_64: installed", None),
+        ("Error! Could not locate dkms.conf file.", None),
+        ("nvidia", None),
+        ("", None),
+    ],
+)
+def test_dkms_status(line: str, wanted: tuple[str, str, str, str] | None) -> None:
+    rows = probe.parse_dkms(f"other/1, k, x: installed\n{line}\n")
+    assert [(row["module"], row["version"], row["kernel"], row["status"]) for row in rows] == (
+        [wanted] if wanted else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.154.05  Thu Dec 28 15:37:48 UTC 2023", "535.154.05"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.15  Release Build", "550.54.15"),
+        ("NVRM version: NVIDIA UNIX aarch64 Kernel Module  470.82  Mon", "470.82"),
+        ("", None),
+    ],
+)
+def test_driver_version(text: str, wanted: str | None) -> None:
+    assert probe.driver_version(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("output", "wanted"),
+    [
+        ("gcc (Debian 12.2.0-14) 12.2.0\nCopyright", "12.2.0"),
+        ("gcc (GCC) 4.8.5 20150623 (Red Hat 4.8.5-44)\n", "4.8.5"),
+        ("g++-9 (Ubuntu 9.4.0-1ubuntu1~20.04.2) 9.4.0\n", "9.4.0"),
+        ("Debian clang version 14.0.6\n", "14.0.6"),
+        ("GNU Make 4.3\nBuilt for x86_64-pc-linux-gnu\n", "4.3"),
+        ("1.11.1.git.kitware.jobserver-1\n", "1.11.1"),
+        ("nvcc: NVIDIA (R) Cuda compiler driver\nCuda compilation tools, release 12.6, V12.6.85\n", "12.6"),
+        ("bash: gcc: command not found\n", ""),
+        ("", ""),
+    ],
+)
+def test_program_versions(output: str, wanted: str) -> None:
+    assert probe.program_version(output) == wanted
+
+
+def test_os_release() -> None:
+    text = '# comment\nPRETTY_NAME="CentOS Linux 7 (Core)"\nID=\'centos\'\nVERSION_ID="7"\nEMPTY=\nno equals\n'
+    fields = probe.os_release(text)
+    assert (fields["PRETTY_NAME"], fields["ID"], fields["VERSION_ID"]) == ("CentOS Linux 7 (Core)", "centos", "7")
+
+
+REQUIREMENTS = """Metadata-Version: 2.1
+Name: torch
+Version: 2.1.2
+Requires-Dist: filelock
+Requires-Dist: nvidia-cudnn-cu12 (==8.9.2.26) ; platform_system == "Linux"
+Requires-Dist: {}
+
+# description
+Requires-Dist: nvidia-nccl-cu99==9.9
+"""
+
+
+@pytest.mark.parametrize(
+    ("requirement", "wanted"),
+    [
+        ("nvidia-nccl-cu12 ==2.18.1 ; platform_system == 'Linux'", "nvidia-nccl-cu12==2.18.1"),
+        ("nvidia-nccl-cu12 (==2.18.1) ; platform_system == 'Linux'", "nvidia-nccl-cu12==2.18.1"),
+        ('nvidia-nccl-cu12==2.27.5; platform_system == "Linux"', "nvidia-nccl-cu12==2.27.5"),  # torch 2.10.0
+        ("nvidia_nccl_cu13==2.29.7", "nvidia-nccl-cu13==2.29.7"),
+        ("nvidia-nccl>=2.20,<3", "nvidia-nccl>=2.20,<3"),
+        ("networkx", None),
+    ],
+)
+def test_the_pin_of_torch(requirement: str, wanted: str | None) -> None:
+    assert probe.nccl_requirement(REQUIREMENTS.format(requirement)) == wanted
+
+
+def test_constants_are_read_and_nothing_is_run() -> None:
+    source = (
+        "from typing import Optional\n__all__ = ['x']\n__version__ = '2.10.0+cu128'\ndebug = False\n"
+        "cuda: Optional[str] = '12.8'\nhip: Optional[str] = None\nbare: int\na = b = 1\n"
+        "import os; os.abort()\nc = os.getcwd()\n"
+    )
+    assert probe.constants(source) == {
+        "__version__": "2.10.0+cu128",
+        "debug": False,
+        "cuda": "12.8",
+        "hip": None,
+        "a": 1,
+        "b": 1,
+    }
+    assert probe.constants("not python at all (") == {}
+    assert probe.constants("x = '\0'") == {}
+
+
+ROUTES = """10.0.0.7 dev eno1 src 10.0.0.5 uid 1000 \\    cache
+10.9.9.9 via 10.0.0.1 dev eno1 src 10.0.0.5 uid 1000 \\    cache
+local 10.0.0.5 dev lo src 10.0.0.5 uid 1000 \\    cache <local>
+2001:db8::9 from :: via fe80::1 dev eth0 proto ra src 2001:db8::5 metric 100 pref medium
+192.0.2.9 via inet6 fe80::1 dev eth0 src 192.0.2.5 uid 0
+unreachable 198.51.100.1 dev lo table unspec proto kernel src 10.0.0.5 metric 4294967295 error -101 pref medium
+"""
+REFUSALS = """RTNETLINK answers: Network is unreachable
+Command failed -:7
+Error: any valid prefix is expected rather than "x".
+Command failed -:8
+"""
+
+
+def test_routes_in_one_batch() -> None:
+    asked = ["10.0.0.7", "10.9.9.9", "10.0.0.5", "2001:db8::9", "192.0.2.9", "198.51.100.1", "203.0.113.1", "x"]
+    found = probe.parse_routes(asked, ROUTES, REFUSALS)
+    assert found["10.0.0.7"] == {"device": "eno1", "source": "10.0.0.5", "via": None, "local": False}
+    assert found["10.9.9.9"] == {"device": "eno1", "source": "10.0.0.5", "via": "10.0.0.1", "local": False}
+    assert found["10.0.0.5"] == {"device": "lo", "source": "10.0.0.5", "via": None, "local": True}
+    assert found["2001:db8::9"]["via"] == "fe80::1" and found["2001:db8::9"]["source"] == "2001:db8::5"
+    assert found["192.0.2.9"]["via"] == "fe80::1"
+    assert found["198.51.100.1"]["error"] == "the route is of type unreachable"
+    assert found["203.0.113.1"] == {"error": "Network is unreachable"}
+    assert "x" not in found  # then the kernel is asked in another way
+
+
+ADDRESSES = """1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever preferred_lft forever
+1: lo    inet6 ::1/128 scope host \\       valid_lft forever preferred_lft forever
+2: eno1    inet 10.168.144.4/24 brd 10.168.144.255 scope global noprefixroute eno1\\       valid_lft forever
+2: eno1    inet 10.168.144.9/24 brd 10.168.144.255 scope global secondary eno1:1\\       valid_lft forever
+3: tun0    inet 10.8.0.6 peer 10.8.0.5/32 scope global tun0\\       valid_lft forever
+4: veth12@if3    inet6 fe80::1/64 scope link \\       valid_lft forever
+5: broken
+"""
+
+
+def test_addresses() -> None:
+    found = probe.parse_addresses(ADDRESSES)
+    assert [(row["address"], row["prefix"], row["scope"]) for row in found["eno1"]] == [
+        ("10.168.144.4", 24, "global"),
+        ("10.168.144.9", 24, "global"),
+    ]
+    assert found["tun0"][0] == {"address": "10.8.0.6", "prefix": 32, "family": "inet", "scope": "global"}
+    assert found["veth12"][0] == {"address": "fe80::1", "prefix": 64, "family": "inet6", "scope": "link"}
+    assert set(found) == {"lo", "eno1", "tun0", "veth12"}
+
+
+def test_listening_ports() -> None:
+    text = """  sl  local_address rem_address   st tx_queue
+   0: 00000000:0016 00000000:0000 0A 00000000:00000000
+   1: 0100007F:733C 0100007F:1F90 01 00000000:00000000
+   2: 00000000000000000000000000000000:733C 00000000000000000000000000000000:0000 0A 0
+   3: 00000000:0016 00000000:0000 0A 00000000:00000000
+"""
+    assert probe.listening(text) == [22, 29500]
+
+
+def test_nccl_conf_is_read_as_nccl_reads_it() -> None:
+    text = (
+        "# comment\nNCCL_DEBUG=INFO\nNCCL_DEBUG=WARN\n NCCL_SPACE = x \n"
+        "  # not a comment=1\n\nno equals\nNCCL_A=b=c\r\n"
+    )
+    pairs, bad = probe.parse_nccl_conf(text)
+    assert dict(pairs) == {
+        "NCCL_DEBUG": "INFO",
+        " NCCL_SPACE ": " x ",
+        "  # not a comment": "1",
+        "NCCL_A": "b=c\r",
+    }
+    assert bad == [7]
+
+
+def test_deepspeed_env_is_read_as_deepspeed_reads_it() -> None:
+    pairs, bad = probe.parse_deepspeed_env("NCCL_DEBUG = INFO\nNCCL_DEBUG=WARN\n\n# comment\nA=b=c\n")
+    assert dict(pairs) == {"NCCL_DEBUG": "WARN", "A": "b=c"}
+    assert bad == [3, 4]  # `key, val = line.split("=", maxsplit=1)` raises on them
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("export NCCL_IB_DISABL=1", {"NCCL_IB_DISABL": "1"}),
+        ('export NCCL_SOCKET_IFNAME="bond0" # the fast one', {"NCCL_SOCKET_IFNAME": "bond0"}),
+        ("export NCCL_SOCKET_IFNAME==eno1 NCCL_DEBUG=INFO", {"NCCL_SOCKET_IFNAME": "=eno1", "NCCL_DEBUG": "INFO"}),
+        ("declare -x OMP_NUM_THREADS=1", {"OMP_NUM_THREADS": "1"}),
+        ("NCCL_DEBUG=INFO; export NCCL_DEBUG", {"NCCL_DEBUG": "INFO"}),
+        ("NCCL_DEBUG=INFO; torchrun x", {}),
+        ("export RANK=0 PATH=$PATH:/opt", {"RANK": "0", "PATH": "$PATH:/opt"}),
+        ("export EDITOR=vi", {}),
+        ("NCCL_DEBUG=INFO python train.py", {}),
+        ("# export NCCL_DEBUG=INFO", {}),
+        ("if [ x = y ]; then export NCCL_DEBUG=INFO; fi", {}),
+        ("alias t='NCCL_DEBUG=INFO torchrun'", {}),
+        ("export NCCL_BROKEN='unfinished", {}),
+        ("http_proxy=http://127.0.0.1:10809", {"http_proxy": "http://127.0.0.1:10809"}),
+    ],
+)
+def test_shell_files(line: str, wanted: dict[str, str]) -> None:
+    assert dict(probe.parse_shell(f"# start\n{line}\nexport PS1=x\n")[0]) == wanted
+
+
+@pytest.mark.parametrize("parse", [probe.parse_nccl_conf, probe.parse_deepspeed_env, probe.parse_shell])
+@given(text=st.text())
+def test_no_file_makes_a_parser_fail(parse: Any, text: str) -> None:
+    pairs, bad = parse(text)
+    assert all(isinstance(name, str) and isinstance(value, str) for name, value in pairs)
+    assert all(1 <= line <= len(text.split("\n")) + text.count("\r") + len(text) for line in bad)
+
+
+@given(
+    st.text() | st.builds(lambda words: " ".join(words), st.lists(st.sampled_from(["local", "via", "dev", "src", "x"])))
+)
+def test_no_output_makes_the_route_parser_fail(text: str) -> None:
+    probe.parse_routes(["10.0.0.1"], text, text)
+    probe.parse_addresses(text)
+    probe.parse_dkms(text)
+    probe.listening(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
+        ("HF_TOKEN", True),
+        ("WANDB_API_KEY", True),
+        ("HUGGING_FACE_HUB_TOKEN", True),
+        ("MLFLOW_TRACKING_PASSWORD", True),
+        ("hf_secret", True),
+        ("PIP_AUTH", True),
+        ("GOOGLE_APPLICATION_CREDENTIALS", True),
+        ("SSH_KEY_PASSPHRASE", True),
+        ("TOKENIZERS_PARALLELISM", False),
+        ("NCCL_IB_PKEY", False),
+        ("NCCL_DEBUG", False),
+        ("PATH", False),
+    ],
+)
+def test_secrets_by_name(name: str, hidden: bool) -> None:
+    assert probe.secret(name) is hidden
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        ("http://alice:pw@proxy:3128", "http://***@proxy:3128"),
+        ("http://alice@proxy:3128,https://b:c@d", "http://***@proxy:3128,https://***@d"),
+        ("http://proxy:3128/a@b", "http://proxy:3128/a@b"),
+        ("x hf_abcdefghijklmnopqrst y", "x *** y"),
+        ("ghp_abcdefghijklmnopqrstuvwxyz0123", "***"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abc", "***"),
+        ("AKIAIOSFODNN7EXAMPLE", "***"),
+        ("hf_transfer", "hf_transfer"),
+        ("=eno1", "=eno1"),
+        ("/opt/conda/bin:/usr/bin", "/opt/conda/bin:/usr/bin"),
+    ],
+)
+def test_values_lose_what_is_secret_in_them(value: str, wanted: str) -> None:
+    assert probe.masked(value) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("NCCL_SOCKET_IFNAME", True),
+        ("NCLL_DEBUG", True),
+        ("NCC_DEBUG", True),
+        ("TORCH_NCCL_BLOCKING_WAIT", True),
+        ("RANK", True),
+        ("RANKING", False),
+        ("http_proxy", True),
+        ("HTTPS_PROXY", True),
+        ("LD_PRELOAD", True),
+        ("PATH", True),
+        ("PATHOLOGY", False),
+        ("CXX", True),
+        ("EDITOR", False),
+        ("SSH_CLIENT", False),
+        ("NLTK_DATA", False),
+    ],
+)
+def test_which_variables_matter(name: str, kept: bool) -> None:
+    assert bool(probe.RELEVANT.search(name)) is kept
+
+
+def test_mounts_by_the_longest_and_last() -> None:
+    table = [
+        ("/", "ext4", "/dev/a"),
+        ("/data", "nfs4", "s:/d"),
+        ("/data set", "xfs", "/dev/b"),
+        ("/data", "nfs4", "s:/e"),
+    ]
+    assert probe.mount_of("/data/x", table)[2] == "s:/e"
+    assert probe.mount_of("/database", table)[2] == "/dev/a"
+    assert probe.mount_of("/data set", table)[1] == "xfs"
+    assert probe.mount_of("/", table)[1] == "ext4"
+    assert probe.mount_of("/x", [])[1] == ""
+    assert probe.unescaped("/data\\040set\\134x") == "/data set\\x"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_unique_keeps_the_order(seed: int) -> None:
+    items = [str(random.Random(seed).randrange(5)) for _ in range(20)]
+    assert probe.unique(items) == sorted(set(items), key=items.index)
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (
+            b"\0sm_70 sm_75 sm_80 sm_86 sm_90 sm_100 sm_120\0",
+            ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"],
+        ),
+        (b"\0sm_80\0", ["sm_80"]),
+        (b"\0sm_90a compute_90\0", ["sm_90a", "compute_90"]),
+        (b"\0gfx90a gfx942:sramecc+:xnack-\0", ["gfx90a", "gfx942:sramecc+:xnack-"]),
+        (b"\0the sm_80 sm_86 of a message\0", None),
+        (b"xsm_80\0sm_\0", None),
+        (b"", None),
+    ],
+)
+def test_architectures_in_the_bytes(tmp_path: Any, content: bytes, wanted: list[str] | None) -> None:
+    (tmp_path / "libtorch_python.so").write_bytes(content)
+    assert probe.arch_list(str(tmp_path / "libtorch_python.so")) == wanted
+    assert probe.arch_list(str(tmp_path / "gone.so")) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (b"\0_ZN3c105ErrorC2ENS_14SourceLocationENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE\0", True),
+        (b"\0_ZN3c105ErrorC2ENS_14SourceLocationESs\0", False),
+        (b"\0_ZN3c105ErrorD2Ev\0", None),
+    ],
+)
+def test_the_abi_in_the_bytes(tmp_path: Any, content: bytes, wanted: bool | None) -> None:
+    (tmp_path / "libc10.so").write_bytes(content)
+    assert probe.cxx11_abi(str(tmp_path / "libc10.so")) is wanted
