@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Any], Any]
 
-DEFAULT_HOSTFILE = "/job/hostfile"  # as in hosts/examine.py, which --help must not import
-TRANSPORTS = ("auto", "openssh", "paramiko")
-
 
 def host_options() -> tuple[Decorator, ...]:
     """The options that choose hosts; :func:`host_choice` takes their values out again."""
+    from dsdoctor.hosts.examine import DEFAULT_HOSTFILE
+    from dsdoctor.hosts.transport import TransportKind
+
     return (
         click.option(
             "--hostfile",
@@ -31,7 +31,7 @@ def host_options() -> tuple[Decorator, ...]:
         click.option("--exclude", metavar="FILTER", help="All but these hosts and slots, in the same form."),
         click.option(
             "--transport",
-            type=click.Choice(TRANSPORTS),
+            type=click.Choice(get_args(TransportKind)),
             default="auto",
             show_default=True,
             help="How hosts are reached. auto: your ssh, or paramiko where that does the same.",
@@ -78,10 +78,12 @@ def with_options(*decorators: Decorator) -> Decorator:
     return apply
 
 
-def report_options(forms: tuple[str, ...]) -> tuple[Decorator, ...]:
+def report_options() -> tuple[Decorator, ...]:
     """How a report is printed, and where to."""
+    from dsdoctor.report.formats import FORMATS
+
     return (
-        click.option("--format", "form", type=click.Choice(forms), default="text", show_default=True),
+        click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True),
         click.option("--output", metavar="FILE", help="Write the report into a file, whole or not at all."),
         click.option("-v", "--verbose", is_flag=True, help="Name what passed; show all evidence."),
         click.option(

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from dsdoctor.jobs.job import ResolvedJob
     from dsdoctor.report.model import Report
 
-FORMS = ("text", "json", "markdown", "html", "junit", "sarif")
-
 
 @click.command()
 @with_options(
@@ -26,7 +24,7 @@ FORMS = ("text", "json", "markdown", "html", "junit", "sarif")
     *facts_options(),
     click.option("--select", multiple=True, metavar="NAME", help="Only this check. May be given several times."),
     click.option("--ignore", multiple=True, metavar="NAME", help="Let this finding pass: it is shown, and no error."),
-    *report_options(FORMS),
+    *report_options(),
     click.option("--fix", "mend", is_flag=True, help="Run the fixes that are safe, after showing them and asking."),
     click.option("--yes", is_flag=True, help="Do not ask before --fix runs them."),
 )

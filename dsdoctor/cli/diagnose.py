@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from dsdoctor.report.model import Report
     from dsdoctor.terminal import StatusLine
 
-FORMS = ("text", "json", "markdown", "html", "junit", "sarif")
 Sources = Iterable[tuple[str, Iterable[bytes]]]
 
 
@@ -25,7 +24,7 @@ Sources = Iterable[tuple[str, Iterable[bytes]]]
 @with_options(
     click.option("--facts", "recorded", metavar="DIR", help="Saved snapshots of the hosts, to confirm the cause by."),
     click.option("--rules", metavar="DIR", help="Rules of your own; they win over ours of the same name."),
-    *report_options(FORMS),
+    *report_options(),
 )
 def diagnose(
     paths: tuple[str, ...],

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from dsdoctor.report.layout import Look
-from dsdoctor.report.model import Report, Severity
+if TYPE_CHECKING:
+    from dsdoctor.report.layout import Look
+    from dsdoctor.report.model import Report, Severity
 
 FORMATS = ("text", "json", "markdown", "html", "junit", "sarif")
 
-_PLAIN = Look()
 
-
-def render(
-    report: Report,
-    form: str,
-    look: Look = _PLAIN,
-    *,
-    verbose: bool = False,
-    fail_on: Severity = Severity.ERROR,
-) -> str:
+def render(report: Report, form: str, look: Look, *, verbose: bool, fail_on: Severity) -> str:
     """The report in one of :data:`FORMATS`. `look` and `verbose` are for text, `fail_on` for JUnit's failures."""
     module = import_module(f"dsdoctor.report.{form}")
     settings: dict[str, object] = {}

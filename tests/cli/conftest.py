@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from dsdoctor.cli import check  # noqa: F401 - before the default hostfile is replaced: its help names the real one
 from dsdoctor.cli._group import dsdoctor
 
 COMPOSED = Path(__file__).parent.parent / "snapshots" / "composed" / "a100pair"

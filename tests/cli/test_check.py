@@ -68,6 +68,13 @@ def test_exit_codes(ill: Path, arguments: list[str], code: int) -> None:
     assert (result.stderr == "") == (code != 2)
 
 
+def test_a_bare_hostfile_option_takes_the_default(healthy: Path, tmp_path: Path) -> None:
+    """Another option after it is not taken for the file's name."""
+    result = run("check", "--hostfile", "--facts", healthy)
+    assert result.exit_code == 2
+    assert "/job/hostfile: no such file" in result.stderr
+
+
 def test_an_ignored_finding_is_shown_and_counted(ill: Path) -> None:
     result = run("check", "--facts", ill, "--ignore", "duplicate-nccl")
     assert "! warning duplicate-nccl  n2 (ignored, as asked)" in result.stdout
