@@ -14,7 +14,7 @@ settings.load_profile("dsdoctor")
 
 # What a developer's shell or a CI runner may have set, and what changes what dsdoctor and the training library do.
 FOREIGN = ("DSDOCTOR_", "NCCL_", "GLOO_", "TORCH_", "DS_", "MASTER_", "CUDA_", "SLURM_", "PDSH_")
-KEPT = ("DSDOCTOR_REQUIRE_CLUSTER",)
+KEPT = ("DSDOCTOR_REQUIRE_CLUSTER", "DSDOCTOR_REQUIRE_ASSETS")
 
 
 @pytest.fixture(autouse=True)
