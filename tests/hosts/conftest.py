@@ -1,5 +1,7 @@
 import pytest
 
+from dsdoctor.hosts.hostfile import local_entry
+from dsdoctor.hosts.transport import connect
 from tests.hosts import sshd
 
 
@@ -9,3 +11,36 @@ def server(tmp_path_factory):
     server = sshd.make(tmp_path_factory.mktemp("sshd"))
     yield server
     server.stop()
+
+
+@pytest.fixture(params=["local", "openssh", "paramiko"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def transport(kind, request):
+    """A transport of each kind to this machine."""
+    if kind == "local":
+        transport = connect(local_entry(1))
+    else:
+        server = request.getfixturevalue("server")
+        transport = connect(server.entry(), kind, config_file=server.config)
+    yield transport
+    transport.close()
+
+
+@pytest.fixture(params=["openssh", "paramiko"])
+def reach(request):
+    """`reach(entry, config)` gives a transport of each kind that goes over ssh; all are closed afterwards."""
+    opened = []
+
+    def reach(entry, config, timeout=3.0):
+        transport = connect(entry, request.param, timeout=timeout, config_file=config)
+        opened.append(transport)
+        return transport
+
+    reach.kind = request.param
+    yield reach
+    for transport in opened:
+        transport.close()

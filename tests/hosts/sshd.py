@@ -66,6 +66,7 @@ class Sshd:
             "PasswordAuthentication": "no",
             "KbdInteractiveAuthentication": "no",
             "MaxStartups": "200",
+            "SetEnv": f"HOME={self.folder / 'home'}",  # no start-up files of whoever runs the tests
             **self.settings,
         }
         path = self.folder / "sshd_config"
@@ -84,7 +85,6 @@ class Sshd:
             self.process = None
 
 
-# sshd gives its sessions its own surroundings where PAM does not: no start-up files of whoever runs the tests.
 CLEAN_ENV = {"PATH": os.environ.get("PATH", os.defpath)}
 
 
@@ -98,7 +98,7 @@ def make(folder, **settings):
         pytest.skip("no sshd (Debian: apt-get install openssh-server)")
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd's own empty folder; the service would make it
-    folder.mkdir(exist_ok=True)
+    (folder / "home").mkdir(parents=True, exist_ok=True)
     for name in ("host", "user", "other"):
         keygen("-t", "ed25519", "-N", "", "-f", folder / name)
     shutil.copy(folder / "user.pub", folder / "authorized_keys")

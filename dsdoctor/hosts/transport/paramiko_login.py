@@ -48,7 +48,7 @@ def log_in(
         transport = paramiko.Transport(sock, disabled_algorithms=_OLD)
         way.hold(sock.close)
         way.hold(transport.close)
-        known = _known(settings)
+        name, known = _known(settings)
         transport.banner_timeout = transport.handshake_timeout = limit.left()
         if known.types:  # or the host shows a key of a kind that is not in known_hosts
             options = transport.get_security_options()
@@ -58,7 +58,7 @@ def log_in(
         transport.start_client(timeout=limit.left())
         if not transport.initial_kex_done:
             raise LoginError("timeout", f"{settings.alias}: no answer to the key exchange within {limit.seconds:g} s")
-        _check_key(settings, known, transport.get_remote_server_key())
+        _check_key(settings, name, known, transport.get_remote_server_key())
         transport.auth_timeout = limit.left()
         authenticate(transport, settings, password)
     return transport
@@ -92,26 +92,25 @@ def _socket(settings: SshSettings, way: Way, limit: Limit, config_file: str | Pa
         try:
             return jump.open_channel("direct-tcpip", target, ("127.0.0.1", 0), timeout=limit.left())
         except paramiko.ChannelException as error:
-            words = f"open failed: connect failed: {error.text or error}"
-            problem = classify(words) if error.code == 2 else "no-route"
-            raise LoginError(
-                problem, f"jump host {hop.alias} cannot connect to {settings.hostname} port {settings.port}: {words}"
-            ) from None
+            # 1: forbidden by its sshd; else the jump host's own words, which alone tell why, do not come through.
+            problem: ReachProblem = "no-route" if error.code == 1 else "other"
+            words = f"no connection to {settings.hostname} port {settings.port} from there: {error.text or error}"
+            raise LoginError(problem, f"jump host {hop.alias}: {words}") from None
 
 
-def _known(settings: SshSettings) -> known_hosts.Known:
-    port = 22 if settings.key_alias else settings.port
-    name = known_hosts.host_name_in_file(settings.host_key_name, port)
-    return known_hosts.lookup(name, settings.known_hosts)
-
-
-def _check_key(settings: SshSettings, known: known_hosts.Known, key: paramiko.PKey) -> None:
-    """Pass a key that known_hosts has for the host, and no other."""
+def _known(settings: SshSettings) -> tuple[str, known_hosts.Known]:
+    """The name under which known_hosts has the host, and what stands there."""
     name = known_hosts.host_name_in_file(settings.host_key_name, 22 if settings.key_alias else settings.port)
+    return name, known_hosts.lookup(name, settings.known_hosts)
+
+
+def _check_key(settings: SshSettings, name: str, known: known_hosts.Known, key: paramiko.PKey) -> None:
+    """Pass a key that known_hosts has for the host, and no other."""
     shown_key = f"{key.get_name()} {key.fingerprint}"
-    if key.asbytes() in known.revoked:
+    bare = known_hosts.lookup(settings.host_key_name.lower(), settings.known_hosts)  # without the port, as ssh does
+    if key.asbytes() in (*known.revoked, *bare.revoked):
         raise LoginError("changed-key", f"{name} shows {shown_key}, which known_hosts marks as revoked")
-    if any(blob == key.asbytes() for _, blob in known.keys):
+    if any(blob == key.asbytes() for _, blob in (*known.keys, *bare.keys)):
         return
     if key.get_name() in known.types:
         raise LoginError(
@@ -136,6 +135,7 @@ def _explained(settings: SshSettings, way: Way, limit: Limit) -> Iterator[None]:
         raise LoginError("unsupported", f"{settings.alias}: Unable to negotiate: {condense(str(error))}") from None
     except (paramiko.SSHException, EOFError, OSError) as error:
         limit.left()
+        problem: ReachProblem
         words = "; ".join(part for part in (way.said(), condense(str(error)) or type(error).__name__) if part)
-        problem: ReachProblem = "timeout" if "timeout" in words.lower() or "timed out" in words else classify(words)
+        problem = "timeout" if "timeout" in words.lower() or "timed out" in words else classify(words)
         raise LoginError("closed" if problem == "other" else problem, f"{settings.alias}: {words}") from None

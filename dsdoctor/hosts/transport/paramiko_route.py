@@ -136,7 +136,7 @@ def proxy(command: str, way: Way) -> socket.socket:
     """Our end of a socket whose other end is a ProxyCommand's input and output."""
     ours, theirs = socket.socketpair()
     argv, end_of_it = ["sh", "-c", f"exec {command}"], theirs.fileno()
-    way.noise = tempfile.TemporaryFile()
+    way.noise = tempfile.TemporaryFile()  # noqa: SIM115 - the way closes it
     way.hold(way.noise.close)
     process = subprocess.Popen(argv, stdin=end_of_it, stdout=end_of_it, stderr=way.noise, start_new_session=True)
     theirs.close()

@@ -43,6 +43,7 @@ class ParamikoTransport:
         self._config_file = config_file
         self._password = password
         self._connecting = threading.Lock()
+        self._opening = threading.Lock()
         self._transport: paramiko.Transport | None = None
         self._way: Way | None = None
         self._closed = False
@@ -111,9 +112,10 @@ class ParamikoTransport:
         deadline = time.monotonic() + limit
         while True:
             try:
-                return transport.open_session(timeout=limit)
-            except paramiko.ChannelException:
-                if time.monotonic() > deadline or self._closed:
+                with self._opening:  # paramiko keeps one error for all threads
+                    return transport.open_session(timeout=limit)
+            except paramiko.SSHException:
+                if time.monotonic() > deadline or not transport.is_active():
                     raise
                 time.sleep(0.1)
 

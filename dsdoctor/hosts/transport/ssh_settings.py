@@ -81,8 +81,9 @@ def read_settings(host: str, user: str | None, port: int | None, config_file: st
     else:
         # Both as one text: of each setting the first value counts. `Host *` ends the last block of the user's.
         text = f"{_read(home / '.ssh/config', home / '.ssh')}\nHost *\n{_read(_SYSTEM / 'ssh_config', _SYSTEM)}"
+    given = f"{f'User {user}' if user else ''}\n{f'Port {port}' if port else ''}"  # they fill %r and %p, too
     try:
-        found = SSHConfig.from_text(text).lookup(host)
+        found = SSHConfig.from_text(f"{given}\nHost *\n{text}").lookup(host)
     except (ConfigParseError, ValueError, KeyError) as error:
         raise UnsupportedSettingError(f"the ssh settings cannot be read: {error}") from None
     first = next((key for key in found if key in ("proxyjump", "proxycommand")), None)  # ssh takes the first of the two
@@ -98,8 +99,8 @@ def read_settings(host: str, user: str | None, port: int | None, config_file: st
     return SshSettings(
         alias=host,
         hostname=hostname,
-        port=port or _number(settings.get("port", "22")),
-        user=user or settings.get("user") or getpass.getuser(),
+        port=_number(settings.get("port", "22")),
+        user=settings.get("user") or getpass.getuser(),
         host_key_name=alias or hostname,
         identities=_paths(named if named is not None else [f"{home}/.ssh/{name}" for name in _DEFAULT_KEYS], home),
         certificates=_paths([settings.get("certificatefile", "none")], home),
