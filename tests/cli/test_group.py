@@ -1,8 +1,13 @@
 """The command group: commands found by their files, imported when called; errors told with the right exit code."""
 
+import array
+import fcntl
+import signal
 import subprocess
 import sys
+import termios
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -248,3 +253,31 @@ def test_the_console_script_and_the_module_are_the_same() -> None:
         pytest.skip("dsdoctor is not installed in this environment")
     by_script = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=60)
     assert by_script.stdout == run("--version").stdout
+
+
+def waiting_in(pipe: int) -> int:
+    """The bytes in a pipe that nobody has read yet."""
+    size = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, size)
+    return size[0]
+
+
+def test_ctrl_c_is_one_quiet_line_and_130() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "dsdoctor", "diagnose"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        process.stdin.write("step 1\n")
+        process.stdin.flush()
+        until = time.monotonic() + 60
+        while waiting_in(process.stdin.fileno()) and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (130, "\ninterrupted\n")
