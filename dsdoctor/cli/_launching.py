@@ -33,6 +33,7 @@ class Launching:
     """A launch from its options on: the job, the hosts as examined, what was planned and what the checks said."""
 
     def __init__(self, options: dict[str, Any], stack: ExitStack) -> None:
+        from dsdoctor.checks.engine import UnknownCheckError
         from dsdoctor.hosts.examine import examine
         from dsdoctor.jobs.load import load_job
         from dsdoctor.plan.build import Wishes
@@ -46,9 +47,17 @@ class Launching:
         self.wishes: Wishes = Wishes(options["master_port"], settings)
         self.cluster: Cluster = examine(host_choice(options), job=self.job, transports=self.transports)
         self.target: Target = choose_target(Path(options["base"]), self.job, options["fresh"])
-        self.prepared: Prepared = prepare(
-            self.job, self.cluster, self.target, self.wishes, ignore=options["ignore"], check=not options["no_check"]
-        )
+        try:
+            self.prepared: Prepared = prepare(
+                self.job,
+                self.cluster,
+                self.target,
+                self.wishes,
+                ignore=options["ignore"],
+                check=not options["no_check"],
+            )
+        except UnknownCheckError as error:
+            raise click.UsageError(str(error)) from None
         self.seconds = time.monotonic() - began
 
     def _close(self) -> None:
@@ -57,22 +66,9 @@ class Launching:
 
     def report(self) -> Report:
         """What the checks found, as the report that `check` would give."""
-        from dsdoctor.report.model import HostState, Report
+        from dsdoctor.report.assemble import report_of
 
-        checked = self.prepared.checked
-        hosts = tuple(
-            HostState(member.name, member.reach.ok, None if member.reach.ok else member.reach.detail)
-            for member in self.cluster
-        )
-        return Report(
-            command="check",
-            seconds=self.seconds,
-            hosts=hosts,
-            findings=checked.findings,
-            passed=checked.passed,
-            skipped=checked.skipped,
-            crashed=checked.crashed,
-        )
+        return report_of(self.cluster, self.prepared.checked, self.seconds)
 
     def refusal(self) -> int:
         """The exit code that keeps the launch from starting, 0 when it may start."""

@@ -6,16 +6,18 @@ from typing import Any
 
 import click
 
+from dsdoctor.cli._options import with_options
 from dsdoctor.cli.launch import launch_options
 
 
 @click.command("plan")
-@launch_options
-def plan(**options: Any) -> int:
+@with_options(*launch_options())
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="Shell to paste, or JSON.")
+def plan(form: str, **options: Any) -> int:
     """Print what launch would do (the same as launch --dry-run).
 
-    The hosts are looked at; nothing is copied or started. The output is shell that can be pasted, or JSON.
+    The hosts are looked at; nothing is copied or started.
     """
     from dsdoctor.cli._launching import show_plan
 
-    return show_plan(options)
+    return show_plan(options, form)

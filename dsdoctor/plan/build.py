@@ -15,6 +15,7 @@ from dsdoctor.plan import environment
 from dsdoctor.plan.address import Link, free_port, link_of, master_address
 from dsdoctor.plan.environment import Setting
 from dsdoctor.plan.model import Command, EnvVar, HostPlan, LaunchPlan, PlanError, StagePlan, SyncPlan
+from dsdoctor.yamlfile import FileError
 
 # torchrun's own default is 900 s of silence when another host never comes (cluster trials: 910 s); all hosts are
 # started within a second of each other here.
@@ -44,7 +45,8 @@ def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wis
 
     Raises:
         PlanError: a host could not be examined, the hosts do not reach the master by one address, the port is taken,
-            no rank would be started, or the job uses a placeholder that there is not.
+            or no rank would be started.
+        FileError: a setting names a host that there is not, or the job a placeholder.
     """
     wishes = wishes or Wishes()
     cluster = _with_ranks(cluster)
@@ -135,7 +137,8 @@ def _host_plans(
     known = {member.name for member in cluster}
     for setting in settings:
         if setting.host is not None and setting.host not in known:
-            raise PlanError(f"--env {setting.host}:{setting.name}=…: no host of this run is called {setting.host}.")
+            there = ", ".join(sorted(known))
+            raise FileError(setting.because, f"no host of this run is called {setting.host}; there are: {there}")
     plans: list[HostPlan] = []
     first_rank = 0
     for node_rank, member in enumerate(cluster):
@@ -224,7 +227,7 @@ def _torchrun(draft: Draft, stage: StageSettings, host: HostPlan) -> tuple[str, 
     program = ["-m", job.job.module] if job.job.module else [job.job.script or ""]
     words = draft.words(stage, host)
     deepspeed = ["--deepspeed", _inside(job.deepspeed.path, draft.code)] if job.deepspeed else []
-    return (*launcher, *program, *arguments(stage.args, words, f"stage {stage.name} of {job.source}"), *deepspeed)
+    return (*launcher, *program, *arguments(stage.args, words, f"{job.source}, stage {stage.name}"), *deepspeed)
 
 
 def _inside(path: str, code: str) -> str:
@@ -239,7 +242,7 @@ def arguments(args: Mapping[str, Any], words: Mapping[str, str], where: str) -> 
     """Settings as command-line words: `--key value`, null left out, true and false as words, a list as several values.
 
     Raises:
-        PlanError: a `${placeholder}` that there is not.
+        FileError: a `${placeholder}` that there is not.
     """
     result: list[str] = []
     for key, value in args.items():
@@ -247,7 +250,7 @@ def arguments(args: Mapping[str, Any], words: Mapping[str, str], where: str) -> 
             continue
         result.append(f"--{key}")
         for item in value if isinstance(value, list) else [value]:
-            result.append(_word(item, words, f"{key} of {where}"))
+            result.append(_word(item, words, f"{where}, {key}"))
     return result
 
 
@@ -260,6 +263,6 @@ def _word(value: Any, words: Mapping[str, str], where: str) -> str:
         return Template(value).substitute(words)
     except KeyError as error:
         known = ", ".join(f"${{{word}}}" for word in words)
-        raise PlanError(f"{where}: there is no ${{{error.args[0]}}}; there are: {known}") from None
+        raise FileError(where, f"there is no ${{{error.args[0]}}}; there are: {known}") from None
     except ValueError:
-        raise PlanError(f"{where}: {value!r} holds a $ that names nothing; write $$ for a plain one") from None
+        raise FileError(where, f"{value!r} holds a $ that names nothing; write $$ for a plain one") from None

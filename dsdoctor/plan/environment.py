@@ -19,6 +19,7 @@ from dsdoctor.facts import FactUnavailable, Gpu, GpuFacts, HostFacts, Infiniband
 from dsdoctor.jobs.job import ResolvedJob
 from dsdoctor.plan.address import Link
 from dsdoctor.plan.model import LAYERS, EnvVar, PlanError
+from dsdoctor.yamlfile import FileError
 
 T = TypeVar("T")
 
@@ -77,7 +78,7 @@ def layered(derived: Iterable[EnvVar], settings: Iterable[Setting], host: str) -
     """Lay the settings for a host over the derived variables; the result says what won over what.
 
     Raises:
-        PlanError: a name that no environment can hold, or a NUL in a value.
+        FileError: a name that no environment can hold, or a NUL in a value.
     """
     result = {variable.name: variable for variable in derived}
     ordered = sorted(
@@ -86,11 +87,9 @@ def layered(derived: Iterable[EnvVar], settings: Iterable[Setting], host: str) -
     )
     for setting in ordered:
         if not NAME.fullmatch(setting.name):
-            raise PlanError(
-                f"{setting.name!r} is no name for a variable: letters, digits and _ only ({setting.layer})."
-            )
+            raise FileError(setting.because, f"{setting.name!r} is no name for a variable: letters, digits and _ only")
         if "\0" in setting.value:
-            raise PlanError(f"the value of {setting.name} holds a NUL character ({setting.layer}).")
+            raise FileError(setting.because, f"the value of {setting.name} holds a NUL character")
         below = result.get(setting.name)
         replaced = () if below is None else (*below.replaced, (below.layer, below.value))
         secret = bool(SECRET.search(setting.name))

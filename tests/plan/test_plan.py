@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from dsdoctor.cluster import Cluster
 from dsdoctor.jobs.job import ResolvedJob, parse_job, resolve
 from dsdoctor.plan.build import Paths, Wishes, plan
 from dsdoctor.plan.environment import Setting
 from dsdoctor.plan.model import LaunchPlan, PlanError
 from dsdoctor.plan.overlay import with_planned_environment
-
+from dsdoctor.yamlfile import FileError
 from tests.plan.clusters import gpus, host, network, one_host, two_hosts
 
 JOB = """
@@ -170,12 +171,12 @@ def test_what_cannot_be_planned_says_why_and_what_to_do(cluster: Cluster, words:
 
 
 def test_a_port_that_is_taken_is_refused_with_the_way_to_find_its_owner() -> None:
-    with pytest.raises(PlanError, match="port 29500 on a is already listened on.*ss -ltnp"):
+    with pytest.raises(PlanError, match=r"port 29500 on a is already listened on.*ss -ltnp"):
         made(two_hosts(), port=29500)
 
 
 def test_an_unknown_placeholder_is_refused() -> None:
-    with pytest.raises(PlanError, match=r"learning_rate of stage first.*there is no \$\{lr\}"):
+    with pytest.raises(FileError, match=r"stage first, learning_rate: there is no \$\{lr\}"):
         made(one_host(), JOB.replace("1e-3", '"${lr}"'))
 
 
@@ -192,3 +193,20 @@ def test_checks_see_the_environment_that_the_ranks_will_get() -> None:
     facts = seen.members[1].facts
     assert facts is not None
     assert facts.environment.variables["NCCL_SOCKET_IFNAME"] == "=eno1"
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (Setting("1X", "2", "command line", "--env 1X"), "--env 1X: '1X' is no name for a variable"),
+        (Setting("A", "x\0y", "command line", "--env A"), "--env A: the value of A holds a NUL"),
+        (
+            Setting("A", "x", "command line", "--env c:A", "c"),
+            "--env c:A: no host of this run is called c; there are: a, b",
+        ),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(setting: Setting, words: str) -> None:
+    with pytest.raises(FileError) as error:
+        made(two_hosts(), JOB, setting)
+    assert words in str(error.value)
