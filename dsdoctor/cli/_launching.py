@@ -77,9 +77,8 @@ class Launching:
         return self.report().exit_code()
 
 
-def show_plan(options: dict[str, Any]) -> int:
+def show_plan(options: dict[str, Any], form: str) -> int:
     """`plan` and `launch --dry-run`: print the plan; findings go to standard error."""
-    form = options["form"]
     with ExitStack() as stack:
         launching = Launching(options, stack)
         _say_findings(launching)

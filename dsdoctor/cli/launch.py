@@ -48,7 +48,7 @@ def launch_options() -> tuple[Decorator, ...]:
     "form",
     type=click.Choice(["text", "json"]),
     default="text",
-    help="Of the plan: shell to paste, or JSON.",
+    help="How a plan is printed.",
 )
 @click.option(
     "--lifeline",
