@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 import msgspec
 
+from dsdoctor.logs.observe import Observation
 from dsdoctor.logs.rules import Rule, RuleSet, fill, load_rules
 from dsdoctor.logs.scan import Exc, Scan, Scanner, Sighting
-from dsdoctor.logs.verdict import SCRIPT_EXCEPTION, Findings, Observation, judge
+from dsdoctor.logs.verdict import SCRIPT_EXCEPTION, Findings, judge
 from dsdoctor.report.model import Confidence, Evidence, Finding, Fix, Report, Severity, Verdict
 
 LINES = 6  # of evidence in a finding
@@ -52,7 +53,7 @@ def diagnose(
     return Report(
         command="diagnose",
         seconds=0.0,
-        findings=tuple(_findings(found, known, names)),
+        findings=tuple(_findings(found, names)),
         verdict=verdict,
         notes=tuple(_notes(found, scans, verdict, known, facts)),
     )
@@ -71,34 +72,36 @@ def place_of(name: str) -> tuple[str | None, int | None]:
 # --- findings
 
 
-def _findings(found: Findings, rules: RuleSet, names: list[str]) -> Iterable[Finding]:
-    seen: set[str] = set()
+def _findings(found: Findings, names: list[str]) -> Iterable[Finding]:
+    """One finding a rule: causes first, then symptoms, then what no rule knows."""
+    by_rule: dict[str, list[Observation]] = {}
     for observation in (*found.causes, *found.symptoms):
-        if observation.rule.name in seen:
-            continue
-        seen.add(observation.rule.name)
-        yield _finding(observation, _severity(observation, found), names)
-    if found.exceptions and not found.causes:
+        by_rule.setdefault(observation.rule.name, []).append(observation)
+    for observations in by_rule.values():
+        yield _finding(observations, _severity(observations[0].rule, found), names)
+    if found.exceptions and (found.document or not found.causes):
         yield _exception_finding(found, names)
 
 
-def _severity(observation: Observation, found: Findings) -> Severity:
+def _severity(rule: Rule, found: Findings) -> Severity:
     """A symptom is an error only when no cause is there to be mended instead."""
-    if observation.rule.role == "cause":
+    if rule.role == "cause" or not (found.causes or found.exceptions):
         return Severity.ERROR
-    return Severity.INFO if found.causes or found.exceptions else Severity.ERROR
+    return Severity.WARNING if found.document else Severity.INFO
 
 
-def _finding(observation: Observation, severity: Severity, names: list[str]) -> Finding:
-    rule, groups = observation.rule, observation.first.groups
+def _finding(observations: list[Observation], severity: Severity, names: list[str]) -> Finding:
+    first = observations[0]
+    groups = first.first.groups
+    sightings = tuple(each for observation in observations for each in observation.sightings)
     return Finding(
-        name=rule.name,
+        name=first.rule.name,
         severity=severity,
-        message=fill(observation.pattern.message or rule.message, groups),
-        hosts=_hosts(observation.sightings),
-        ranks=_ranks(observation.sightings),
-        evidence=_evidence(observation.sightings, names),
-        fix=fixes(rule, groups),
+        message=fill(first.pattern.message or first.rule.message, groups),
+        hosts=_hosts(sightings),
+        ranks=_ranks(sightings),
+        evidence=_evidence(sightings, names),
+        fix=fixes(first.rule, groups),
     )
 
 
@@ -193,11 +196,11 @@ def _notes(found: Findings, scans: list[Scan], verdict: Verdict, rules: RuleSet,
     if not any(scan.size for scan in scans):
         yield "The log is empty."
         return
-    if found.independent > 1:
-        causes = dict.fromkeys(each.rule.name for each in found.causes)
+    if len(found.independent) > 1:
+        what = "These notes hold" if found.document else "The log shows"
         yield (
-            f"The log shows {found.independent} failures that do not explain each other: {', '.join(causes)}. "
-            "The verdict is for the earliest; mend each on its own."
+            f"{what} {len(found.independent)} failures that do not explain each other: "
+            f"{', '.join(found.independent)}. The verdict is for the earliest; mend each on its own."
         )
     if found.earlier:
         names = dict.fromkeys(each.rule.name for each in found.earlier)
@@ -210,10 +213,19 @@ def _notes(found: Findings, scans: list[Scan], verdict: Verdict, rules: RuleSet,
         yield "The cause is not in this log, only what it did to others: look at the log of the rank that ended first."
     if verdict.cause == "none" and not found.benign:
         yield "Nothing in the log says that anything is wrong. If the job hangs, take its ranks' stacks (py-spy dump)."
-    for observation in found.benign[:NOTES]:
-        number = observation.first.place.number
-        times = f", {observation.count} times" if observation.count > 1 else ""
-        yield f"Harmless: {fill(observation.rule.message, observation.first.groups)} (line {number}{times})."
+    yield from _harmless_notes(found.benign)
+
+
+def _harmless_notes(benign: tuple[Observation, ...]) -> Iterable[str]:
+    """What was printed and needs nothing done, one note a rule."""
+    by_rule: dict[str, list[Observation]] = {}
+    for observation in benign:
+        by_rule.setdefault(observation.rule.name, []).append(observation)
+    for observations in list(by_rule.values())[:NOTES]:
+        first, count = observations[0], sum(each.count for each in observations)
+        times = f", {count} times" if count > 1 else ""
+        message = fill(first.rule.message, first.first.groups)
+        yield f"Harmless: {message} (line {first.first.place.number}{times})."
 
 
 def _facts_note(verdict: Verdict, rule: Rule, facts: Report) -> Iterable[str]:

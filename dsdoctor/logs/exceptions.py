@@ -84,6 +84,10 @@ class ExceptionTracker:
         """Whether the next line must be fed even if no keyword is in it."""
         return bool(self._open)
 
+    def inside(self, line: Line) -> bool:
+        """Whether a line that was fed stands between the beginning and the end of a traceback of its stream."""
+        return (line.host, line.rank) in self._open and START not in line.body
+
     def feed(self, line: Line) -> Raised | None:
         """Take the next line; the exception that it ends, if it does."""
         stream = (line.host, line.rank)

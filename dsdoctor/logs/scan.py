@@ -23,7 +23,8 @@ SEGMENT = 16384  # bytes of a line looked at in one piece
 FIRST, LAST = 16, 8  # sightings of one pattern in one stream that are kept
 SIGHTINGS = 20_000  # kept of one source
 RAISED = 256  # exceptions kept of one source
-ATTEMPTS = 1000
+PARTS = 10_000
+FENCE = "```"
 PROGRESS_TAIL = 1 << 18  # bytes at the end of a block in which training steps are looked for
 
 _PROGRESS = (b"it/s]", b"s/it]", b"'loss': ", b'"loss": ', b"train_runtime")
@@ -38,6 +39,7 @@ _BEGIN_WORDS = (
     *("deepspeed ", "torchrun ", "accelerate launch ", "-m torch.distributed."),
 )
 _END_WORDS = ("exits with return code", "ChildFailedError", "Killing subprocess", "failed (exitcode:", "train_runtime")
+_SOURCE = re.compile(r"(?:raise|assert|warnings?\.warn|warn|logger\.\w+)[ (]|[│┃❱]")
 _NAMED_OUTPUT = re.compile(r"--(?:output[_-]dir|run[_-]name|save[_-](?:dir|name|path))[ =](\S+)")
 
 
@@ -55,7 +57,8 @@ class Sighting(NamedTuple):
     place: Place
     line: Line
     groups: dict[str, str]
-    attempt: int
+    part: int
+    quoted: bool = False  # a line of source, as a traceback shows it
 
 
 class Exc(NamedTuple):
@@ -63,8 +66,7 @@ class Exc(NamedTuple):
 
     place: Place
     raised: Raised
-    attempt: int
-    covered: bool  # a matcher of a rule matched its line
+    part: int
 
 
 @dataclass
@@ -85,27 +87,42 @@ class Shelf:
         self.last.append(sighting)
         return grows
 
+    def joined(self, other: Shelf) -> Shelf:
+        """Both together, of two parts of one attempt."""
+        shelf = Shelf(count=self.count + other.count)
+        shelf.first = [*self.first, *self.last, *other.first, *other.last]
+        return shelf
+
     def __iter__(self) -> Iterator[Sighting]:
         yield from self.first
         yield from self.last
 
 
-ShelfKey = tuple[int, "str | None", "int | None", int]  # matcher, host, rank, attempt
+ShelfKey = tuple[int, "str | None", "int | None", int]  # matcher, host, rank, part
 
 
 @dataclass
 class Scan:
-    """What was found in one source."""
+    """What was found in one source. It is cut into parts: by attempts at the job, and by the fences of a document."""
 
     name: str
     index: int
     shelves: dict[ShelfKey, Shelf] = field(default_factory=dict)
     raised: list[Exc] = field(default_factory=list)
-    attempts: int = 1
-    stages: int = 1  # attempts that wrote to an output of their own
+    parts: list[int] = field(default_factory=lambda: [1])  # the attempt that each part belongs to
+    fences: int = 0  # lines of ``` in it
     last_line: int = 0  # number of the last line that is not empty
     last_progress: int = 0  # number of the last line that shows a training step or its end
     size: int = 0  # bytes
+
+    @property
+    def document(self) -> bool:
+        """Whether it is Markdown with several fenced blocks: notes, each block about something else."""
+        return self.fences >= 4
+
+    def scope(self, part: int) -> int:
+        """What a line is judged together with: its block in a document, its attempt in a log."""
+        return part if self.document else self.parts[part]
 
 
 class Scanner:
@@ -114,7 +131,7 @@ class Scanner:
     def __init__(self, rules: RuleSet) -> None:
         self._rules = rules
         wanted = [(word, number) for number, matcher in enumerate(rules.matchers) for word in matcher.words]
-        own = (*exceptions.WORDS, "Running on the following workers: ", *_BEGIN_WORDS, *_END_WORDS)
+        own = (*exceptions.WORDS, "Running on the following workers: ", FENCE, *_BEGIN_WORDS, *_END_WORDS)
         self._keywords = Keywords([*wanted, *((word, -1) for word in own)])
 
     def scan(
@@ -190,21 +207,20 @@ class _Work:
         if -1 in words:
             words.discard(-1)
             self._own(line)
-        attempt = self.found.attempts
-        matched = False
+        part = len(self.found.parts) - 1
+        raised = self._tracker.feed(line)
+        quoted = raised is None and (self._tracker.inside(line) or bool(_SOURCE.match(line.body)))
         for each in sorted(words):
             groups = self._matchers[each].groups(line.body, line.text)
             if groups is not None:
-                matched = True
-                self._keep(each, Sighting(place, line, groups, attempt))
-        raised = self._tracker.feed(line)
+                self._keep(each, Sighting(place, line, groups, part, quoted))
         if raised is not None and len(self.found.raised) < RAISED:
-            self.found.raised.append(Exc(place, raised, attempt, matched))
+            self.found.raised.append(Exc(place, raised, part))
 
     def _keep(self, matcher: int, sighting: Sighting) -> None:
         line = sighting.line
         rank = _number(sighting.groups.get("rank"), line.rank)
-        key = (matcher, sighting.groups.get("host", line.host), rank, sighting.attempt)
+        key = (matcher, sighting.groups.get("host", line.host), rank, sighting.part)
         shelf = self.found.shelves.get(key)
         if shelf is None:
             if self._kept >= SIGHTINGS:
@@ -216,7 +232,11 @@ class _Work:
             shelf.count += 1
 
     def _own(self, line: Line) -> None:
-        """Lines that say which hosts there are, and where a run begins or ends."""
+        """Lines that say which hosts there are, where a block of a document or a run begins or ends."""
+        if line.body.startswith(FENCE):
+            self.found.fences += 1
+            self._part(self.found.parts[-1])
+            return
         workers = _WORKERS.search(line.body)
         if workers:
             self._parser.announce(workers["hosts"].split(","))
@@ -228,13 +248,15 @@ class _Work:
         if not begin:
             return
         command = begin["command"] or ""
-        if self._ended and (line.host is None or line.host in self._ended) and self.found.attempts < ATTEMPTS:
+        if self._ended and (line.host is None or line.host in self._ended):
             self._ended.clear()
-            if self._new_output(command):
-                self.found.stages += 1
-            else:
-                self.found.attempts += 1
+            if not self._new_output(command):
+                self._part(self.found.parts[-1] + 1)
         self._commands = [*self._commands[-31:], command]
+
+    def _part(self, attempt: int) -> None:
+        if len(self.found.parts) < PARTS:
+            self.found.parts.append(attempt)
 
     def _new_output(self, command: str) -> bool:
         """Whether a command writes elsewhere than those before it: the next stage of a job, not another attempt."""

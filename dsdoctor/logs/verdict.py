@@ -1,8 +1,8 @@
-"""From what was seen to what is wrong: contexts judged, effects told from causes, the earliest cause named.
+"""From what was seen to what is wrong: effects told from causes, the earliest cause named.
 
 A cause explains the symptoms of the other ranks; a weak cause (a timeout that says nothing of why, a process that was
 only killed) gives way to any other; an exception that no rule knows stands between the two. Of several attempts in one
-log the last one counts.
+log the last one counts. In a document (notes, a README) every fenced block is judged by itself.
 """
 
 from __future__ import annotations
@@ -10,29 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from dsdoctor.logs.rules import Condition, Pattern, Rule, RuleSet
-from dsdoctor.logs.scan import Exc, Place, Scan, Shelf, Sighting
+from dsdoctor.logs.observe import Observation, observe
+from dsdoctor.logs.rules import RuleSet
+from dsdoctor.logs.scan import Exc, Place, Scan, Sighting
 from dsdoctor.report.model import Confidence, Verdict
 
 SCRIPT_EXCEPTION = "training-script-exception"
-Attempt = tuple[int, int]  # source, attempt
-SAME_TIME = 2.0  # seconds: clocks of two hosts that differ by less do not order two lines
-
-
-@dataclass(frozen=True)
-class Observation:
-    """A rule that holds in the log: its pattern, its lines (the first is the evidence), how often it matched."""
-
-    rule: Rule
-    pattern: Pattern
-    sightings: tuple[Sighting, ...]
-    count: int
-    attempt: Attempt
-
-    @property
-    def first(self) -> Sighting:
-        """The line that the verdict points at."""
-        return self.sightings[0]
 
 
 @dataclass(frozen=True)
@@ -40,50 +23,90 @@ class Findings:
     """All that the log says, judged."""
 
     verdict: Verdict
-    causes: tuple[Observation, ...]  # of the last attempt, the verdict first, then in order
-    effects: tuple[Observation, ...]  # causes that another cause explains
-    symptoms: tuple[Observation, ...]
-    benign: tuple[Observation, ...]
-    exceptions: tuple[Exc, ...]  # unknown to every rule, the first of each stream
-    earlier: tuple[Observation, ...]  # causes of attempts before the last
-    independent: int  # how many causes explain neither each other nor the same
+    causes: tuple[Observation, ...] = ()  # the verdict's first, then in order
+    symptoms: tuple[Observation, ...] = ()
+    exceptions: tuple[Exc, ...] = ()  # unknown to every rule, the first of each stream
+    benign: tuple[Observation, ...] = ()
+    earlier: tuple[Observation, ...] = ()  # causes of attempts before the last
+    document: bool = False  # blocks about different things, rather than the log of one job
+
+    @property
+    def independent(self) -> tuple[str, ...]:
+        """The causes that do not explain each other."""
+        counted = [each for each in self.causes if self.document or not each.pattern.weak]
+        return tuple(dict.fromkeys(each.rule.name for each in counted))
 
 
 def judge(scans: list[Scan], rules: RuleSet) -> Findings:
     """Say what is wrong, from the scans of all sources of one job."""
-    observed = list(_observations(scans, rules))
-    last = {scan.index: scan.attempts for scan in scans}
-    current = [each for each in observed if last[each.attempt[0]] == each.attempt[1]]
-    causes = [each for each in current if each.rule.role == "cause"]
-    symptoms = [each for each in current if each.rule.role == "symptom"]
-    names = {each.rule.name for each in (*causes, *symptoms)}
-    explained = {name for each in causes for name in each.rule.explains if name in names and name != each.rule.name}
-    # Two rules that explain each other would both vanish: then the earlier one stays.
-    alive = [each for each in causes if each.rule.name not in explained] or causes
-    strong = [each for each in alive if not each.pattern.weak]
-    exceptions = _unknown(scans, current)
-    chosen = _first(strong) or (None if exceptions else _first(alive))
-    ranked = ([chosen] if chosen else []) + _ordered([each for each in alive if each is not chosen])
-    shown = _own_lines_only(ranked, exceptions)
+    observed = list(observe(scans, rules))
+    logs = [scan for scan in scans if not scan.document]
+    documents = [scan for scan in scans if scan.document]
+    last = {(scan.index, scan.parts[-1]) for scan in logs}
+    current = [each for each in observed if each.scope in last]
+    judged = [_judge(current, _unknown(logs, current))]
+    for scan in documents:
+        mine = [each for each in observed if each.scope[0] == scan.index]
+        raised = [each for each in _unknown([scan], mine) if each.raised.in_script]
+        for scope in sorted({each.scope for each in mine} | {(scan.index, each.part) for each in raised}):
+            inside = [each for each in mine if each.scope == scope]
+            judged.append(_judge(inside, [each for each in raised if (scan.index, each.part) == scope]))
+    found = judged[0] if not documents else _joined(judged)
+    earlier = [
+        each
+        for each in observed
+        if each.rule.role == "cause" and each.scope not in last and each.scope[0] in {scan.index for scan in logs}
+    ]
     return Findings(
-        verdict=_verdict(chosen, exceptions, symptoms, ranked),
-        causes=tuple(shown),
-        effects=tuple(each for each in causes if each not in alive),
-        symptoms=tuple(_ordered(symptoms)),
-        benign=tuple(_harmless(current)),
-        exceptions=tuple(exceptions),
-        earlier=tuple(
-            each for each in observed if each.rule.role == "cause" and last[each.attempt[0]] != each.attempt[1]
-        ),
-        independent=len({each.rule.name for each in strong}),
+        found.verdict, found.causes, found.symptoms, found.exceptions, found.benign, tuple(earlier), bool(documents)
     )
 
 
-def _own_lines_only(causes: list[Observation], exceptions: list[Exc]) -> list[Observation]:
-    """The causes worth a finding: weak ones go when anything stronger is there."""
-    if exceptions or any(not each.pattern.weak for each in causes):
-        return [each for each in causes if not each.pattern.weak]
-    return causes
+def _judge(observed: list[Observation], exceptions: list[Exc]) -> Findings:
+    """What is wrong in one scope: the log of a job, or a block of a document."""
+    causes = _ordered([each for each in observed if each.rule.role == "cause"])
+    symptoms = _ordered([each for each in observed if each.rule.role == "symptom"])
+    explained = {name for each in causes for name in each.rule.explains if name != each.rule.name}
+    # Two rules that explain each other would both vanish: then both stay.
+    alive = [each for each in causes if each.rule.name not in explained] or causes
+    strong = [each for each in alive if not each.pattern.weak]
+    kept = strong or ([] if exceptions else alive)
+    weak = [each.rule.name for each in causes if each not in kept]
+    return Findings(
+        verdict=_verdict(kept, exceptions, symptoms, weak),
+        causes=tuple(kept),
+        symptoms=tuple(symptoms),
+        exceptions=tuple(exceptions),
+        benign=tuple(_harmless(observed)),
+    )
+
+
+def _joined(judged: list[Findings]) -> Findings:
+    """The findings of all blocks of a document (and of logs beside it); the verdict is the earliest, a cause first."""
+    causes = [each for found in judged for each in found.causes]
+    explained = {name for each in causes for name in each.rule.explains}
+    causes = [each for each in causes if not (each.pattern.weak and each.rule.name in explained)]
+    names = {each.rule.name for each in causes}
+    symptoms = [
+        each
+        for found in judged
+        for each in found.symptoms
+        if each.rule.stands_alone and not found.causes and not (found.exceptions or each.rule.name in names)
+    ]
+    order = (
+        [found for found in judged if any(not each.pattern.weak for each in found.causes)]
+        + [found for found in judged if found.exceptions]
+        + [found for found in judged if found.causes]
+        + [found for found in judged if found.verdict.cause not in ("none", "unknown")]
+        + judged
+    )
+    return Findings(
+        verdict=order[0].verdict,
+        causes=tuple(causes),
+        symptoms=tuple(symptoms),
+        exceptions=tuple(each for found in judged for each in found.exceptions),
+        benign=tuple(each for found in judged for each in found.benign),
+    )
 
 
 def _harmless(observed: list[Observation]) -> Iterator[Observation]:
@@ -99,102 +122,7 @@ def _harmless(observed: list[Observation]) -> Iterator[Observation]:
             yield observation
 
 
-# --- contexts
-
-
-def _observations(scans: list[Scan], rules: RuleSet) -> Iterator[Observation]:
-    """Every rule that holds, once an attempt of a source."""
-    context = _Context(scans, rules)
-    best: dict[tuple[str, tuple[int, int]], Observation] = {}
-    for number, (rule, pattern) in rules.patterns.items():
-        held: dict[Attempt, tuple[list[Sighting], int]] = {}
-        for attempt, shelf in context.shelves.get(number, ()):
-            if shelf.count < pattern.at_least:
-                continue
-            good = [each for each in shelf if context.holds(each, pattern)]
-            if len(good) >= min(pattern.at_least, 2):
-                lines, count = held.get(attempt, ([], 0))
-                held[attempt] = (lines + good, count + shelf.count)
-        for where, (lines, count) in held.items():
-            found = Observation(rule, pattern, tuple(sorted(lines, key=_position)), count, where)
-            best[rule.name, where] = _better(best.get((rule.name, where)), found)
-    yield from best.values()
-
-
-def _better(one: Observation | None, other: Observation) -> Observation:
-    """Of two patterns of one rule: the one that is not weak, then the earlier; the lines of both are kept."""
-    if one is None:
-        return other
-    first, second = sorted((one, other), key=lambda each: (each.pattern.weak, _position(each.first)))
-    lines = {each.place[:2]: each for each in (*second.sightings, *first.sightings)}
-    rest = sorted((each for each in lines.values() if each.place[:2] != first.first.place[:2]), key=_position)
-    return Observation(first.rule, first.pattern, (first.first, *rest), one.count + other.count, one.attempt)
-
-
-class _Context:
-    """Everything that was sighted, by matcher: what the contexts of patterns are judged by."""
-
-    def __init__(self, scans: list[Scan], rules: RuleSet) -> None:
-        self._rules = rules
-        self._scans = {scan.index: scan for scan in scans}
-        self.shelves: dict[int, list[tuple[Attempt, Shelf]]] = {}
-        for scan in scans:
-            for (matcher, _, _, attempt), shelf in scan.shelves.items():
-                self.shelves.setdefault(matcher, []).append(((scan.index, attempt), shelf))
-
-    def holds(self, sighting: Sighting, pattern: Pattern) -> bool:
-        """Whether the context of a pattern is met around one line."""
-        scan, number = self._scans[sighting.place.source], sighting.place.number
-        if pattern.first_collective and sighting.groups.get("seq") not in ("0", "1"):
-            return False
-        if pattern.at_end is not None and scan.last_line - number > pattern.at_end:
-            return False
-        if pattern.unless_progress and scan.last_progress > number:
-            return False
-        return (
-            all(self._met(sighting, each, False, True) for each in pattern.followed_by)
-            and all(self._met(sighting, each, True, False) for each in pattern.preceded_by)
-            and all(self._met(sighting, each, True, True) for each in pattern.near)
-            and not any(self._met(sighting, each, True, True) for each in pattern.unless)
-        )
-
-    def _met(self, sighting: Sighting, condition: Condition, before: bool, after: bool) -> bool:
-        for (source, attempt), shelf in self.shelves.get(self._rules.number(condition), ()):
-            if source == sighting.place.source and attempt != sighting.attempt:
-                continue
-            if any(_related(sighting, each, condition, before, after) for each in shelf):
-                return True
-        return False
-
-
-def _related(sighting: Sighting, other: Sighting, condition: Condition, before: bool, after: bool) -> bool:
-    """Whether another line stands where a condition wants it."""
-    if condition.where != "anywhere" and _differ(sighting.line.host, other.line.host):
-        return False
-    if condition.where == "stream" and _differ(sighting.line.rank, other.line.rank):
-        return False
-    here, there = sighting.place, other.place
-    if here.source == there.source:
-        distance = there.number - here.number
-        if condition.within is not None and abs(distance) > condition.within:
-            return False
-        return (after and distance >= 0) or (before and distance <= 0)
-    if condition.within is not None and condition.where != "anywhere":
-        return False
-    if here.time is None or there.time is None or (before and after):
-        return True
-    return there.time >= here.time - SAME_TIME if after else there.time <= here.time + SAME_TIME
-
-
-def _differ(one: object, other: object) -> bool:
-    return one is not None and other is not None and one != other
-
-
 # --- order
-
-
-def _position(sighting: Sighting) -> tuple[int, int]:
-    return sighting.place.source, sighting.place.number
 
 
 def _ordered(observations: list[Observation]) -> list[Observation]:
@@ -212,29 +140,24 @@ def _key(place: Place, timed: bool) -> tuple[float, int, int]:
     return (place.time or 0.0 if timed else 0.0, place.source, place.number)
 
 
-def _first(observations: list[Observation]) -> Observation | None:
-    ordered = _ordered(observations)
-    return ordered[0] if ordered else None
-
-
 # --- exceptions that no rule knows
 
 
 def _unknown(scans: list[Scan], observed: list[Observation]) -> list[Exc]:
     """The first unknown exception of each stream of the last attempts, in order; none that the run survived."""
     claimed = {each.place[:2] for observation in observed for each in observation.sightings}
-    last = {scan.index: (scan.attempts, scan.last_progress) for scan in scans}
-    first: dict[tuple[int, str | None, int | None], Exc] = {}
+    first: dict[tuple[int, int, str | None, int | None], Exc] = {}
     for scan in scans:
         for each in scan.raised:
-            raised = each.raised
-            attempt, progress = last[scan.index]
-            key = (scan.index, raised.line.host, raised.line.rank)
-            if each.attempt != attempt or key in first or each.place[:2] in claimed:
+            line, raised = each.raised.line, each.raised
+            if not scan.document and scan.parts[each.part] != scan.parts[-1]:
                 continue
-            if each.covered or raised.ignored or raised.by_launcher or raised.name.endswith("Warning"):
+            key = (scan.index, scan.scope(each.part), line.host, line.rank)
+            if key in first or each.place[:2] in claimed:
                 continue
-            if progress > each.place.number:  # training went on afterwards
+            if raised.ignored or raised.by_launcher or raised.name.endswith("Warning"):
+                continue
+            if scan.last_progress > each.place.number and not scan.document:  # training went on afterwards
                 continue
             first[key] = each
     timed = _timed([each.place for each in first.values()])
@@ -244,32 +167,27 @@ def _unknown(scans: list[Scan], observed: list[Observation]) -> list[Exc]:
 # --- the answer
 
 
-def _verdict(
-    chosen: Observation | None, exceptions: list[Exc], symptoms: list[Observation], causes: list[Observation]
-) -> Verdict:
-    names = tuple(
-        dict.fromkeys(
-            [each.rule.name for each in _ordered(symptoms)] + [each.rule.name for each in causes if each.pattern.weak]
-        )
-    )
-    if chosen:
-        others = any(not each.pattern.weak and each.rule is not chosen.rule for each in causes)
-        confidence: Confidence = chosen.pattern.confidence
-        if others and confidence == "certain":
-            confidence = "likely"
-        return _at(chosen.first, chosen.rule.name, confidence, [name for name in names if name != chosen.rule.name])
+def _verdict(causes: list[Observation], exceptions: list[Exc], symptoms: list[Observation], weak: list[str]) -> Verdict:
+    """The answer: the earliest cause; else the exception; else what a symptom means when it stands alone."""
+    names = list(dict.fromkeys([*(each.rule.name for each in symptoms), *weak]))
+    if causes:
+        chosen = causes[0]
+        others = any(each.rule is not chosen.rule for each in causes if not each.pattern.weak)
+        confidence: Confidence = "likely" if others and chosen.pattern.confidence == "certain" else "certain"
+        if chosen.pattern.confidence != "certain":
+            confidence = chosen.pattern.confidence
+        return _at(chosen.first, chosen.rule.name, confidence, names)
     if exceptions:
         raised = exceptions[0].raised
         cause = SCRIPT_EXCEPTION if raised.in_script else "unknown"
-        confidence = "possible" if raised.in_library or not raised.in_script else "likely"
+        sure: Confidence = "likely" if raised.in_script and not raised.in_library else "possible"
         line = raised.line
-        return Verdict(cause, confidence, line.host, line.rank, line.number, line.text, names)
-    alone = [each for each in _ordered(symptoms) if each.rule.stands_alone]
+        return Verdict(cause, sure, line.host, line.rank, line.number, line.text, tuple(names))
+    alone = [each for each in symptoms if each.rule.stands_alone]
     if alone:
-        rest = [name for name in names if name != alone[0].rule.name]
-        return _at(alone[0].first, alone[0].rule.name, alone[0].pattern.confidence, rest)
+        return _at(alone[0].first, alone[0].rule.name, alone[0].pattern.confidence, names)
     if symptoms:
-        return _at(_ordered(symptoms)[0].first, "unknown", "possible", list(names))
+        return _at(symptoms[0].first, "unknown", "possible", names)
     return Verdict("none", "likely")
 
 
@@ -283,5 +201,5 @@ def _at(sighting: Sighting, cause: str, confidence: Confidence, symptoms: list[s
         rank=int(rank) if rank.isdigit() and len(rank) < 7 else line.rank,
         line=line.number,
         text=line.text,
-        symptoms=tuple(symptoms),
+        symptoms=tuple(name for name in symptoms if name != cause),
     )
