@@ -61,6 +61,7 @@ if __name__ == "__main__":
 try:
     import base64
     import errno
+    import functools
     import json
     import mmap
     import os
@@ -86,6 +87,8 @@ DEFAULT_SECONDS = 20.0  # for everything
 PROGRAM_SECONDS = 5.0  # for one program
 SECTION_SECONDS = 10.0  # for one section
 NAME_SECONDS = 4.0  # for all names together
+PARALLEL_NAMES = 32
+BATCH = 500  # addresses in one `ip route get`: question and answer each fit into a pipe, so that neither side waits
 PATH_SECONDS = 2.0  # for one path
 OUTPUT_BYTES = 4 << 20  # of one program; more is not one of the answers read here
 VALUE_CHARACTERS = 8192  # of one environment variable
@@ -205,17 +208,21 @@ def which(name, extra=()):
 
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 RUNNING = []  # type: List[int]  # process groups to end when this process is told to stop
+HANGING = set()  # type: Set[str]  # programs that had to be killed
+PATIENCE = {"program": PROGRAM_SECONDS}
 
 
-def run(argv, seconds=PROGRAM_SECONDS, text=None):
-    # type: (Sequence[str], float, Optional[str]) -> Tuple[int, str, str]
+def run(argv, seconds=None, text=None):
+    # type: (Sequence[str], Optional[float], Optional[str]) -> Tuple[int, str, str]
     """Exit status, output and error output of a program in the C locale, with `text` or nothing as its input.
 
     Raises ProbeError when it cannot be started, takes longer than `seconds` or prints without end; its process group
-    is killed then.
+    is killed then, and it is not asked again.
     """
     import subprocess
 
+    if argv[0] in HANGING:
+        raise ProbeError("%s did not end when it was asked before" % argv[0])
     environment = dict(os.environ, LC_ALL="C", LANGUAGE="C")
     try:
         child = subprocess.Popen(
@@ -227,20 +234,21 @@ def run(argv, seconds=PROGRAM_SECONDS, text=None):
             start_new_session=True,
         )
     except (OSError, ValueError) as failure:
-        refusal = ProbeError("%s cannot be run: %s" % (argv[0], failure))
+        problem = ProbeError("%s cannot be run: %s" % (argv[0], failure))
     else:
         RUNNING.append(child.pid)
         try:
-            return converse(child, argv[0], time.monotonic() + seconds, text)
+            return converse(child, argv[0], time.monotonic() + (seconds or PATIENCE["program"]), text)
         finally:
-            if child.poll() is None:
+            if child.returncode is None:  # not waited for yet, so the number is still its own
+                HANGING.add(argv[0])
                 end_group(child.pid)
                 child.wait()
             for stream in (child.stdin, child.stdout, child.stderr):
                 if stream:
                     stream.close()
             RUNNING.remove(child.pid)
-    raise refusal
+    raise problem
 
 
 def converse(child, name, deadline, text):
@@ -1774,9 +1782,7 @@ def default_device():
 
 def resolve(names, seconds):
     # type: (List[str], float) -> Tuple[Dict[str, List[str]], Dict[str, str]]
-    """Addresses by name in the resolver's order, and why a name has none; all names are asked at once."""
-    import threading
-
+    """Addresses by name in the resolver's order, and why a name has none; names are asked side by side."""
     found = {}  # type: Dict[str, List[str]]
     errors = {}  # type: Dict[str, str]
 
@@ -1788,18 +1794,41 @@ def resolve(names, seconds):
         except (OSError, UnicodeError) as failure:
             errors[name] = str(getattr(failure, "strerror", None) or failure)
 
-    threads = [threading.Thread(target=ask, args=(name,)) for name in names]
+    waiting = list(reversed(names))
+
+    def work():
+        # type: () -> None
+        while waiting:
+            try:
+                ask(waiting.pop())
+            except IndexError:
+                return  # another thread took the last one
+
+    threads = [start_thread(work) for _ in names[:PARALLEL_NAMES]]
     deadline = time.monotonic() + seconds
     for thread in threads:
-        thread.daemon = True  # a name server that never answers does not keep the process
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+        if thread is not None:
+            thread.join(max(0.0, deadline - time.monotonic()))
     known, failed = dict(found), dict(errors)  # a late answer changes nothing any more
     for name in names:
         if name not in known:
-            failed.setdefault(name, "no answer within %.0f seconds" % seconds)
+            failed.setdefault(name, "no answer within %.1f seconds" % seconds)
     return {name: known.get(name, []) for name in names}, failed
+
+
+def start_thread(function):
+    # type: (Callable[[], None]) -> Any
+    """Start a thread that may hang and is then left behind; where no thread can be had, call the function here."""
+    import threading
+
+    thread = threading.Thread(target=function)
+    thread.daemon = True
+    try:
+        thread.start()
+    except RuntimeError:  # the user's limit on processes
+        function()
+        return None
+    return thread
 
 
 def routes(targets, resolves, errors):
@@ -1810,7 +1839,9 @@ def routes(targets, resolves, errors):
         known = [address.partition("%")[0] for address in resolves.get(target, [])]
         chosen[target] = next((address for address in known if ":" not in address), known[0] if known else "")
     wanted = unique(address for address in chosen.values() if address)
-    ways = ip_routes(wanted) if wanted else {}
+    ways = {}  # type: Dict[str, Dict[str, Any]]
+    for begin in range(0, len(wanted), BATCH):
+        ways.update(ip_routes(wanted[begin : begin + BATCH]))
     found = []
     for target in targets:
         address = chosen[target]
@@ -1946,27 +1977,29 @@ def fact_shm(ask):
 def fact_disk(ask):
     # type: (Ask) -> Dict[str, Any]
     """Source: statvfs(3) and access(2) of home, the temporary folder, the working directory and the asked paths."""
-    import threading
-
     table = mounts()
     paths = unique([home_folder(), os.environ.get("TMPDIR") or "/tmp", os.getcwd()] + ask.paths)
     rows = {}  # type: Dict[str, Dict[str, Any]]
 
     def measure(path):
         # type: (str) -> None
-        try:
-            rows[path] = disk_path(path, table)
-        except (OSError, ValueError) as failure:
-            rows[path] = unmeasured(path, getattr(failure, "strerror", None) or str(failure))
+        rows.setdefault(path, measured(path, table))
 
     for path in paths:
-        thread = threading.Thread(target=measure, args=(path,))
-        thread.daemon = True  # one that hangs on a dead server's mount stays behind
-        thread.start()
-        thread.join(max(0.1, min(PATH_SECONDS, ask.left() / 2)))
-        if path not in rows:
-            rows[path] = unmeasured(path, "no answer within %.0f seconds: the mount hangs" % PATH_SECONDS)
+        thread = start_thread(functools.partial(measure, path))
+        if thread is not None:
+            thread.join(max(0.1, min(PATH_SECONDS, ask.left() / 2)))
+        rows.setdefault(path, unmeasured(path, "no answer within %.0f seconds: the mount hangs" % PATH_SECONDS))
     return {"paths": [rows[path] for path in paths]}
+
+
+def measured(path, table):
+    # type: (str, List[Tuple[str, str, str]]) -> Dict[str, Any]
+    """One path's figures, or why there are none."""
+    try:
+        return disk_path(path, table)
+    except (OSError, ValueError) as failure:
+        return unmeasured(path, getattr(failure, "strerror", None) or str(failure))
 
 
 def unmeasured(path, reason):
@@ -2279,9 +2312,10 @@ def survey(ask):
         groups.setdefault(SECTIONS[name][0], []).append(name)
     sections = {}  # type: Dict[str, Any]
     workers = []  # type: List[Worker]
+    limit = min(SECTION_SECONDS, ask.timeout / 2)  # what follows a section that hangs still has time
+    PATIENCE["program"] = min(PROGRAM_SECONDS, limit / 2)  # and so has the section whose program hangs
     for names in groups.values():
         begin(names, ask, workers, sections)
-    limit = min(SECTION_SECONDS, ask.timeout / 2)  # what follows a section that hangs still has time
     poller = select.poll()
     while workers:
         until = min([ask.deadline] + [worker.begun + limit for worker in workers])
