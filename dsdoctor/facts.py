@@ -18,7 +18,7 @@ SCHEMA = "dsdoctor.facts/1"
 T = TypeVar("T")
 
 
-class FactUnavailable(Exception):
+class FactUnavailable(Exception):  # noqa: N818 - a check that meets it is skipped, nothing has failed
     """A fact could not be learnt. Carries the section and the reason; the check that asked is skipped."""
 
     def __init__(self, section: str, reason: str) -> None:
@@ -306,7 +306,7 @@ class LimitFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShmFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """/dev/shm."""
+    """Shared memory: /dev/shm."""
 
     total_bytes: int
     free_bytes: int
