@@ -105,7 +105,7 @@ def gather(
     hosts that were reached stay open in it for the caller to close. `on_progress` is called in the caller's thread.
     """
     source = probe_source() if source is None else source
-    limit = min(float(config.get("timeout", timeout)), max(1.0, timeout - 2))
+    limit = min(float(config.get("timeout", timeout)), max(1.0, float(timeout) - 2))
     packed = base64.b64encode(json.dumps({**config, "timeout": limit}).encode()).decode()
     if len(packed) > ARGUMENT_LIMIT:
         raise ValueError(f"the probe's config is {len(packed)} characters long, at most {ARGUMENT_LIMIT} can be sent")

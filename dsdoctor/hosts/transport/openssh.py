@@ -188,7 +188,7 @@ class OpenSSHTransport:
             subprocess.run(argv, stdin=null, stdout=null, stderr=null, timeout=3, check=False, start_new_session=True)
 
 
-def _short_folder() -> str | None:
+def _short_folder() -> str:
     """A folder for sockets: a socket's path has at most 107 bytes, of which ssh needs 17 for itself, and no `%`."""
     folder = tempfile.gettempdir()
     return folder if len(folder) <= 60 and re.fullmatch(r"[\w/.-]+", folder, re.ASCII) else "/tmp"  # noqa: S108
