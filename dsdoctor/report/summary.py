@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from dsdoctor.report.layout import count, fold
 from dsdoctor.report.model import Evidence, Finding, Fix, Report, Severity
 
@@ -207,6 +209,27 @@ def explainable(report: Report) -> str | None:
     if report.verdict is not None and report.verdict.cause in names:
         return report.verdict.cause
     return next(iter(names)) if len(names) == 1 else "NAME" if names else None
+
+
+def with_short_sources(report: Report) -> Report:
+    """The report with the files of its evidence named by the end of their paths, as far as that tells them apart."""
+    paths = {piece.source for finding in report.findings for piece in finding.evidence if piece.source and piece.line}
+    ends = {path: path.split("/") for path in paths}
+    for length in range(1, max(map(len, ends.values()), default=1) + 1):
+        short = {path: "/".join(parts[-length:]) for path, parts in ends.items()}
+        if len(set(short.values())) == len(short):
+            break
+
+    def renamed(finding: Finding) -> Finding:
+        evidence = tuple(
+            msgspec.structs.replace(piece, source=short[piece.source])
+            if piece.source in short and piece.line
+            else piece
+            for piece in finding.evidence
+        )
+        return msgspec.structs.replace(finding, evidence=evidence)
+
+    return msgspec.structs.replace(report, findings=tuple(map(renamed, report.findings)))
 
 
 def totals(report: Report) -> str:

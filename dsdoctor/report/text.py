@@ -21,6 +21,7 @@ from dsdoctor.report.summary import (
     skipped_by_reason,
     state,
     totals,
+    with_short_sources,
 )
 
 _STYLE = {"error": "red", "warning": "yellow", "info": "blue", "ok": "green", "unknown": "yellow"}
@@ -50,7 +51,7 @@ def _check(report: Report, look: Look, verbose: bool) -> Iterator[str]:
 
 def _diagnose(report: Report, look: Look, verbose: bool) -> Iterator[str]:
     """The first three lines hold what is wrong, where it began, and the line that shows it."""
-    parts = diagnosis(report)
+    parts = diagnosis(with_short_sources(report))
     yield from _headline(report, look)
     if parts.cause is not None:
         yield from look.paragraph(parts.cause.message, "  ")

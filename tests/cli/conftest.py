@@ -13,13 +13,15 @@ from click.testing import CliRunner, Result
 from dsdoctor.cli import check  # noqa: F401 - before the default hostfile is replaced: its help names the real one
 from dsdoctor.cli._group import dsdoctor
 
-COMPOSED = Path(__file__).parent.parent / "snapshots" / "composed" / "a100pair"
+ROOT = Path(__file__).parent.parent.parent
+COMPOSED = ROOT / "tests" / "snapshots" / "composed" / "a100pair"
 
 
 @pytest.fixture(autouse=True)
 def quiet_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No default hostfile, no state outside the test's folder, a folder of its own to stand in."""
     monkeypatch.setattr("dsdoctor.hosts.examine.DEFAULT_HOSTFILE", str(tmp_path / "no-such-hostfile"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # commands run as processes of their own are those of this tree
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     for name in ("NO_COLOR", "FORCE_COLOR", "DSDOCTOR_DEBUG", "DSDOCTOR_SSH_CONFIG"):
         monkeypatch.delenv(name, raising=False)

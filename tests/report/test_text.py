@@ -301,3 +301,20 @@ def test_rendering_leaves_the_report_as_it_is() -> None:
     before = msgspec.json.encode(ILL)
     render(ILL, PLAIN)
     assert msgspec.json.encode(ILL) == before
+
+
+def test_logs_are_named_by_the_end_of_their_path_as_far_as_it_tells_them_apart() -> None:
+    def finding(*paths: str) -> Report:
+        evidence = tuple(Evidence("text", path, 7) for path in paths)
+        return Report("diagnose", 0.0, findings=(Finding("x", Severity.ERROR, "m", evidence=evidence),), verdict=WELL)
+
+    assert "│ train.log:7: text" in render(finding("/data/runs/1/train.log"), PLAIN)
+    both = render(finding("/data/runs/1/gpu01/rank0.log", "/data/runs/1/gpu02/rank0.log"), PLAIN)
+    assert "│ gpu01/rank0.log:7: text" in both
+    assert "│ gpu02/rank0.log:7: text" in both
+    nested = render(finding("rank0.log", "b/rank0.log"), PLAIN)
+    assert "│ rank0.log:7: text" in nested
+    assert "│ b/rank0.log:7: text" in nested
+
+
+WELL = Verdict("none", "likely")
