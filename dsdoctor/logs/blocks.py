@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import codecs
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple
+
+from dsdoctor.logs.unwrap import unwrap
 
 BLOCK = 1 << 20  # bytes searched at once
 OVERLAP = 512  # bytes of a line too long for one block that the next block sees again; longer than any keyword
@@ -33,17 +37,35 @@ class Block(NamedTuple):
 
     data: bytes
     number: int
+    joined: tuple[int, ...] = ()  # offsets at which a line break of the source was taken out
+
+    def breaks(self, start: int, end: int) -> int:
+        """How many line breaks of the source lie between two offsets."""
+        count = self.data.count(b"\n", start, end)
+        if self.joined:
+            count += bisect_left(self.joined, end) - bisect_left(self.joined, start)
+        return count
 
 
 def blocks(chunks: Iterable[bytes]) -> Iterator[Block]:
     """Cut a stream of bytes into blocks of about 1 MiB, decoded where they are UTF-16 or UTF-32, escapes taken off."""
     number = 1
-    for data in _pieces(_ascii_compatible(chunks)):
-        clean = _ESCAPES.sub(b"", data) if b"\x1b" in data else data
-        if b"\x00" in clean:
-            clean = clean.translate(None, b"\x00")
-        yield Block(clean, number)
+    pieces = _pieces(_ascii_compatible(chunks))
+    first = next(pieces, b"")
+    second = next(pieces, b"")
+    if first and not second:
+        data, joined = unwrap(_clean(first))
+        yield Block(data, number, joined)
+        return
+    for data in chain((first, second), pieces):
+        yield Block(_clean(data), number)
         number += data.count(b"\n")
+
+
+def _clean(data: bytes) -> bytes:
+    """Without escape sequences and NULs."""
+    data = _ESCAPES.sub(b"", data) if b"\x1b" in data else data
+    return data.translate(None, b"\x00") if b"\x00" in data else data
 
 
 def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:

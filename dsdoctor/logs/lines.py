@@ -28,8 +28,10 @@ _RAY = re.compile(r"\((?:[\w.]+(?:\([^)]*\))? )?pid=\d+(?:, ip=(?P<host>[\d.a-f:
 _SRUN = re.compile(r"(?P<rank>\d{1,5}): ")
 _IPV4 = re.compile(r"(?P<host>\d{1,3}\.[\dx]{1,3}\.[\dx]{1,3}\.[\dx]{1,3})(?:: ?| (?=\S))")
 _NAMED = re.compile(rf"(?P<host>{_HOST}): ")
+_KUBERNETES = re.compile(r"\[pod/(?P<host>[\w.-]{1,253})/[\w.-]{1,253}\] ")
+_COMPOSE = re.compile(r"(?P<host>[\w.-]{1,60}[-_]\d{1,4}) {1,40}\| ")
 _TIMED = re.compile(rf"(?:\[{_STAMP}\] ?|{_STAMP} (?=\S)|\| )")
-_ORDER = (_MERGED, _MERGED_BRACKETS, _TORCHRUN, _MPIRUN, _RAY, _IPV4, _SRUN, _TIMED)
+_ORDER = (_MERGED, _MERGED_BRACKETS, _TORCHRUN, _MPIRUN, _RAY, _IPV4, _SRUN, _TIMED, _KUBERNETES, _COMPOSE)
 
 # What looks like `host: ` and is a program, a file or a word of prose.
 _NOT_A_HOST = re.compile(
@@ -103,6 +105,8 @@ class LineParser:
         text = harmless(decode(raw[: 4 * LONGEST]))[:LONGEST].rstrip()
         host, rank, start = self._prefixes(text)
         rest = text[start:]
+        if rest.startswith('{"'):
+            rest, host, rank = _json_message(rest, host, rank)
         time = self._time(text)
         if "%|" in rest:
             rest = _after_bar(rest)
@@ -169,6 +173,22 @@ class LineParser:
         if glog:
             return _seconds(glog[6], self._year, *(int(glog[n]) for n in range(1, 6)))
         return None
+
+
+def _json_message(text: str, host: str | None, rank: int | None) -> tuple[str, str | None, int | None]:
+    """What a line of JSON (Docker, Kubernetes, structlog) says, and the host and rank it names."""
+    import json
+
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text, host, rank
+    message = next((value[key] for key in ("log", "message", "msg", "text") if isinstance(value.get(key), str)), None)
+    if message is None:
+        return text, host, rank
+    named = next((value[key] for key in ("host", "hostname", "node") if isinstance(value.get(key), str)), None)
+    number = value.get("rank")
+    return harmless(message).rstrip(), host or named, number if rank is None and isinstance(number, int) else rank
 
 
 def _seconds(fraction: str | None, *date: int) -> float | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dsdoctor.logs import exceptions
-from dsdoctor.logs.blocks import blocks
+from dsdoctor.logs.blocks import Block, blocks
 from dsdoctor.logs.exceptions import ExceptionTracker, Raised
 from dsdoctor.logs.keywords import Keywords
 from dsdoctor.logs.lines import Line, LineParser
@@ -140,7 +140,7 @@ class Scanner:
         """Read one source to its end. `host` and `rank` are those of the whole source, where its name tells."""
         work = _Work(self._rules, self._keywords, Scan(name, index), LineParser(host, rank))
         for block in blocks(chunks):
-            work.block(block.data, block.number)
+            work.block(block)
         return work.found
 
 
@@ -157,11 +157,12 @@ class _Work:
         self._commands: list[str] = []
         self.found = found
 
-    def block(self, data: bytes, number: int) -> None:
-        """Search one block, whose first byte is on line `number`."""
+    def block(self, block: Block) -> None:
+        """Search one block."""
+        data, number = block.data, block.number
         hits = self._keywords.hits(data)
         self.found.size += len(data)
-        self._progress(data, number)
+        self._progress(block)
         position, index, counted = 0, 0, 0
         while position < len(data):
             if not self._tracker.open:
@@ -176,7 +177,7 @@ class _Work:
             while index < len(hits) and hits[index][0] < max(end, position + 1):
                 words.update(self._keywords.numbers[hits[index][2]])
                 index += 1
-            number += data.count(b"\n", counted, position)
+            number += block.breaks(counted, position)
             counted = position
             self._line(number, data[position:end], words)
             position = max(end, position + 1) if end - position >= SEGMENT else end + 1
@@ -189,15 +190,17 @@ class _Work:
         ends = [place for place in (end, back) if place >= 0]
         return min(ends) if ends else limit
 
-    def _progress(self, data: bytes, number: int) -> None:
+    def _progress(self, block: Block) -> None:
+        """Note where the last training step and the last line stand."""
+        data = block.data
         # In a full block the end is enough: a training that goes on shows it more often than that.
         tail = max(0, len(data) - PROGRESS_TAIL)
-        last = max(data.rfind(mark, tail) for mark in _PROGRESS)
+        last = max(_last(data, mark, tail) for mark in _PROGRESS)
         if last >= 0:
-            self.found.last_progress = number + data.count(b"\n", 0, last)
-        stripped = data.rstrip()
-        if stripped:
-            self.found.last_line = number + stripped.count(b"\n")
+            self.found.last_progress = block.number + block.breaks(0, last)
+        end = len(data.rstrip())
+        if end:
+            self.found.last_line = block.number + block.breaks(0, end)
 
     def _line(self, number: int, raw: bytes, words: set[int]) -> None:
         if not words and not raw:
@@ -263,6 +266,14 @@ class _Work:
         named = set(_NAMED_OUTPUT.findall(command))
         before = {name for each in self._commands for name in _NAMED_OUTPUT.findall(each)}
         return bool(named) and bool(before) and not named & before
+
+
+def _last(data: bytes, mark: bytes, tail: int) -> int:
+    """Where a mark of progress stands last; `?it/s]` is a bar that has not begun."""
+    place = data.rfind(mark, tail)
+    while place > 0 and data[place - 1 : place] == b"?":
+        place = data.rfind(mark, tail, place)
+    return place
 
 
 def _number(text: str | None, otherwise: int | None) -> int | None:
