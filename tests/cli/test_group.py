@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from dsdoctor.cli._failures import guarded
 from dsdoctor.cli._group import CommandFiles, dsdoctor
 from dsdoctor.yamlfile import FileError
+from tests.cli.conftest import ROOT
 
 
 @pytest.fixture
@@ -116,11 +117,12 @@ def test_usage_errors(group: CommandFiles, arguments: list[str], words: str) -> 
 def test_every_command_of_ours_has_a_name_and_a_sentence() -> None:
     from dsdoctor.cli._group import _commands_in
 
-    files = sorted(Path("dsdoctor/cli").glob("[!_]*.py"))
+    files = sorted((ROOT / "dsdoctor" / "cli").glob("[!_]*.py"))
     found = [(path.stem, name, summary) for path in files for name, summary in _commands_in(path)]
     assert {stem for stem, _, _ in found} == {path.stem for path in files}
     assert all(summary and len(summary) < 100 for _, _, summary in found)
     names = [name for _, name, _ in found]
+    assert {"check", "diagnose", "explain", "facts", "jobs", "launch", "plan"} <= set(names)
     assert sorted(names) == sorted(set(names))
     context = dsdoctor.make_context("dsdoctor", ["x"], resilient_parsing=True)
     for name in names:
