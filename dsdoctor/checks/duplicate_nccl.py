@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from packaging.requirements import Requirement
+
 from dsdoctor.checks.engine import check
 from dsdoctor.checks.nccl_pin import pinned
 from dsdoctor.checks.remedy import install, on_host, run_python, uninstall
@@ -26,7 +28,8 @@ def duplicate_nccl(host: HostFacts, entry: HostEntry) -> Iterator[Finding | Skip
 
     ## How to fix it
     Uninstalling one of them deletes the file for the others too, and `pip check` still says that all is well. So:
-    uninstall every owner, then install the one that torch asks for. Both commands belong together.
+    uninstall every owner, then install the one that torch asks for. Both commands belong together. Where one owner is
+    left and its file is gone, install that one again.
 
     ## Source
     The wheels nvidia-nccl-cu11 2.14.3, -cu12 2.18.1 and -cu13 2.29.7, installed and uninstalled in turn; vllm#1726,
@@ -76,5 +79,7 @@ def _fix(host: HostFacts, entry: HostEntry, owners: tuple[Package, ...], needed:
     if needed is _ASK_TORCH:
         title += " (its metadata could not be read from here; the last command prints it)"
         return Fix(title, (on_host(entry, " && ".join(commands)), on_host(entry, run_python(host, needed))))
-    commands.append(install(host, needed, force=True))
-    return Fix(title, (on_host(entry, " && ".join(commands)),))
+    reinstall = install(host, needed, force=True)
+    if names == [Requirement(needed).name]:  # only its file is gone, and pip fetches before it takes anything away
+        return Fix("Install it once more", (on_host(entry, reinstall),), safe=True)
+    return Fix(title, (on_host(entry, " && ".join([*commands, reinstall])),))

@@ -157,6 +157,17 @@ def run_checks(
     for name in (*select, *ignore):
         find(name)
     chosen = [candidate for name, candidate in discover().items() if not select or name in select]
+    return run_these(chosen, cluster, job, ignore=ignore)
+
+
+def run_these(
+    chosen: Iterable[Check],
+    cluster: Cluster | None,
+    job: ResolvedJob | JobContext | None = None,
+    *,
+    ignore: Sequence[str] = (),
+) -> Outcome:
+    """Run the given checks; :func:`run_checks` gives those of the package."""
     if cluster is not None and not len(cluster):
         cluster = None
     offered: dict[type, Any] = {}

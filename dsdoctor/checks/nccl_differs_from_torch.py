@@ -88,4 +88,6 @@ def _fix(host: HostFacts, entry: HostEntry, copy: NcclCopy, pin: Pin) -> Fix:
                 ),
             ),
         )
-    return Fix("Install the one that torch asks for", (on_host(entry, install(host, pin.requirement, force=True)),))
+    # pip fetches before it takes anything away, so that a failed download leaves things as they are.
+    command = on_host(entry, install(host, pin.requirement, force=True))
+    return Fix("Install the one that torch asks for", (command,), safe=copy.source in ("wheel", "torch"))

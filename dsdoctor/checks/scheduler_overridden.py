@@ -25,6 +25,10 @@ AFTERWARDS = {
 REFUSES_ZERO = Version("0.19.3")  # DeepSpeed commit 54ebdec61: ValueError for warmup_num_steps <= 0
 MAKES_IT_ONE = Version("5.18.0")  # transformers#48640: an "auto" is filled with 1 where the arguments say 0
 
+# DeepSpeed makes 2 of 0 and of 1, and its curve begins with 0. From this version on (commit 85b7469ea) the optimizer
+# is set to the curve's begin at once; before, the first step still has the optimizer's own rate.
+STARTS_ON_THE_CURVE = Version("0.15.3")
+
 
 @check(severity=Severity.WARNING, since="0.1")
 def scheduler_overridden(context: JobContext) -> Iterator[Finding | Skipped]:
@@ -32,16 +36,18 @@ def scheduler_overridden(context: JobContext) -> Iterator[Finding | Skipped]:
 
     ## Why it matters
     Where the DeepSpeed config has a `scheduler`, transformers uses it and ignores --lr_scheduler_type. With
-    `--warmup_steps 0` DeepSpeed 0.19.3 and newer stop with `ValueError: warmup_num_steps must be a positive integer`;
-    older ones, and newer ones under transformers 5.18, train the first step with a learning rate of 0 and go on at
-    full speed.
+    `--warmup_steps 0` DeepSpeed 0.19.3 and newer stop with `ValueError: warmup_num_steps must be a positive integer`.
+    Older ones, and newer ones under transformers 5.18, make two steps of none: the first two optimizer steps have a
+    learning rate of 0 (before DeepSpeed 0.15.3 the second alone), then it is full. The log shows one 0.0, which looks
+    like the whole trouble and is not.
 
     ## How to fix it
     Take the `scheduler` block out of the config: then the arguments hold. Or warm up for at least one step. Writing a
     number into warmup_num_steps does not help: transformers compares it with --warmup_steps.
 
     ## Source
-    DeepSpeed, runtime/lr_schedules.py, releases 0.9.5 to 0.19.8; transformers, integrations/deepspeed.py, 4.57 to 5.23.
+    DeepSpeed, runtime/lr_schedules.py, releases 0.9.5 to 0.19.8 (the last one run with its engine); transformers,
+    integrations/deepspeed.py, 4.57 to 5.23.
     """
     config = context.deepspeed
     kind = dsconfig.get(config, "scheduler.type") if config else None
@@ -90,11 +96,11 @@ def _effect(
         return f"{first}, then the learning rate {AFTERWARDS[kind]}", None, []
     deepspeed, transformers = _versions(context, "deepspeed"), _versions(context, "transformers")
     is_auto = dsconfig.get(config, "scheduler.params.warmup_num_steps") == "auto"
-    zero = f"the first step has a learning rate of 0, which then rises to its full value and {AFTERWARDS[kind]}"
     if not deepspeed:
         return (
-            f"with {steps} warm-up steps DeepSpeed from 0.19.3 on stops with a ValueError; in older ones, and under "
-            f"transformers from 5.18 on, {zero}",
+            f"with {steps} warm-up steps DeepSpeed from 0.19.3 on stops with a ValueError; an older one, or one under "
+            f"transformers from 5.18 on, has a learning rate of 0 at the start, then the full one, which "
+            f"{AFTERWARDS[kind]}",
             Severity.WARNING,
             [],
         )
@@ -107,7 +113,13 @@ def _effect(
         newest = max(deepspeed[host] for host in fails)
         message = f"with {steps} warm-up steps DeepSpeed {newest} stops with a ValueError (a positive number is wanted)"
         return message, Severity.ERROR, fails
-    return f"with {steps} warm-up steps {zero} (DeepSpeed {max(deepspeed.values())})", None, []
+    oldest = min(deepspeed.values())
+    which = "first two optimizer steps have" if oldest >= STARTS_ON_THE_CURVE else "second optimizer step has"
+    message = (
+        f"with {steps} warm-up steps the {which} a learning rate of 0 (DeepSpeed {oldest}), "
+        f"then it is full and {AFTERWARDS[kind]}"
+    )
+    return message, None, []
 
 
 def _versions(context: JobContext, package: str) -> dict[str, Version]:

@@ -1,0 +1,107 @@
+"""What the checks say of transformers, DeepSpeed and torch, compared with what those do when they are asked."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dsdoctor.checks import run_checks
+from dsdoctor.checks.casefile import CaseJob
+from dsdoctor.checks.ifname import select
+from dsdoctor.facts import Address, Interface, NetworkFacts
+from tests.checks.building import resolved
+
+pytestmark = [pytest.mark.train, pytest.mark.slow]
+
+SETTINGS: list[Any] = [None, "auto", True, False, "true"]
+
+
+def test_precision_pairs_are_those_that_transformers_compares() -> None:
+    pytest.importorskip("deepspeed")
+    integration = pytest.importorskip("transformers.integrations.deepspeed")
+    compared = 0
+    for fp16, bf16, flag in itertools.product(SETTINGS, SETTINGS, (None, "fp16", "bf16")):
+        config = {name: {"enabled": value} for name, value in (("fp16", fp16), ("bf16", bf16)) if value is not None}
+        flags = {"fp16": flag == "fp16", "bf16": flag == "bf16"}
+        told = integration.HfTrainerDeepSpeedConfig(json.loads(json.dumps(config)))
+        told.trainer_config_process(arguments(**flags))
+        theirs = sorted(line.split()[2].split("=")[0] for line in told.mismatches)
+        found = run_checks(
+            None,
+            resolved(CaseJob(args={**flags, "per_device_train_batch_size": 8}, deepspeed=json.dumps(config))),
+            select=["precision-disagrees"],
+        ).findings
+        if any("both fp16 and bf16 on" in finding.message for finding in found):
+            continue  # DeepSpeed refuses it; transformers may come first with its own words
+        ours = sorted(finding.message.split()[0] for finding in found)
+        assert ours == theirs, (config, flags)
+        compared += 1
+    assert compared > 50
+
+
+def arguments(**flags: bool) -> SimpleNamespace:
+    """As much of TrainingArguments as the comparison reads."""
+    return SimpleNamespace(
+        world_size=1,
+        per_device_train_batch_size=8,
+        gradient_accumulation_steps=1,
+        max_grad_norm=1.0,
+        learning_rate=1e-3,
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        adam_epsilon=1e-8,
+        weight_decay=0.0,
+        save_on_each_node=False,
+        fp16_full_eval=False,
+        bf16_full_eval=False,
+        fp16_backend="auto",
+        fp16_opt_level="O1",
+        **flags,
+    )
+
+
+def test_two_precisions_are_refused_by_deepspeed() -> None:
+    config = pytest.importorskip("deepspeed.runtime.config")
+    value = {"train_batch_size": 1, "fp16": {"enabled": True}, "bfloat16": {"enabled": True}}
+    with pytest.raises(AssertionError, match="simultaneously"):
+        config.DeepSpeedConfig(value)
+
+
+@pytest.mark.parametrize("kind", ["WarmupLR", "WarmupDecayLR", "WarmupCosineLR"])
+def test_warm_up_of_no_steps_and_of_one(kind: str) -> None:
+    torch = pytest.importorskip("torch")
+    schedules = pytest.importorskip("deepspeed.runtime.lr_schedules")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3)
+    more = {} if kind == "WarmupLR" else {"total_num_steps": 10}
+    with pytest.raises(ValueError, match="warmup_num_steps must be a positive integer"):
+        getattr(schedules, kind)(optimizer, warmup_num_steps=0, **more)
+    scheduler = getattr(schedules, kind)(optimizer, warmup_num_steps=1, **more)
+    rates = []
+    for _ in range(3):
+        rates.append(
+            optimizer.param_groups[0]["lr"]
+        )  # what the optimizer steps with; the engine steps the scheduler after it
+        scheduler.step()
+    assert rates[:2] == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert rates[2] > 5e-4
+
+
+@pytest.mark.parametrize("value", ["lo", "lo,", "=lo", "^lo", "lo,nosuch0", "nosuch0", "n", "lo:"])
+def test_gloo_takes_names_as_the_check_does(value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", value)
+    lo = Interface(name="lo", up=True, loopback=True, addresses=(Address(address="127.0.0.1", prefix=8),))
+    selected = select("GLOO_SOCKET_IFNAME", value, NetworkFacts(interfaces=(lo,)))
+    expected = selected is not None and bool(selected.problems)
+    try:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+        failed = False
+        torch.distributed.destroy_process_group()
+    except RuntimeError:
+        failed = True
+    assert failed is expected, os.environ["GLOO_SOCKET_IFNAME"]
