@@ -31,7 +31,8 @@ def wait_until(happens: Callable[[], bool], timeout: float) -> float:
 
 def test_unlike_hosts_get_their_own_environment_and_results_come_to_the_head(head: Head) -> None:
     odd = "two words, 'quotes' \"double\" $HOME `id` 中文"
-    done = head.dsdoctor(*LAUNCH, "--env", f"ODD_VALUE={odd}")
+    secret = "hf_not_for_disks"
+    done = head.dsdoctor(*LAUNCH, "--env", f"ODD_VALUE={odd}", "--env", "HF_TOKEN", HF_TOKEN=secret)
     assert done.returncode == 0, done.stdout + done.stderr
     state = head.state()
     assert [stage["status"] for stage in state["stages"]] == ["done"] * 3
@@ -43,6 +44,10 @@ def test_unlike_hosts_get_their_own_environment_and_results_come_to_the_head(hea
         assert [rank["NCCL_SOCKET_IFNAME"] for rank in ranks] == ["=bond0", "=bond0", "=eno1"]
         assert {rank["ODD_VALUE"] for rank in ranks} == {odd}
         assert {rank["cwd"] for rank in ranks} == {"/root/.dsdoctor/work/trial/code"}
+        assert {rank["token"] for rank in ranks} == {len(secret)}, "the secret reached the ranks"
+    for host in (head.host, *head.cluster.hosts):
+        kept = host.run(["grep", "-rl", secret, "/root", "/tmp"], check=False).stdout
+        assert kept == "", "and no disk"
     merged = head.host.read(f"{state['path']}/logs/2-second/merged.log")
     assert "node1:2| stage second step 2 sum 6" in merged
     assert head.ranks() == []

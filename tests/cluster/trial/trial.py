@@ -32,7 +32,8 @@ def main() -> None:
         if rank == options.raise_on_rank:
             raise ValueError("the label of row 17 is not in the label list")
         time.sleep(options.pause)
-    given = {name: os.environ.get(name) for name in GIVEN} | {"host": socket.gethostname(), "cwd": str(Path.cwd())}
+    given: dict[str, object] = {name: os.environ.get(name) for name in GIVEN}
+    given |= {"host": socket.gethostname(), "cwd": str(Path.cwd()), "token": len(os.environ.get("HF_TOKEN", ""))}
     everyone: list[object] = [None] * world
     dist.all_gather_object(everyone, given)
     if int(os.environ["LOCAL_RANK"]) == 0:
