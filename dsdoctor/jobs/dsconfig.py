@@ -10,10 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from dsdoctor import yamlfile
 from dsdoctor.jobs.job import DeepSpeedConfig
 from dsdoctor.yamlfile import FileError
 
@@ -30,11 +28,6 @@ _MENDS = (
     (re.compile(r"None\b"), "JSON writes null, not None"),
     (re.compile(r"\.\d|\+\d"), "a JSON number begins with a digit or with -"),
 )
-
-
-def load(path: str | Path) -> DeepSpeedConfig:
-    """Read a DeepSpeed config file. Raises FileError."""
-    return parse_config(yamlfile.read_text(path), str(path))
 
 
 def parse_config(text: str, source: str) -> DeepSpeedConfig:

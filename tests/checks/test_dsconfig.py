@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsdoctor.jobs.dsconfig import MAX_DEPTH, get, line_of, load, parse_config
+from dsdoctor.jobs.dsconfig import MAX_DEPTH, get, line_of, parse_config
 from dsdoctor.yamlfile import FileError
 
 CONFIG = """{
@@ -73,17 +72,6 @@ def test_refused(text: str, message: str) -> None:
 
 def test_the_same_key_in_two_objects_is_no_duplicate() -> None:
     assert parse_config('{"a": {"x": 1}, "b": [{"x": 1}, {"x": 2}], "x": 3}', "ds.json").value["x"] == 3
-
-
-def test_files(tmp_path: Path) -> None:
-    path = tmp_path / "ds.json"
-    path.write_text(CONFIG, encoding="utf-8")
-    assert load(path).path == str(path)
-    with pytest.raises(FileError, match="No such file"):
-        load(tmp_path / "none.json")
-    path.write_bytes(b"\xff\xfe{}")
-    with pytest.raises(FileError, match="not UTF-8"):
-        load(path)
 
 
 KEYS = st.text(max_size=6)
