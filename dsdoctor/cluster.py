@@ -29,7 +29,7 @@ ReachProblem = Literal[
 class HostEntry:
     """A host as the hostfile names it. `devices` are the slots left by --include/--exclude, None for all of them."""
 
-    name: str  # as written, with any user@ taken off
+    name: str  # as written, with user@, :port and the brackets of an IPv6 address taken off
     slots: int
     devices: tuple[int, ...] | None = None
     user: str | None = None

@@ -32,6 +32,7 @@ _USER = re.compile(r"(?!-)[\w.+@\\-]{1,128}(?<!\\)")
 _PRINTABLE = re.compile(r"(?!-)[^\x00-\x1f\x7f-\x9f]+")
 _IFNAME = re.compile(r"(?!-)[^\s/:,=^\x00-\x1f\x7f]{1,15}")  # IFNAMSIZ is 16 with the closing zero
 
+_HERE = frozenset({"localhost", "127.0.0.1", "::1"})  # no ssh is needed, as deepspeed needs none for one host
 _FOREIGN = frozenset({"max_slots", "max-slots"})  # words of Open MPI's hostfiles, no slip of the pen
 _ALIASES = {
     **dict.fromkeys(("type", "card", "device"), "gpu"),
@@ -136,7 +137,8 @@ def _parse_line(line: str, number: int, path: str | Path) -> tuple[HostEntry, li
         if before is not None and settings.get(key, before) != before:
             message = f"{shown(written)} says {key} {before}, {key}={settings[key]} says another; keep one"
             raise FileError(path, message, number)
-    return replace(entry, **settings), warnings
+    entry = replace(entry, **settings)
+    return replace(entry, local=entry.name in _HERE and entry.user is None and entry.port is None), warnings
 
 
 def _parse_name(written: str, number: int, path: str | Path) -> tuple[HostEntry, list[str]]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -75,7 +76,7 @@ class Sshd:
         self.process = subprocess.Popen(
             [sshd_program(), "-D", "-f", path, "-E", log], stdin=subprocess.DEVNULL, env=CLEAN_ENV
         )
-        until(lambda: listens(self.port) or self.process.poll() is not None, 10)
+        until(lambda: greets(self.port) or self.process.poll() is not None, 10)
         assert self.process.poll() is None, log.read_text()
 
     def stop(self):
@@ -114,14 +115,19 @@ def keygen(*args):
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port at which nothing listens, below those that the kernel gives to outgoing connections."""
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
-def listens(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def greets(port):
+    """Whether an sshd answers; a mere connection could be one of the socket to itself."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as probe:
+        return probe.recv(4) == b"SSH-"
+    return False
 
 
 def until(condition, seconds):

@@ -4,6 +4,7 @@ import io
 import os
 import re
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
@@ -342,6 +343,30 @@ def test_any_filter_gives_hosts_or_a_file_error(text):
         assert filter_hosts(entries, include=text)
     except FileError as error:
         assert str(error).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("line", "local"),
+    [
+        ("localhost slots=2", True),
+        ("127.0.0.1 slots=2 python=/usr/bin/python3", True),
+        ("[::1] slots=1", True),
+        ("localhost slots=2 port=2222", False),
+        ("alice@localhost slots=2", False),
+        ("localhost.example.org slots=2", False),
+    ],
+)
+def test_this_machine_in_a_hostfile_needs_no_ssh(line, local):
+    assert parse_hostfile(line).entries[0].local is local
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "hostfiles").iterdir()), ids=lambda path: path.name
+)
+def test_the_sample_hostfiles(path):
+    hostfile = load_hostfile(path)
+    assert hostfile.warnings == ()
+    assert {entry.name: entry.slots for entry in hostfile.entries} == in_deepspeed(path.read_text())
 
 
 def test_this_machine_is_a_host_too():

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -268,3 +269,16 @@ def test_words_are_made_fit_to_be_shown():
     assert condense(words).startswith("WARNING: X; \\x1b[31mred; yyy")
     assert len(condense(words)) < 620
     assert os.linesep not in condense(words)
+
+
+def test_a_forgotten_connection_ends_with_the_program(server):
+    script = (
+        "import sys; from dsdoctor.cluster import HostEntry; from dsdoctor.hosts.transport import connect\n"
+        "transport = connect(HostEntry('127.0.0.1', 1, port=int(sys.argv[1])), config_file=sys.argv[2])\n"
+        "transport.run(['true']); print(transport._folder)"
+    )
+    argv = [sys.executable, "-c", script, str(server.port), str(server.config)]
+    folder = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+    assert folder
+    assert not Path(folder).exists()
+    assert sshd.until(lambda: not sshd.alive(folder), 5)

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from dsdoctor.cluster import HostEntry
-from dsdoctor.hosts.transport import TransportError, known_hosts
+from dsdoctor.hosts.transport import TransportError, connect, known_hosts
 from dsdoctor.hosts.transport.paramiko_ssh import ParamikoTransport
 from dsdoctor.hosts.transport.ssh_settings import UnsupportedSettingError, read_settings
 
@@ -189,6 +189,14 @@ def test_a_host_with_a_password(password_host):
     entry = HostEntry("127.0.0.1", 1, user="alice", port=password_host.port)
     transport = ParamikoTransport(entry, config_file=password_host.config, password="open sesame")
     assert transport.run(["echo", "hi"]).stdout == b"you said  echo hi"[-17:]
+    transport.close()
+
+
+def test_a_password_from_the_environment(password_host, monkeypatch):
+    monkeypatch.setenv("DSDOCTOR_SSH_PASSWORD", "open sesame")
+    entry = HostEntry("127.0.0.1", 1, user="alice", port=password_host.port)
+    transport = connect(entry, config_file=password_host.config)
+    assert transport.run(["echo", "hi"]).returncode == 0
     transport.close()
 
 

@@ -104,6 +104,7 @@ def garbage(connection):
     connection.sendall(b"\x1b[31m\0\xff" * 200_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behave", "problems"),
     [
@@ -261,6 +262,7 @@ def test_a_jump_host_that_cannot_reach_the_host(reach, server):
     assert "jump" in error.detail or "refused" in error.detail
 
 
+@pytest.mark.slow
 def test_a_jump_host_that_does_not_answer(reach, server):
     with sshd.bad_server(silent) as port:
         config = jump_config(server, "jump-silent", Port=port)

@@ -100,6 +100,7 @@ def test_output_beyond_the_limit_is_dropped(transport, monkeypatch):
     assert (len(done.stdout), done.stderr, done.truncated, done.returncode) == (1000, b"err\n", True, 0)
 
 
+@pytest.mark.slow
 def test_a_command_over_its_time_is_stopped_at_the_other_end_too(transport, kind):
     seconds = f"9{os.getpid()}.{['local', 'openssh', 'paramiko'].index(kind)}"
     begun = time.monotonic()
@@ -143,6 +144,7 @@ def test_a_dropped_command_sees_its_input_end(transport, tmp_path):
     assert until(seen.exists, 10)
 
 
+@pytest.mark.slow
 def test_thirty_commands_at_once(transport):
     with ThreadPoolExecutor(30) as pool:
         done = list(pool.map(lambda number: transport.run(["sh", "-c", f"sleep 0.1; echo {number}"]), range(30)))

@@ -93,17 +93,18 @@ def connect(
 
     `auto` takes the ssh client, through which rsync and DeepSpeed go too, and paramiko where there is none. `timeout`
     bounds connecting, in seconds; login may take 5 more. `config_file` (or $DSDOCTOR_SSH_CONFIG) stands in for the
-    user's ssh settings, like `ssh -F`.
+    user's ssh settings, like `ssh -F`. With $DSDOCTOR_SSH_PASSWORD, which only paramiko can hand over, `auto` takes it.
     """
     if entry.local:
         from dsdoctor.hosts.transport.local import LocalTransport
 
         return LocalTransport(entry)
     config_file = config_file or os.environ.get("DSDOCTOR_SSH_CONFIG") or None
-    if kind == "paramiko" or (kind == "auto" and shutil.which("ssh") is None):
+    password = os.environ.get("DSDOCTOR_SSH_PASSWORD")
+    if kind == "paramiko" or (kind == "auto" and (password is not None or shutil.which("ssh") is None)):
         from dsdoctor.hosts.transport.paramiko_ssh import ParamikoTransport
 
-        return ParamikoTransport(entry, connect_timeout=timeout, config_file=config_file)
+        return ParamikoTransport(entry, connect_timeout=timeout, config_file=config_file, password=password)
     from dsdoctor.hosts.transport.openssh import OpenSSHTransport
 
     return OpenSSHTransport(entry, connect_timeout=timeout, config_file=config_file)

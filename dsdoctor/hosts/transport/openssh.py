@@ -6,6 +6,7 @@ user's configuration, keys and known_hosts are used as they are; checking of hos
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import math
 import os
@@ -21,7 +22,7 @@ from dsdoctor.cluster import HostEntry, ReachProblem
 from dsdoctor.hosts.shown import said
 from dsdoctor.hosts.transport import Completed, TransportError
 from dsdoctor.hosts.transport.child import ChildProcess, Children, bury, collect, spawn
-from dsdoctor.hosts.transport.quoting import OWN_255, exit_code, remote_command
+from dsdoctor.hosts.transport.quoting import exit_code, remote_command, take_own_255
 from dsdoctor.hosts.transport.ssh_messages import classify, condense
 
 # Idle seconds after which a kept connection ends by itself, should dsdoctor be killed before it could end it.
@@ -62,10 +63,8 @@ class OpenSSHTransport:
             raise subprocess.TimeoutExpired(list(argv), timeout, expired.output, expired.stderr) from None
         finally:
             bury(process)
-        stderr = bytes(error.data)
-        if process.returncode == 255 and stderr.endswith(OWN_255):
-            stderr = stderr[: -len(OWN_255)]
-        elif process.returncode == 255 or process.returncode < 0:
+        own_255, stderr = take_own_255(bytes(error.data))
+        if process.returncode < 0 or (process.returncode == 255 and not own_255 and not error.truncated):
             raise self._lost(stderr)
         code = exit_code(process.returncode)
         return Completed(code, bytes(output.data), stderr, output.truncated or error.truncated)
@@ -97,6 +96,7 @@ class OpenSSHTransport:
         if (folder / "s").exists():
             self._control("exit", folder)
         shutil.rmtree(folder, ignore_errors=True)
+        atexit.unregister(self.close)
 
     def _client(self, level: str = "ERROR", shared: bool = True) -> list[str]:
         """The argv of a client, up to the host. LogLevel: what a command says must not be mixed with ssh's talk."""
@@ -124,6 +124,7 @@ class OpenSSHTransport:
             self._refuse_when_closed()
             if self._folder is None:
                 self._folder = Path(tempfile.mkdtemp(prefix="dsd-", dir=_short_folder()))
+                atexit.register(self.close)
             if (self._folder / "s").exists():
                 return
             master = ["-N", "-o", "ControlMaster=yes", "-o", f"ControlPersist={PERSIST_SECONDS}", *KEEPALIVE]
@@ -152,9 +153,8 @@ class OpenSSHTransport:
 
     def _spawn(self, argv: list[str]) -> subprocess.Popen[bytes]:
         # No window may pop up for a password: BatchMode does not reach the ssh that a ProxyJump starts.
-        env = {**os.environ, "SSH_ASKPASS_REQUIRE": "never"}
-        env.pop("SSH_ASKPASS", None)
-        process = spawn(argv, env)
+        # SSH_ASKPASS_REQUIRE is OpenSSH 8.4's; before that a program that says nothing has to do.
+        process = spawn(argv, {**os.environ, "SSH_ASKPASS_REQUIRE": "never", "SSH_ASKPASS": "/bin/false"})
         self._children.add(process)
         return process
 

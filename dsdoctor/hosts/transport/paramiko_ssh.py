@@ -17,7 +17,7 @@ from dsdoctor.hosts.shown import said, shown
 from dsdoctor.hosts.transport import Completed, TransportError
 from dsdoctor.hosts.transport.child import collect
 from dsdoctor.hosts.transport.openssh import LOGIN_SECONDS
-from dsdoctor.hosts.transport.quoting import OWN_255, remote_command
+from dsdoctor.hosts.transport.quoting import remote_command, take_own_255
 from dsdoctor.hosts.transport.ssh_settings import UnsupportedSettingError, read_settings
 
 if TYPE_CHECKING:  # 0.2 s to import
@@ -55,11 +55,9 @@ class ParamikoTransport:
             output, error = collect(process, stdin, timeout)
         finally:
             process.close()
-        stderr = bytes(error.data)
+        own_255, stderr = take_own_255(bytes(error.data))
         code = process.wait(5)
-        if code == 255 and stderr.endswith(OWN_255):
-            stderr = stderr[: -len(OWN_255)]
-        elif code == 255:
+        if code == 255 and not own_255 and not error.truncated:
             self._refuse_when_closed()
             words = f": {said(stderr)}" if stderr.strip() else ""
             raise TransportError(self.host.name, "closed", f"the connection ended before the command did{words}")

@@ -47,6 +47,12 @@ def _octal(line: str) -> str:
     return "".join(chr(byte) if byte in plain else f"\\0{byte:03o}" for byte in line.encode("utf-8", "surrogateescape"))
 
 
+def take_own_255(stderr: bytes) -> tuple[bool, bytes]:
+    """Whether standard error carries the line that stands for a command's own 255, and the rest of it."""
+    before, line, after = stderr.rpartition(OWN_255)
+    return bool(line), before + after
+
+
 def exit_code(status: int) -> int:
     """The code of a command as subprocess has it, from what a shell says: 128 + n is death by signal n."""
     return 128 - status if 128 < status <= 192 else status
