@@ -29,7 +29,7 @@ class Severity(str, Enum):
         return ("info", "warning", "error").index(self.value)
 
 
-class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
+class Evidence(msgspec.Struct, frozen=True):
     """A piece of what was seen: a line of a log, a value on a host, a line of a file."""
 
     text: str

@@ -128,7 +128,11 @@ def test_whole_text() -> None:
             "hosts": ["gpu01"],
             "ranks": [],
             "evidence": [
-                {"text": "nvidia-nccl-cu11==2.14.3 in /opt/env/lib/python3.10/site-packages", "source": "gpu01"}
+                {
+                    "text": "nvidia-nccl-cu11==2.14.3 in /opt/env/lib/python3.10/site-packages",
+                    "source": "gpu01",
+                    "line": None,
+                }
             ],
             "fix": [
                 {
