@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from itertools import chain
 
 Address = IPv4Address | IPv6Address
@@ -16,9 +17,11 @@ _RANGES = {
     4: ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "198.18.0.0/15", "240.0.0.0/4"),
     6: ("2001:db8::/32", "3fff::/20"),
 }
+_LINK_LOCAL: dict[int, Network] = {4: ip_network("169.254.0.0/16"), 6: ip_network("fe80::/10")}
 _USUAL_SIZE = {4: 1 << 8, 6: 1 << 64}  # a network of this size or larger gets this size, unless it needs more
 
 
+_ADDRESS_LIKE = re.compile(r"[\d.*/]*[.*/][\d.*/]*|[0-9a-f:.%]*:.*")  # 10.168.*, 10.0.0.0/8, fe80::1%eth0
 _NOBODY = {"", "root", "nobody", "localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"}
 
 
@@ -39,7 +42,7 @@ class Names:
         """Give hosts a placeholder; a full name brings its first word and its domain with it."""
         for name in names:
             low = name.lower().rstrip(".")
-            if low in _NOBODY or low in self._placeholders or "***" in low or address_in(low) is not None:
+            if low in _NOBODY or low in self._placeholders or "***" in low or _ADDRESS_LIKE.fullmatch(low):
                 continue
             short, _, domain = low.partition(".")
             if not domain or not short:
@@ -68,14 +71,6 @@ class Names:
     def numbered(self, kind: str) -> tuple[str, ...]:
         """The things of a kind that have a number."""
         return tuple(self._numbers.get(kind, ()))
-
-
-def address_in(text: str) -> Address | None:
-    """The address that a whole text is, or None."""
-    try:
-        return ip_address(text)
-    except ValueError:
-        return None
 
 
 def stays(address: Address) -> bool:
@@ -145,8 +140,7 @@ class AddressPlan:
         return self._networks.get(network)
 
     def _plan(self, version: int, networks: list[Network], addresses: list[Address]) -> None:
-        link = [ip_network("169.254.0.0/16" if version == 4 else "fe80::/10")]
-        local = link if any(address.is_link_local for address in addresses) else []
+        local = [_LINK_LOCAL[version]] if any(address.is_link_local for address in addresses) else []
         nodes = {network: _Node(network) for network in dict.fromkeys(chain(networks, local))}
         strays = _Node(ip_network("0.0.0.0/0" if version == 4 else "::/0"))
         by_prefix = sorted(nodes, key=lambda network: -network.prefixlen)
@@ -192,6 +186,11 @@ class AddressPlan:
 
 
 def _useful(network: Network) -> bool:
-    """Whether a network tells who is whose neighbour: not one address, not half the world, no loopback or multicast."""
+    """Whether a network tells who is whose neighbour: not one address, nor half the world, nor one of those that stay.
+
+    What lies around the link-local networks is left out: their addresses keep their kind, and cannot be moved with it.
+    """
     widest = 8 if network.version == 4 else 10
-    return widest <= network.prefixlen < network.max_prefixlen and not stays(network.network_address)
+    around = not network.is_link_local and network.overlaps(_LINK_LOCAL[network.version])
+    usual = widest <= network.prefixlen < network.max_prefixlen
+    return usual and not around and not network.is_loopback and not network.is_multicast

@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 import msgspec
 
 from dsdoctor.facts import Section, Snapshot
 from dsdoctor.hosts import probe
-from dsdoctor.hosts.placeholders import Address, AddressPlan, Names, Network, address_in
+from dsdoctor.hosts.placeholders import Address, AddressPlan, Names, Network
 
 # Fields of vocabulary, by section and innermost field name.
 _VERBATIM = {
-    "os": {"kernel", "machine", "distribution", "distribution_id", "version_id", "libc"},
+    "os": {"machine", "distribution", "distribution_id", "version_id", "libc"},
     "python": {"version"},
     "packages": {"name", "version"},
     "torch": {"version", "cuda", "hip", "nccl_requirement", "arch_list"},
     "nccl": {"name", "version", "cuda", "source", "owners"},
     "gpu": {"status", "via", "name", "driver_version", "nvml_version", "cuda_driver_version", "pci_bus_id"},
-    "driver": {"module", "version", "kernel", "status", "sources", "pci_gpus", "modules"},
+    "driver": {"module", "version", "status", "sources", "pci_gpus", "modules"},
     "cuda": {"version", "nvcc_version"},
     "network": {"state", "scope", "family"},
     "infiniband": {"state", "physical_state", "rate", "link_layer"},
@@ -44,7 +44,9 @@ _HEX = "[0-9A-Fa-f]"
 _UUID = rf"(?:(?:GPU|MIG)-)?{_HEX}{{8}}-(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}|(?:GPU|MIG)-{_HEX}{{4,}}(?:-{_HEX}+)*"
 _MAC = rf"(?<![0-9A-Fa-f:])(?:{_HEX}{{2}}:){{5}}(?:(?:{_HEX}{{2}}:){{14}})?{_HEX}{{2}}(?![0-9A-Fa-f:])"
 _MAC_NAME = rf"(?<=enx|wlx|wwx){_HEX}{{12}}(?!{_HEX})"
-_IPV6 = rf"(?<![\w:.])(?={_HEX}*:{_HEX}*:)[0-9A-Fa-f:]{{2,}}(?:\d{{1,3}}(?:\.\d{{1,3}}){{3}})?(?:/\d{{1,3}})?(?!\w)"
+_IPV6 = (
+    rf"(?<![\w:.])(?={_HEX}*:{_HEX}*:)(?:[0-9A-Fa-f:]*:\d+(?:\.\d+){{3}}|[0-9A-Fa-f:]{{2,}})(?:/\d{{1,3}})?(?!\w|\.\d)"
+)
 _IPV4 = r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?:/\d{1,2})?(?!\d|\.\d)"
 _EMAIL = r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
 _THINGS = rf"(?P<uuid>{_UUID})|(?P<mac>{_MAC})|(?P<macname>{_MAC_NAME})|(?P<ip>{_IPV6}|{_IPV4})|(?P<email>{_EMAIL})"
@@ -69,8 +71,9 @@ class Redaction:
             self._names.users(_HOME.findall(text))
         self._addresses = AddressPlan(*_addresses_and_networks(texts, sections))
         words = "|".join(re.escape(name) for name in self._names.inside_texts())
-        inside = rf"|(?<![^\W_])(?P<name>{words})(?![^\W_])" if words else ""
-        self._things = re.compile(_THINGS + inside, re.I)
+        name = rf"(?<![^\W_])(?P<name>{words})(?![^\W_])" if words else r"(?P<name>(?!))"
+        self._name = re.compile(name, re.I)
+        self._things = re.compile(f"{_THINGS}|{name}", re.I)
 
     def snapshot(self, snapshot: Snapshot) -> Snapshot:
         """A snapshot with placeholders."""
@@ -112,6 +115,8 @@ class Redaction:
             return self._names.get(value) or value
         if key in _INTERFACE_NAMES.get(section, ()):
             return re.sub(_MAC_NAME, lambda match: self._mac(match[0]), value)
+        if key == "kernel":  # 5.15.90.1-microsoft is no address
+            return self._name.sub(self._placeholder, value)
         return value if key in _VERBATIM.get(section, ()) else self.text(value)
 
     def _variables(self, variables: dict[str, Any]) -> dict[str, str]:
@@ -152,7 +157,7 @@ class Redaction:
                     return str(network)
         except ValueError:
             pass  # not a network's own address: an address with a mask behind it
-        address = address_in(bare)
+        address = _address_in(bare)
         if address is None:
             return text
         mapped = getattr(address, "ipv4_mapped", None)
@@ -186,13 +191,13 @@ def _host_names(snapshot: Snapshot) -> Iterator[Any]:
     network = _mapping(values.get("network"))
     yield from _mapping(network.get("resolves"))
     yield from _mapping(network.get("resolve_errors"))
-    for route in network.get("routes") or ():
+    for route in _rows(network.get("routes")):
         yield _mapping(route).get("target")
     variables = _mapping(_mapping(values.get("environment")).get("variables"))
     yield variables.get("MASTER_ADDR")
     for name in ("no_proxy", "NO_PROXY"):
         yield from (word.strip("*. ") for word in str(variables.get(name, "")).split(","))
-    for path in _mapping(values.get("disk")).get("paths") or ():
+    for path in _rows(_mapping(values.get("disk")).get("paths")):
         server, colon, _ = str(_mapping(path).get("source") or "").partition(":")  # nfs, cifs, lustre: SERVER:EXPORT
         yield server.strip("/") if colon else None
 
@@ -201,14 +206,19 @@ def _user_names(snapshot: Snapshot) -> Iterator[Any]:
     """The users that a snapshot's sections name: the session's own and those of processes on GPUs."""
     values = {name: section.value for name, section in snapshot.sections.items()}
     yield _mapping(values.get("os")).get("user")
-    for gpu in _mapping(values.get("gpu")).get("gpus") or ():
-        for process in _mapping(gpu).get("processes") or ():
+    for gpu in _rows(_mapping(values.get("gpu")).get("gpus")):
+        for process in _rows(_mapping(gpu).get("processes")):
             yield _mapping(process).get("user")
 
 
 def _mapping(value: Any) -> dict[str, Any]:
     """The value where it is a mapping; snapshots from elsewhere may hold anything."""
     return value if isinstance(value, dict) else {}
+
+
+def _rows(value: Any) -> Sequence[Any]:
+    """The value where it is a list."""
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -222,6 +232,14 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _texts(item)
+
+
+def _address_in(text: str) -> Address | None:
+    """The address that a whole text is, or None."""
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
 
 
 def _network_of(row: dict[str, Any]) -> Network | None:
@@ -239,13 +257,13 @@ def _addresses_and_networks(
     addresses: list[Address] = []
     networks: list[Network] = []
     for name, value in sections:
-        for interface in _mapping(value).get("interfaces") or () if name == "network" else ():
-            rows = [_mapping(row) for row in _mapping(interface).get("addresses") or ()]
+        for interface in _rows(_mapping(value).get("interfaces")) if name == "network" else ():
+            rows = [_mapping(row) for row in _rows(_mapping(interface).get("addresses"))]
             networks += [network for network in map(_network_of, rows) if network is not None]
     for text in texts:
         for match in re.finditer(rf"{_IPV6}|{_IPV4}", text):
             bare, slash, _ = match[0].partition("/")
-            address = address_in(bare)
+            address = _address_in(bare)
             if address is None:
                 continue
             addresses.append(getattr(address, "ipv4_mapped", None) or address)

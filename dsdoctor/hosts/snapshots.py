@@ -95,8 +95,13 @@ def redact(facts: Mapping[str, HostFacts]) -> dict[str, HostFacts]:
     Equal things stay equal over all hosts, and addresses of one network stay in one network.
     """
     redaction = Redaction([host.snapshot for host in facts.values()])
-    snapshots = [redaction.snapshot(host.snapshot) for host in facts.values()]
-    return {snapshot.host: HostFacts(snapshot) for snapshot in snapshots}
+    redacted: dict[str, HostFacts] = {}
+    for host in facts.values():
+        snapshot = redaction.snapshot(host.snapshot)
+        if snapshot.host in redacted:  # names that differ by case alone
+            snapshot = msgspec.structs.replace(snapshot, host=f"{snapshot.host}-{len(redacted) + 1}")
+        redacted[snapshot.host] = HostFacts(snapshot)
+    return redacted
 
 
 def file_name(host: str) -> str:
