@@ -84,13 +84,18 @@ def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
+def size(model: nn.Module) -> int:
+    """How many numbers are trained; every adapter has as many."""
+    return sum(parameter.numel() for _, parameter in trainable(model))
+
+
 def save(adapted: Any, names: Sequence[str], folder: Path) -> None:
     """Write each adapter to a folder of its own below `folder`, as peft reads it."""
     adapted.save_pretrained(folder, selected_adapters=list(names), save_embedding_layers=False)
 
 
-def verify(folder: Path, names: Sequence[str], trained: nn.Module) -> None:
-    """Read saved adapters back: all there, of the right shapes, finite, no lora_B of the last one still zero.
+def verify(folder: Path, names: Sequence[str], expected: int) -> None:
+    """Read saved adapters back: each of `expected` numbers, all finite, no lora_B of the last one still zero.
 
     A wrapped model that is saved in the wrong place writes adapters without a tensor, and nobody notices until they
     are needed (ZeRO-3 with state_dict() of rank 0).
@@ -101,7 +106,6 @@ def verify(folder: Path, names: Sequence[str], trained: nn.Module) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    expected = sum(parameter.numel() for _, parameter in trainable(trained))
     for name in names:
         path = folder / name / WEIGHTS
         try:

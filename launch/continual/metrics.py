@@ -1,4 +1,4 @@
-"""What a run is judged by: the accuracy matrix, its average, backward transfer and forgetting, and the table of them.
+"""What a run is judged by: the accuracy matrix, its average, backward transfer and forgetting; the files of figures.
 
 `matrix[k][i]` is the accuracy in per cent on task i after stage k (both from 0); a row is None where a stage is
 missing, and an entry is None or not there where a task was not measured. The definitions are those of GEM
@@ -7,8 +7,17 @@ missing, and an entry is None or not there where a task was not measured. The de
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from continual import orders
+
+if TYPE_CHECKING:
+    from continual.data import Task
+    from continual.stages import State
+    from continual.trainer import Result
 
 Row = Sequence["float | None"]
 Matrix = Sequence["Row | None"]
@@ -70,11 +79,59 @@ def table(matrix: Matrix, tasks: Sequence[str], titles: Sequence[str]) -> str:
         row = [_entry(matrix, number, task) if number < len(matrix) else None for task in range(len(tasks))]
         cells = [figure(value).rjust(width) for value, width in zip(row, widths, strict=True)]
         lines.append("  ".join([stage.ljust(first), *cells]))
-    done = len(matrix)
     lines += [
         "",
-        f"average            {figure(average(matrix)):>7}   mean after stage {done} of {len(tasks)}",
-        f"backward transfer  {figure(backward_transfer(matrix), sign=True):>7}   earlier tasks: now less when just learnt",
-        f"forgetting         {figure(forgetting(matrix)):>7}   earlier tasks: best so far less now",
+        f"average            {figure(average(matrix)):>7}   tasks learnt by stage {len(matrix)} of {len(tasks)}",
+        f"backward transfer  {figure(backward_transfer(matrix), sign=True):>7}   earlier tasks, since they were learnt",
+        f"forgetting         {figure(forgetting(matrix)):>7}   earlier tasks, since they were best",
     ]
     return "\n".join(lines) + "\n"
+
+
+def result_files(tasks: Sequence[Task], state: State, base: str, trained: Result, measured: float) -> dict[str, str]:
+    """The files of figures that a stage leaves, by name; those of O-LoRA's program have its names and keys.
+
+    `measured` is how many seconds the measuring took.
+    """
+    train = {
+        "epoch": round(trained.samples / len(tasks[-1].train), 2),
+        "train_loss": round(trained.loss, 4),
+        "train_runtime": round(trained.seconds, 2),
+        "train_samples": len(tasks[-1].train),
+        "train_samples_per_second": round(trained.samples / trained.seconds, 2),
+        "train_steps_per_second": round(trained.steps / trained.seconds, 2),
+    }
+    row = state.matrix[-1]
+    predict: dict[str, Any] = {
+        "predict_exact_match": round(fmean(row), 4),
+        **{f"predict_exact_match_for_{task.name}": value for task, value in zip(tasks, row, strict=True)},
+        "predict_runtime": round(measured, 2),
+        "predict_samples": sum(len(task.test) for task in tasks),
+    }
+    results = {
+        **{"order": state.order, "method": state.method, "seed": state.seed},
+        "tasks": list(orders.tasks_of(state.order)),
+        "stand_ins": {task.name: task.stand_in for task in tasks if task.stand_in},
+        "accuracy": state.matrix,
+        "average": average(state.matrix),
+        "backward_transfer": backward_transfer(state.matrix),
+        "forgetting": forgetting(state.matrix),
+    }
+    values = {"train": train, "predict": predict, "all": train | predict}
+    files = {f"{name}_results.json": value for name, value in values.items()} | {"results.json": results}
+    texts = {name: json.dumps(value, indent=2) + "\n" for name, value in files.items()}
+    return texts | {"summary.txt": _summary(tasks, state, base)}
+
+
+def _summary(tasks: Sequence[Task], state: State, base: str) -> str:
+    """The table of all stages so far, and what it was made with."""
+    every = orders.tasks_of(state.order)
+    lines = [
+        f"{state.order}, {state.method}, seed {state.seed}: accuracy in % on held-out examples",
+        f"base model {base}",
+    ]
+    titles: Sequence[str] = every
+    if tasks[-1].stand_in:
+        lines.append("In brackets the small built-in task that was trained and measured in the place of the named one.")
+        titles = [f"{task} ({orders.STAND_INS[task]})" for task in every]
+    return "\n".join(lines) + "\n\n" + table(state.matrix, every, titles)

@@ -78,7 +78,7 @@ def load(base: Base) -> tuple[nn.Module, Any]:
             if not base.layers <= (has := getattr(config, "num_hidden_layers", 0)):
                 raise ContinualError(f"--num_hidden_layers {base.layers}: {base.path} has {has}")
             config.num_hidden_layers = base.layers
-        model = AutoModel.from_pretrained(base.path, config=config, local_files_only=True, dtype=torch.float32)
+        model = AutoModel.from_pretrained(base.path, config=config, local_files_only=True).float()
         tokenizer = AutoTokenizer.from_pretrained(base.path, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ContinualError(f"--model_name_or_path {base.path}: {error}") from None

@@ -6,110 +6,25 @@ Started by torchrun on every host, one call a stage; the flags have the names of
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import secrets
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from continual import AgreedError, ContinualError, assets, data, metrics, orders, stages
-from continual.ranks import PRECISIONS, Place, Ranks, join
+from continual import AgreedError, ContinualError, assets, data, flags, metrics, orders, stages
+from continual.ranks import Place, Ranks, join
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from continual import adapters, trainer
     from continual.models import Base
-    from continual.trainer import Inputs, Result
-
-DESCRIPTION = "Train one stage of a continual-learning order, and measure every task learnt so far."
-
-
-def _number(kind: type, least: float, above: bool = False) -> Callable[[str], Any]:
-    """A converter for argparse: a number not below `least`, or above it."""
-    wanted = f"{'a whole number' if kind is int else 'a number'} {'above' if above else 'of at least'} {least:g}"
-
-    def convert(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not math.isfinite(value) or value < least or (above and value == least):
-            raise argparse.ArgumentTypeError(f"{text!r}: wanted {wanted}")
-        return value
-
-    return convert
-
-
-class _Parser(argparse.ArgumentParser):
-    """Ends with one line instead of the whole usage, and on one process of each host instead of all."""
-
-    def error(self, message: str) -> NoReturn:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"continual: {message}\n  python -m continual.train --help lists all", file=sys.stderr)
-        sys.exit(2)
-
-
-def parser() -> argparse.ArgumentParser:
-    """All flags."""
-    result = _Parser(
-        prog="python -m continual.train",
-        description=DESCRIPTION,
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    count, natural, positive = _number(int, 1), _number(int, 0), _number(float, 0, above=True)
-    stage = result.add_argument_group("stage")
-    stage.add_argument("--order", required=True, choices=list(orders.ORDERS), help="the order of tasks")
-    stage.add_argument("--task", required=True, help="the task to train, as the order names it")
-    stage.add_argument("--stage_index", required=True, type=count, help="its place in the order, from 1")
-    stage.add_argument("--output_dir", required=True, type=Path, help="what the stage leaves")
-    stage.add_argument("--previous_output_dir", default="", help="what the stage before left; empty in stage 1")
-    stage.add_argument("--seed", type=natural, default=0, help="fresh adapters, order of examples")
-
-    source = result.add_argument_group("model and data")
-    source.add_argument("--model_name_or_path", required=True, help="a local encoder's folder, or: builtin")
-    which = source.add_mutually_exclusive_group(required=True)
-    which.add_argument("--data", choices=["builtin"], help="small tasks that stand in for those of orders 1 to 3")
-    which.add_argument("--data_dir", type=Path, help="a folder laid out like O-LoRA's CL_Benchmark")
-    source.add_argument("--num_hidden_layers", type=count, help="keep only the first layers (builtin: 4)")
-    source.add_argument("--max_source_length", type=_number(int, 4), default=32, help="tokens a text")
-    source.add_argument("--max_train_samples", type=count, help="at most (builtin: 400)")
-    source.add_argument("--max_predict_samples", type=count, help="held-out examples a task, at most (builtin: 200)")
-
-    method = result.add_argument_group("method")
-    method.add_argument("--method", choices=["olora", "seqlora"], default="olora", help="a LoRA a task, or one for all")
-    method.add_argument("--lamda_1", type=_number(float, 0), default=0.5, help="olora: weight of orthogonality")
-    method.add_argument("--lamda_2", type=_number(float, 0), default=0.0, help="olora: weight of the new LoRA's norm")
-    method.add_argument("--lora_r", type=count, default=8, help="rank of a LoRA")
-    method.add_argument("--lora_alpha", type=count, default=32, help="scaled by alpha / r")
-    method.add_argument("--lora_target_modules", nargs="+", default=[], help="default: peft's for the kind of model")
-
-    training = result.add_argument_group("training")
-    training.add_argument("--learning_rate", type=positive, default=1e-3, help="at its highest")
-    training.add_argument(
-        "--lr_scheduler_type", default="constant", help="constant, constant_with_warmup, linear, cosine"
-    )
-    training.add_argument("--warmup_steps", type=natural, default=0, help="steps until the full learning rate")
-    training.add_argument("--weight_decay", type=_number(float, 0), default=0.0, help="of AdamW")
-    training.add_argument("--max_grad_norm", type=positive, default=1.0, help="gradients are clipped to it")
-    training.add_argument("--num_train_epochs", type=positive, default=1.0, help="rounds over the examples")
-    training.add_argument("--max_steps", type=count, help="steps, instead of epochs")
-    training.add_argument("--global_batch_size", type=count, help="examples a step over all ranks; holds exactly")
-    training.add_argument("--per_device_train_batch_size", type=count, help="examples at once on a rank")
-    training.add_argument("--gradient_accumulation_steps", type=count, help="micro-batches a step")
-    training.add_argument("--per_device_eval_batch_size", type=count, default=50, help="the same when measuring")
-    training.add_argument(
-        "--precision", choices=PRECISIONS, default="auto", help="auto: bf16 if all GPUs have it; CPU fp32"
-    )
-    training.add_argument("--logging_steps", type=count, default=10, help="a line every so many steps")
-    training.add_argument("--ddp_timeout", type=positive, default=300.0, help="seconds a rank waits for the others")
-    return result
+    from continual.trainer import Inputs
 
 
 @dataclass
@@ -126,30 +41,6 @@ class Clock:
         self.since = now
 
 
-def _check_flags(args: argparse.Namespace, place: Place) -> tuple[str, ...]:
-    """The order's tasks up to this stage's. Raises ContinualError for flags that contradict each other."""
-    from continual.trainer import SCHEDULES, deal
-
-    tasks = orders.check_stage(args.order, args.task, args.stage_index)
-    if bool(args.previous_output_dir) != (args.stage_index > 1):
-        wanted = "the folder of the stage before" if args.stage_index > 1 else "none in stage 1"
-        raise ContinualError(f"--previous_output_dir {args.previous_output_dir!r}: wanted {wanted}")
-    if args.data_dir is not None and not args.data_dir.is_dir():
-        raise ContinualError(f"--data_dir {args.data_dir}: no such folder on {place.host}")
-    if args.data:
-        for task in tasks:
-            orders.stand_in_for(task)
-    if args.lr_scheduler_type not in SCHEDULES:
-        raise ContinualError(f"--lr_scheduler_type {args.lr_scheduler_type}: wanted one of {', '.join(SCHEDULES)}")
-    if args.warmup_steps and args.lr_scheduler_type == "constant":
-        raise ContinualError(
-            f"--warmup_steps {args.warmup_steps}: has no effect with --lr_scheduler_type constant; "
-            "wanted 0, or constant_with_warmup"
-        )
-    deal(place.world_size, args.global_batch_size, args.per_device_train_batch_size, args.gradient_accumulation_steps)
-    return tasks
-
-
 @dataclass(frozen=True)
 class Loaded:
     """What a stage starts from."""
@@ -162,7 +53,7 @@ class Loaded:
 
 def _load(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock: Clock) -> Loaded:
     """Find the model, read the data and the stage before, and hold that all ranks have the same."""
-    from continual import adapters, models
+    from continual import models
 
     with ranks.together():
         if ranks.place.local_rank == 0 and args.model_name_or_path == models.BUILTIN:
@@ -182,7 +73,7 @@ def _load(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock:
             "method": args.method,
             "seed": args.seed,
             "base": base.identity,
-            "lora": adapters.Shape(args.lora_r, args.lora_alpha, tuple(args.lora_target_modules)).as_json(),
+            "lora": _shape(args).as_json(),
         }
         previous = None
         if args.previous_output_dir:
@@ -214,41 +105,22 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
         model, tokenizer = models.load(loaded.base)
         model.to(ranks.device)
         inputs = [_inputs(task, args.max_source_length, model, tokenizer, ranks.device) for task in loaded.tasks]
-        shape = adapters.Shape(args.lora_r, args.lora_alpha, tuple(args.lora_target_modules))
         saved = Path(args.previous_output_dir).absolute() / stages.ADAPTERS if loaded.previous else None
-        adapted = adapters.attach(model, loaded.base, shape, names, saved, args.seed)
+        adapted = adapters.attach(model, loaded.base, _shape(args), names, saved, args.seed)
         matcher = models.Matcher(adapted).to(ranks.device)
     clock.lap("model")
 
-    batches = trainer.deal(
-        ranks.place.world_size,
-        args.global_batch_size,
-        args.per_device_train_batch_size,
-        args.gradient_accumulation_steps,
-    )
-    count = len(loaded.tasks[-1].train)
-    settings = trainer.Settings(
-        steps=args.max_steps or math.ceil(count * args.num_train_epochs / batches.global_size),
-        learning_rate=args.learning_rate,
-        schedule=args.lr_scheduler_type,
-        warmup_steps=args.warmup_steps,
-        weight_decay=args.weight_decay,
-        max_grad_norm=args.max_grad_norm,
-        logging_steps=args.logging_steps,
-        seed=args.seed * 1000 + args.stage_index,
-    )
-    size = sum(parameter.numel() for _, parameter in adapters.trainable(matcher))
-    shares = " + ".join(str(sum(sizes)) for sizes in batches.sizes)
+    settings = _settings(args, len(loaded.tasks[-1].train), ranks)
+    shares = " + ".join(str(sum(sizes)) for sizes in settings.batches.sizes)
     say(
-        f"continual: {settings.steps} steps of {batches.global_size} examples ({shares}), adapter {names[-1]} with "
-        f"{size} parameters, {len(names) - 1} frozen ones beside it",
+        f"continual: {settings.steps} steps of {settings.batches.global_size} examples ({shares}); trained: LoRA "
+        f"{names[-1]}, {adapters.size(matcher)} parameters; frozen: {', '.join(names[:-1]) or 'none'}",
         flush=True,
     )
-    training = trainer.Training(matcher, method, names, batches, settings, ranks)
-    result = training.run(inputs[-1][0])
+    result = trainer.Training(matcher, method, names, settings, ranks).run(inputs[-1][0])
     clock.lap("training")
     row = [round(trainer.accuracy(matcher, test, ranks, args.per_device_eval_batch_size), 2) for _, test in inputs]
-    clock.lap("evaluation")
+    clock.lap("measuring")
 
     state = stages.State(
         token=ranks.gather(secrets.token_hex(8))[0],
@@ -257,11 +129,11 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
         matrix=[*(loaded.previous.matrix if loaded.previous else []), row],
         **loaded.settings,
     )
-    texts = _texts(args, loaded, state, result, clock)
+    texts = metrics.result_files(loaded.tasks, state, str(loaded.base), result, clock.seconds["measuring"])
 
     def save(folder: Path) -> None:
         adapters.save(adapted, names, folder)
-        adapters.verify(folder, names, adapted)
+        adapters.verify(folder, names, adapters.size(adapted))
 
     output = args.output_dir.absolute()
     with ranks.together():
@@ -278,6 +150,34 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
 
 def _say_nothing(*_: object, **__: object) -> None:
     """Stand in for print on the ranks after the first."""
+
+
+def _shape(args: argparse.Namespace) -> adapters.Shape:
+    from continual import adapters
+
+    return adapters.Shape(args.lora_r, args.lora_alpha, tuple(args.lora_target_modules))
+
+
+def _settings(args: argparse.Namespace, examples: int, ranks: Ranks) -> trainer.Settings:
+    from continual import trainer
+
+    batches = trainer.deal(
+        ranks.place.world_size,
+        args.global_batch_size,
+        args.per_device_train_batch_size,
+        args.gradient_accumulation_steps,
+    )
+    return trainer.Settings(
+        batches=batches,
+        steps=args.max_steps or math.ceil(examples * args.num_train_epochs / batches.global_size),
+        learning_rate=args.learning_rate,
+        schedule=args.lr_scheduler_type,
+        warmup_steps=args.warmup_steps,
+        weight_decay=args.weight_decay,
+        max_grad_norm=args.max_grad_norm,
+        logging_steps=args.logging_steps,
+        seed=args.seed * 1000 + args.stage_index,
+    )
 
 
 def _inputs(
@@ -311,65 +211,11 @@ def _opening(args: argparse.Namespace, loaded: Loaded, precision: str) -> str:
     return "\n".join(lines)
 
 
-def _texts(
-    args: argparse.Namespace, loaded: Loaded, state: stages.State, result: Result, clock: Clock
-) -> dict[str, str]:
-    """The files of figures beside the adapters, by name."""
-    train = {
-        "epoch": round(result.samples / len(loaded.tasks[-1].train), 2),
-        "train_loss": round(result.loss, 4),
-        "train_runtime": round(result.seconds, 2),
-        "train_samples": len(loaded.tasks[-1].train),
-        "train_samples_per_second": round(result.samples / result.seconds, 2),
-        "train_steps_per_second": round(result.steps / result.seconds, 2),
-    }
-    predict: dict[str, Any] = {
-        f"predict_exact_match_for_{task.name}": value
-        for task, value in zip(loaded.tasks, state.matrix[-1], strict=True)
-    }
-    predict["predict_exact_match"] = round(sum(state.matrix[-1]) / len(state.matrix[-1]), 4)
-    predict["predict_samples"] = sum(len(task.test) for task in loaded.tasks)
-    predict["predict_runtime"] = round(clock.seconds["evaluation"], 2)
-    results = {
-        "order": state.order,
-        "method": state.method,
-        "seed": state.seed,
-        "tasks": list(orders.tasks_of(state.order)),
-        "stand_ins": {task.name: task.stand_in for task in loaded.tasks if task.stand_in},
-        "accuracy": state.matrix,
-        "average": metrics.average(state.matrix),
-        "backward_transfer": metrics.backward_transfer(state.matrix),
-        "forgetting": metrics.forgetting(state.matrix),
-    }
-    texts = {
-        "train_results.json": train,
-        "predict_results.json": predict,
-        "all_results.json": train | predict,
-        "results.json": results,
-    }
-    return {name: json.dumps(value, indent=2) + "\n" for name, value in texts.items()} | {
-        "summary.txt": _summary(args, loaded, state)
-    }
-
-
-def _summary(args: argparse.Namespace, loaded: Loaded, state: stages.State) -> str:
-    """The table of all stages so far, and what it was made with."""
-    every = orders.tasks_of(state.order)
-    titles = [f"{task} ({orders.STAND_INS[task]})" if args.data else task for task in every]
-    lines = [
-        f"{state.order}, {state.method}, seed {state.seed}: accuracy in % on held-out examples",
-        f"base model {loaded.base}",
-    ]
-    if args.data:
-        lines.append("In brackets the small built-in task that was trained and measured in the place of the named one.")
-    return "\n".join(lines) + "\n\n" + metrics.table(state.matrix, every, titles)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run one stage; 0 when it is done and its output is verified, 1 when it failed, 2 for flags that cannot be."""
     clock = Clock(time.monotonic(), {})
-    flags = parser()
-    args = flags.parse_args(argv)
+    parser = flags.parser()
+    args = parser.parse_args(argv)
     # Before transformers is imported: everything is local, and its bars and advice would stand in every rank's log.
     for name, value in {
         "HF_HUB_OFFLINE": "1",
@@ -380,9 +226,9 @@ def main(argv: list[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     try:
         place = Place.from_environment()
-        tasks = _check_flags(args, place)
+        tasks = flags.check(args, place)
     except ContinualError as error:
-        flags.error(str(error))
+        parser.error(str(error))
     clock.lap("imports")
     ranks: Ranks | None = None
     try:
@@ -403,5 +249,17 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _end(code: int) -> None:
+    """End the process at once, without the interpreter's and torch's own teardown.
+
+    After DistributedDataParallel on gloo a worker thread of torch may still hold a tensor when the interpreter goes,
+    and aborts it: "terminate called without an active exception", exit code -6 with all work done, in 4 of 90
+    processes with torch 2.13 (https://github.com/pytorch/pytorch/issues/190489). A launcher takes that for a failure.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main())

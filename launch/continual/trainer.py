@@ -99,8 +99,9 @@ def order_of_examples(count: int, needed: int, seed: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Settings:
-    """How long and how fast."""
+    """How much at once, how long and how fast."""
 
+    batches: Batches
     steps: int
     learning_rate: float
     schedule: str = "constant"
@@ -154,11 +155,10 @@ class Training:
         matcher: Matcher,
         method: Method,
         adapters: Sequence[str],
-        batches: Batches,
         settings: Settings,
         ranks: Ranks,
     ) -> None:
-        self.matcher, self.ranks, self.settings, self.batches = matcher, ranks, settings, batches
+        self.matcher, self.ranks, self.settings, self.batches = matcher, ranks, settings, settings.batches
         self.penalty = partial(method.penalty, matcher, adapters)
         self.wrapped: nn.Module = matcher
         if ranks.place.world_size > 1:

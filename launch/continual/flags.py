@@ -1,0 +1,122 @@
+"""The flags of a stage, with the names of the O-LoRA program where it has them, and what they must fulfil together."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from continual import ContinualError, orders
+from continual.ranks import PRECISIONS, Place
+
+DESCRIPTION = "Train one stage of a continual-learning order, and measure every task learnt so far."
+
+
+def _number(kind: type, least: float, above: bool = False) -> Callable[[str], Any]:
+    """A converter for argparse: a number not below `least`, or above it."""
+    wanted = f"{'a whole number' if kind is int else 'a number'} {'above' if above else 'of at least'} {least:g}"
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not math.isfinite(value) or value < least or (above and value == least):
+            raise argparse.ArgumentTypeError(f"{text!r}: wanted {wanted}")
+        return value
+
+    return convert
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with one line instead of the whole usage, and on one process of each host instead of all."""
+
+    def error(self, message: str) -> NoReturn:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"continual: {message}\n  python -m continual.train --help lists all", file=sys.stderr)
+        sys.exit(2)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All flags."""
+    result = _Parser(
+        prog="python -m continual.train",
+        description=DESCRIPTION,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    count, natural, positive = _number(int, 1), _number(int, 0), _number(float, 0, above=True)
+    stage = result.add_argument_group("stage")
+    stage.add_argument("--order", required=True, choices=list(orders.ORDERS), help="the order of tasks")
+    stage.add_argument("--task", required=True, help="the task to train, as the order names it")
+    stage.add_argument("--stage_index", required=True, type=count, help="its place in the order, from 1")
+    stage.add_argument("--output_dir", required=True, type=Path, help="what the stage leaves")
+    stage.add_argument("--previous_output_dir", default="", help="what the stage before left; empty in stage 1")
+    stage.add_argument("--seed", type=natural, default=0, help="fresh adapters, order of examples")
+
+    source = result.add_argument_group("model and data")
+    source.add_argument("--model_name_or_path", required=True, help="a local encoder's folder, or: builtin")
+    which = source.add_mutually_exclusive_group(required=True)
+    which.add_argument("--data", choices=["builtin"], help="small tasks that stand in for those of orders 1 to 3")
+    which.add_argument("--data_dir", type=Path, help="a folder laid out like O-LoRA's CL_Benchmark")
+    source.add_argument("--num_hidden_layers", type=count, help="keep only the first layers (builtin: 4)")
+    source.add_argument("--max_source_length", type=_number(int, 4), default=32, help="tokens a text")
+    source.add_argument("--max_train_samples", type=count, help="at most (builtin: 400)")
+    source.add_argument("--max_predict_samples", type=count, help="held-out examples a task, at most (builtin: 200)")
+
+    method = result.add_argument_group("method")
+    method.add_argument("--method", choices=["olora", "seqlora"], default="olora", help="a LoRA a task, or one for all")
+    method.add_argument("--lamda_1", type=_number(float, 0), default=0.5, help="olora: weight of orthogonality")
+    method.add_argument("--lamda_2", type=_number(float, 0), default=0.0, help="olora: weight of the new LoRA's norm")
+    method.add_argument("--lora_r", type=count, default=8, help="rank of a LoRA")
+    method.add_argument("--lora_alpha", type=count, default=32, help="scaled by alpha / r")
+    method.add_argument("--lora_target_modules", nargs="+", default=[], help="default: peft's for the kind of model")
+
+    training = result.add_argument_group("training")
+    training.add_argument("--learning_rate", type=positive, default=1e-3, help="at its highest")
+    training.add_argument(
+        "--lr_scheduler_type", default="constant", help="constant, constant_with_warmup, linear, cosine"
+    )
+    training.add_argument("--warmup_steps", type=natural, default=0, help="steps until the full learning rate")
+    training.add_argument("--weight_decay", type=_number(float, 0), default=0.0, help="of AdamW")
+    training.add_argument("--max_grad_norm", type=positive, default=1.0, help="gradients are clipped to it")
+    training.add_argument("--num_train_epochs", type=positive, default=1.0, help="rounds over the examples")
+    training.add_argument("--max_steps", type=count, help="steps, instead of epochs")
+    training.add_argument("--global_batch_size", type=count, help="examples a step over all ranks; holds exactly")
+    training.add_argument("--per_device_train_batch_size", type=count, help="examples at once on a rank")
+    training.add_argument("--gradient_accumulation_steps", type=count, help="micro-batches a step")
+    training.add_argument("--per_device_eval_batch_size", type=count, default=50, help="the same when measuring")
+    training.add_argument(
+        "--precision", choices=PRECISIONS, default="auto", help="auto: bf16 if all GPUs have it; CPU fp32"
+    )
+    training.add_argument("--logging_steps", type=count, default=10, help="a line every so many steps")
+    training.add_argument("--ddp_timeout", type=positive, default=300.0, help="seconds a rank waits for the others")
+    return result
+
+
+def check(args: argparse.Namespace, place: Place) -> tuple[str, ...]:
+    """The order's tasks up to this stage's. Raises ContinualError for flags that contradict each other."""
+    from continual.trainer import SCHEDULES, deal
+
+    tasks = orders.check_stage(args.order, args.task, args.stage_index)
+    if bool(args.previous_output_dir) != (args.stage_index > 1):
+        wanted = "the folder of the stage before" if args.stage_index > 1 else "none in stage 1"
+        raise ContinualError(f"--previous_output_dir {args.previous_output_dir!r}: wanted {wanted}")
+    if args.data_dir is not None and not args.data_dir.is_dir():
+        raise ContinualError(f"--data_dir {args.data_dir}: no such folder on {place.host}")
+    if args.data:
+        for task in tasks:
+            orders.stand_in_for(task)
+    if args.lr_scheduler_type not in SCHEDULES:
+        raise ContinualError(f"--lr_scheduler_type {args.lr_scheduler_type}: wanted one of {', '.join(SCHEDULES)}")
+    if args.warmup_steps and args.lr_scheduler_type == "constant":
+        raise ContinualError(
+            f"--warmup_steps {args.warmup_steps}: has no effect with --lr_scheduler_type constant; "
+            "wanted 0, or constant_with_warmup"
+        )
+    deal(place.world_size, args.global_batch_size, args.per_device_train_batch_size, args.gradient_accumulation_steps)
+    return tasks

@@ -1,0 +1,76 @@
+"""Reading tasks from a folder, and choosing examples."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from continual import ContinualError, assets, data, orders
+
+from tests.continual.conftest import WORDS, write_benchmark
+
+
+def test_a_task_of_a_folder(benchmark: Path):
+    task = data.load_folder(benchmark, "dbpedia")
+    assert task.labels == ("animal", "plant", "place")
+    assert (len(task.train), len(task.test), task.title) == (40, 12, "dbpedia")
+    text, label = task.test[0]
+    assert task.labels[label] == "animal"
+    assert set(text.split()) <= {*WORDS["dbpedia"]["animal"].split(), "the", "0", "test"}
+
+
+def test_a_choice_takes_labels_in_turn_and_is_always_the_same(benchmark: Path):
+    one, two = (data.load_folder(benchmark, "dbpedia", max_train=9, max_test=4) for _ in range(2))
+    assert one == two
+    assert set(Counter(label for _, label in one.train).values()) == {3}
+    assert len(one.test) == 4
+    assert one.fingerprint != data.load_folder(benchmark, "dbpedia", max_test=5).fingerprint
+
+
+def test_a_rare_label_does_not_hold_up_the_others(tmp_path: Path):
+    folder = write_benchmark(tmp_path / "b") / "TC" / "amazon"
+    rows = [{"sentence": "poor", "label": "bad"}, *({"sentence": f"fine {i}", "label": "good"} for i in range(9))]
+    (folder / "train.json").write_text(json.dumps(rows))
+    task = data.load_folder(tmp_path / "b", "amazon", max_train=8)
+    assert Counter(label for _, label in task.train) == {0: 7, 1: 1}
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("train.json", "[", "train.json: not JSON"),
+        ("train.json", "[]", "train.json: wanted a list of examples"),
+        ("test.json", '[{"sentence": "x"}]', "test.json: example 0: wanted an object"),
+        ("test.json", '["x"]', "test.json: example 0: wanted an object"),
+        ("train.json", '[{"sentence": "x", "label": "odd"}]', "label 'odd' is not in labels.json"),
+        ("labels.json", "{}", "labels.json: wanted a list of label names"),
+    ],
+)
+def test_files_of_another_form(tmp_path: Path, file: str, text: str, said: str):
+    folder = write_benchmark(tmp_path / "b")
+    (folder / "TC" / "amazon" / file).write_text(text)
+    with pytest.raises(ContinualError, match=said):
+        data.load_folder(folder, "amazon")
+
+
+def test_missing_files(tmp_path: Path):
+    folder = write_benchmark(tmp_path / "b")
+    (folder / "TC" / "amazon" / "labels.json").unlink()
+    with pytest.raises(ContinualError, match=r"amazon/labels\.json: No such file"):
+        data.load_folder(folder, "amazon")
+    with pytest.raises(ContinualError, match=r"wanted one <group>/MNLI/train\.json, found none"):
+        data.load_folder(folder, "MNLI")
+
+
+@pytest.mark.assets
+@pytest.mark.parametrize("name", orders.tasks_of("order_1"))
+def test_built_in_tasks_hold_out_what_they_do_not_train_on(name: str):
+    assets.prepare(data.BUILTIN_PACKAGES)
+    task = data.load_builtin(name)
+    assert (len(task.train), len(task.test)) == (400, 200)
+    assert not {text for text, _ in task.train} & {text for text, _ in task.test}
+    assert set(range(len(task.labels))) == {label for _, label in task.train} == {label for _, label in task.test}
+    assert max(Counter(label for _, label in task.test).values()) <= 200 / len(task.labels) * 1.2
+    assert task.title == f"{name} ({orders.STAND_INS[name]})"

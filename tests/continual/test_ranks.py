@@ -1,0 +1,99 @@
+"""Ranks that agree: a failure on one is raised on all, with its rank and host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from continual import AgreedError, ContinualError
+from continual.ranks import Place, Ranks, _precision, join
+
+pytestmark = pytest.mark.train
+
+
+@dataclass(frozen=True)
+class Joined(Ranks):
+    """Rank 0 of three, with what the others answer."""
+
+    others: Callable[[Any], list[Any]] = lambda value: [value, value]
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value, *self.others(value)]
+
+
+def rank_0(others: Callable[[Any], list[Any]]) -> Joined:
+    return Joined(Place("a", 0, 0, 3), torch.device("cpu"), "fp32", others)
+
+
+def test_all_well():
+    with rank_0(lambda value: [("rank 1 (host b)", None), ("rank 2 (host b)", None)]).together():
+        pass
+
+
+def test_a_failure_elsewhere_is_raised_here():
+    ranks = rank_0(lambda _: [("rank 1 (host b)", "the disk is full"), ("rank 2 (host b)", None)])
+    with pytest.raises(AgreedError, match=r"^rank 1 \(host b\): the disk is full$"), ranks.together():
+        pass
+
+
+def test_a_failure_everywhere_names_no_rank():
+    ranks = rank_0(lambda value: [("rank 1 (host b)", value[1]), ("rank 2 (host b)", value[1])])
+    with pytest.raises(AgreedError, match=r"^no such folder$"), ranks.together():
+        raise ContinualError("no such folder")
+
+
+def test_an_unforeseen_error_keeps_its_traceback(capsys: pytest.CaptureFixture[str]):
+    ranks = rank_0(lambda _: [("rank 1 (host b)", None), ("rank 2 (host b)", None)])
+    with pytest.raises(AgreedError, match=r"rank 0 \(host a\): ZeroDivisionError"), ranks.together():
+        _ = 1 / 0
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_must_be_equal():
+    rank_0(lambda value: [value, value]).same("the base", "x")
+    with pytest.raises(AgreedError, match=r"the base differs: rank 2 \(host b\) has y, rank 0 \(host a\) has x"):
+        rank_0(lambda value: [value, ("rank 2 (host b)", "y")]).same("the base", "x")
+
+
+def test_sums():
+    assert rank_0(lambda value: [value, (1.0, 5.0)]).sums(2.0, 3.0) == [5.0, 11.0]
+
+
+def test_one_process_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    ranks = join(Place("a"), "auto", 1.0)
+    assert (ranks.device.type, ranks.precision, ranks.gather(7)) == ("cpu", "fp32", [7])
+    assert capsys.readouterr().out.startswith(
+        "continual: host a rank 0 local_rank 0 world_size 1 backend none device cpu"
+    )
+    with pytest.raises(ContinualError, match=r"--precision bf16: rank 0 \(host a\) computes on the CPU; wanted fp32"):
+        join(Place("a"), "bf16", 1.0)
+
+
+def test_more_processes_than_devices(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ContinualError, match=r"local_rank 1, but torch sees 1 CUDA devices \(CUDA_VISIBLE_DEVICES="):
+        join(Place("a", 1, 1, 2), "auto", 1.0)
+
+
+def test_the_precision_is_one_that_every_gpu_has():
+    ampere, volta = ({"place": f"rank {n}", "device": "cuda", "bf16": has} for n, has in ((0, True), (1, False)))
+    assert _precision("auto", [ampere, ampere]) == "bf16"
+    assert _precision("auto", [ampere, volta]) == "fp16"
+    assert _precision("fp32", [ampere, volta]) == "fp32"
+    with pytest.raises(AgreedError, match="--precision bf16: the GPU of rank 1 does not compute bf16"):
+        _precision("bf16", [ampere, volta])
+
+
+def test_what_the_launcher_says(monkeypatch: pytest.MonkeyPatch):
+    for name, value in (("RANK", "3"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "4")):
+        monkeypatch.setenv(name, value)
+    place = Place.from_environment()
+    assert (place.rank, place.local_rank, place.world_size) == (3, 1, 4)
+    monkeypatch.setenv("RANK", "-1")
+    with pytest.raises(ContinualError, match="RANK='-1': wanted a number"):
+        Place.from_environment()
