@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from dsdoctor.checks.engine import check
-from dsdoctor.checks.names import is_loopback, views
+from dsdoctor.checks.names import is_address, is_loopback, views
 from dsdoctor.checks.remedy import as_root
 from dsdoctor.cluster import Cluster, HostEntry
 from dsdoctor.facts import HostFacts
@@ -62,6 +62,6 @@ def _real_address(cluster: Cluster) -> str | None:
     """What another host takes the master's name for."""
     for addresses in views(cluster, cluster.master_name).values():
         for address in addresses:
-            if not is_loopback(address):
+            if is_address(address) and not is_loopback(address):
                 return address
     return None

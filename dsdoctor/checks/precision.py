@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from dsdoctor.checks.context import JobContext, is_true
@@ -12,9 +13,8 @@ from dsdoctor.report.model import Evidence
 
 def config_evidence(config: DeepSpeedConfig, dotted: str) -> Evidence:
     """A key of the config, as it stands there, with file and line."""
-    value = dsconfig.get(config, dotted)
-    shown = {True: "true", False: "false", None: "null"}.get(value) if not isinstance(value, str) else f'"{value}"'
-    return Evidence(text=f"{dotted}: {shown or value}", source=config.path, line=dsconfig.line_of(config, dotted))
+    shown = json.dumps(dsconfig.get(config, dotted), ensure_ascii=False)
+    return Evidence(text=f"{dotted}: {shown}", source=config.path, line=dsconfig.line_of(config, dotted))
 
 
 def argument_flags(context: JobContext, stage: StageSettings) -> tuple[bool | None, bool | None]:

@@ -28,8 +28,11 @@ def quote(command: str) -> str:
 
 def ssh_words(entry: HostEntry) -> list[str]:
     """The port option and the destination, as ssh takes them."""
-    port = ["-p", str(entry.port)] if entry.port else []
-    return [*port, shlex.quote(f"{entry.user}@{entry.name}" if entry.user else entry.name)]
+    options = ["-p", str(entry.port)] if entry.port else []
+    destination = f"{entry.user}@{entry.name}" if entry.user else entry.name
+    if destination.startswith("-"):  # ssh would take it for an option
+        options.append("--")
+    return [*options, shlex.quote(destination)]
 
 
 def as_root(host: HostFacts, entry: HostEntry, command: str, *, fed_by: str = "") -> str:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 
 from dsdoctor.checks.engine import check
-from dsdoctor.checks.remedy import on_host, ssh_words
+from dsdoctor.checks.remedy import on_host, quote, ssh_words
 from dsdoctor.cluster import Cluster, HostEntry, Member, ReachProblem
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity, Skipped
 
@@ -63,7 +63,9 @@ def _fixes(problem: ReachProblem, member: Member) -> Iterator[Fix]:
     port = f"-p {entry.port} " if entry.port else ""
     if problem == "unresolvable":
         yield Fix("Compare the name with the hostfile, and give it an address", (f"getent hosts {name}",))
-        yield Fix("Where DNS does not know the name", (f"echo 'ADDRESS {entry.name}' | sudo tee -a /etc/hosts",))
+        yield Fix(
+            "Where DNS does not know the name", (f"echo {quote(f'ADDRESS {entry.name}')} | sudo tee -a /etc/hosts",)
+        )
     elif problem == "refused":
         yield Fix(
             "On the host's console: start sshd", ("sudo systemctl enable --now ssh || sudo systemctl start sshd",)

@@ -74,6 +74,7 @@ class TestCommands:
 
     def test_a_hostile_name_is_a_word(self) -> None:
         assert shlex.split(on_host(HostEntry("a; rm -rf ~", 1), "true")) == ["ssh", "a; rm -rf ~", "true"]
+        assert on_host(HostEntry("-oProxyCommand=id", 1), "true") == "ssh -- -oProxyCommand=id true"
 
     def test_root_needs_no_sudo(self) -> None:
         host = HostFacts(Snapshot(host="a", sections={}))
