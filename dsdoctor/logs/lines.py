@@ -20,7 +20,7 @@ _ODD = re.compile("[^\x00-\x7f\u3000-\u303f\u4e00-\u9fff\uff00-\uffef\u2500-\u25
 
 _HOST = r"[A-Za-z0-9](?:[\w.-]{0,251}\w)?"
 _STAMP = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
-_MERGED = re.compile(rf"(?P<host>{_HOST}):(?P<rank>\d{{1,6}})\| ?")
+_MERGED = re.compile(rf"(?P<host>{_HOST}):(?:(?P<rank>\d{{1,6}})|-)\| ?")  # - : the host's launcher
 _MERGED_BRACKETS = re.compile(rf"\[(?P<host>(?=[\d.:]*[A-Za-z]|\d+\.\d+\.){_HOST}):(?P<rank>\d{{1,6}})\] ")
 _TORCHRUN = re.compile(r"\[(?!cuda|GPU)[A-Za-z_][A-Za-z_-]{0,30}(?:\d+\|)?(?P<rank>\d{1,6})\]: ?")
 _MPIRUN = re.compile(r"\[\d+,(?P<rank>\d{1,6})\]<std(?:out|err)>: ?")

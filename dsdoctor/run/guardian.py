@@ -36,6 +36,7 @@ class Guardian:
         self.frames: "queue.Queue[Optional[Dict[str, Any]]]" = queue.Queue(maxsize=2000)
         self.last_word = time.monotonic()
         self.stop_reason: Optional[str] = None
+        self.oom_kills = oom_kills()
         self.child_status: Optional[int] = None
         self.child: "subprocess.Popen[bytes]"
 
@@ -66,7 +67,15 @@ class Guardian:
         code = self.watch()
         for reader in readers:
             reader.join(timeout=2)
-        self.send({"e": "exit", "code": code, "stopped": self.stop_reason, "left": len(descendants())})
+        self.send(
+            {
+                "e": "exit",
+                "code": code,
+                "stopped": self.stop_reason,
+                "left": len(descendants()),
+                "oom_kills": None if self.oom_kills is None else (oom_kills() or 0) - self.oom_kills,
+            }
+        )
         self.finish(writer)
         return 0
 
@@ -228,6 +237,16 @@ def descendants() -> List[int]:
         found += below
         todo += below
     return found
+
+
+def oom_kills() -> Optional[int]:
+    """How many processes this host's kernel has killed for want of memory since it booted (Linux 4.13 and newer)."""
+    try:
+        with open("/proc/vmstat", "rb") as file:
+            found = re.search(rb"^oom_kill (\d+)$", file.read(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found.group(1)) if found else None
 
 
 def send_signal(pids: List[int], number: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import re
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -178,6 +179,7 @@ class _StageRun:
             self._line(name, frame)
         elif kind == "exit":
             end.code = int(frame["code"])
+            self._explain_kills(name, frame.get("oom_kills"))
             self._ended(name, end.code != 0 and frame.get("stopped") is None)
         elif kind == "error":
             end.code = 127
@@ -195,6 +197,19 @@ class _StageRun:
             self.ends[name].failed_ranks.setdefault(first + int(found[2]), int(found[1]))
             self._failed(name)
         self.show(LineSeen(name, rank, text, frame.get("s") == "e"))
+
+    def _explain_kills(self, name: str, oom_kills: int | None) -> None:
+        """Write down, for every rank that was killed outright, whether its host's kernel did it for want of memory."""
+        for rank, code in self.ends[name].failed_ranks.items():
+            if code != -signal.SIGKILL:
+                continue
+            said = "dsdoctor: killed by SIGKILL"
+            if oom_kills:
+                said += f"; the kernel of {name} killed {oom_kills} for want of memory meanwhile"
+            elif oom_kills == 0:
+                said += f"; the kernel of {name} killed none for want of memory meanwhile"
+            self.logs.write(name, rank, said)
+            self.show(LineSeen(name, None, f"rank {rank}: {said}", True))
 
     def _agent_line(self, name: str, text: str) -> None:
         self.logs.write(name, None, text)

@@ -74,6 +74,7 @@ def test_a_killed_rank_is_named_everything_stops_and_the_next_launch_goes_on_the
     assert (verdict["cause"], verdict["host"], verdict["rank"]) == ("process-killed-externally", "node1", 2)
     # the job is the same work, so the same settings are given again; the stage is finished this time
     again = head.start(*LAUNCH, "--set", "second.steps=100000", "--set", "second.pause=0.05")
+    wait_until(lambda: head.state()["stages"][1]["attempts"] == 2, 60)
     wait_until(lambda: "stage second step 3" in _log(head, "2-second"), 90)
     again.send_signal(signal.SIGINT)
     output, _ = again.communicate(timeout=30)

@@ -59,9 +59,14 @@ def test_the_first_failure_stops_the_others_and_the_later_stages(tmp_path: Path)
 def test_torchrun_s_report_names_the_rank(tmp_path: Path) -> None:
     report = "failed (exitcode: -9) local_rank: 0 (pid: 77) of binary: /usr/bin/python"
     scripts = {"one": {"a": "sleep 100", "b": f"echo '{report}' >&2; exit 1"}}
-    outcome, _, _ = carried_out(scripts, tmp_path)
+    outcome, _, path = carried_out(scripts, tmp_path)
     assert outcome.failure == "stage one failed: rank 1 on b was killed by SIGKILL"
-    assert outcome.rank == 1
+    assert (outcome.host, outcome.rank) == ("b", 1)
+    said = "dsdoctor: killed by SIGKILL; the kernel of b killed none for want of memory meanwhile\n"
+    assert (path / "logs/1-one/b/rank1.log").read_text() == said
+    assert outcome.report is not None
+    assert outcome.report.verdict is not None
+    assert outcome.report.verdict.cause == "process-killed-externally"
 
 
 def test_exit_code_0_without_the_outputs_is_a_failure(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_lines_carry_the_rank_and_the_exit_code_is_true() -> None:
         frames = started.frames()
     lines = {(frame["r"], frame["s"], frame["x"]) for frame in frames if frame["e"] == "line"}
     assert lines == {(3, "o", "a"), (5, "e", "b"), (None, "o", "plain")}
-    assert frames[-1] == {"e": "exit", "code": 7, "stopped": None, "left": 0}
+    assert frames[-1] == {"e": "exit", "code": 7, "stopped": None, "left": 0, "oom_kills": 0}
 
 
 def test_a_signal_is_a_negative_code() -> None:
