@@ -349,11 +349,13 @@ def test_user_and_port_of_the_hostfile_outrank_the_settings(reach, server):
 
 def test_a_banner_before_login_is_not_the_commands_output(reach, tmp_path):
     banner = tmp_path / "issue"
-    banner.write_text("Permission denied to all but us.\nConnection refused.\n")
+    banner.write_text("Permission denied to all but us.\nIdle sessions are timed out. Connection refused.\n")
     server = sshd.make(tmp_path / "banner", Banner=banner)
     try:
         done = reach(server.entry(), server.config).run(["sh", "-c", "echo out; echo err >&2"])
         assert (done.stdout, done.stderr) == (b"out\n", b"err\n")
+        config = server.write_config("banner-denied", IdentityFile=server.folder / "other")
+        assert failure(reach(server.entry(), config)).problem == "denied"
     finally:
         server.stop()
 

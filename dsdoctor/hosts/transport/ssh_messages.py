@@ -14,7 +14,7 @@ from dsdoctor.hosts.shown import shown
 _PROBLEMS: tuple[tuple[ReachProblem, str], ...] = (
     ("unresolvable", r"Could not resolve hostname |no address associated with name"),
     ("refused", r"connect to .*: Connection refused|open failed: connect failed: Connection refused"),
-    ("timeout", r"timed out|not responding\.?$"),
+    ("timeout", r"(Connection|Operation) timed out|port \d+ timed out|^Timeout, server \S+ not responding"),
     ("no-route", r"No route to host|Network is unreachable|Host is down|administratively prohibited"),
     (
         "changed-key",
@@ -23,7 +23,7 @@ _PROBLEMS: tuple[tuple[ReachProblem, str], ...] = (
     ("unknown-key", r"Host key verification failed|No \S+ host key is known for"),
     (
         "denied",
-        r"Permission denied|Too many authentication failures|No supported authentication methods|Roaming not allowed",
+        r"Permission denied \(|Too many authentication failures|No supported authentication methods",
     ),
     (
         "unsupported",
@@ -33,7 +33,7 @@ _PROBLEMS: tuple[tuple[ReachProblem, str], ...] = (
     ),
     (
         "closed",
-        r"Connection (closed|reset)|closed by remote host|Broken pipe|kex_exchange_identification|invalid format"
+        r"Connection (closed|reset) by|closed by remote host|Broken pipe|kex_exchange_identification|invalid format"
         r"|Protocol major versions differ|ssh_dispatch_run_fatal|padding error|Bad packet length|session open refused",
     ),
 )
