@@ -70,6 +70,12 @@ def driver_not_loaded(host: HostFacts, entry: HostEntry) -> Iterator[Finding | S
 
 
 def _fixes(host: HostFacts, entry: HostEntry, driver: DriverFacts) -> Iterator[Fix]:
+    if "nouveau" in driver.modules:
+        lines = (
+            as_root(host, entry, "tee /etc/modprobe.d/blacklist-nouveau.conf", fed_by='echo "blacklist nouveau"'),
+            as_root(host, entry, "dracut --force || sudo update-initramfs -u"),
+        )
+        yield Fix("The free driver nouveau holds the cards: keep it from loading, and reboot", lines)
     if driver.module_files:
         yield Fix("The module is built for this kernel: load it", (as_root(host, entry, "modprobe nvidia"),))
         yield Fix(

@@ -39,9 +39,12 @@ def duplicate_nccl(host: HostFacts, entry: HostEntry) -> Iterator[Finding | Skip
     if not nccl.owners or (len(nccl.owners) == 1 and nccl.wheel_file_exists):
         return
     names = " and ".join(f"{owner.name} {owner.version}" for owner in nccl.owners)
-    copy = next((copy for copy in nccl.copies if copy.path == nccl.wheel_file), None)
+    copy = next((copy for copy in nccl.copies if nccl.wheel_file in (copy.path, copy.real_path)), None)
     wheel_file = nccl.wheel_file or "nvidia/nccl/lib/libnccl.so.2"
-    if nccl.wheel_file_exists:
+    if len({owner.location for owner in nccl.owners}) == len(nccl.owners) > 1:
+        message = f"{names} are installed in different places; one is wanted, the one torch asks for"
+        seen = "; ".join(f"{owner.name} {owner.version} in {owner.location}" for owner in nccl.owners)
+    elif nccl.wheel_file_exists:
         is_now = f"the file is NCCL {copy.version}" if copy and copy.version else "the file's version is unknown"
         message = f"{names} own the same libnccl.so.2 ({is_now}); one owner is wanted, the one torch asks for"
         seen = f"{wheel_file}: {is_now}"

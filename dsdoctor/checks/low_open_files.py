@@ -11,9 +11,9 @@ from dsdoctor.cluster import HostEntry
 from dsdoctor.facts import HostFacts, Limit
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity, Skipped
 
-# Linux' default of 1024 is for select(2). Sockets of NCCL and gloo, data shards and DataLoader pipes go beyond it:
-# 4096 is what cured the case this check comes from (1,024 preprocessing workers under a limit of 1024).
-ENOUGH = 4096
+# Linux' default is for select(2), and many a job gets by with it. Sockets of NCCL and gloo, data shards and DataLoader
+# pipes can go beyond: 4096 cured the case this check comes from (1,024 preprocessing workers under a limit of 1024).
+DEFAULT, ENOUGH = 1024, 4096
 
 # A multiprocessing pool holds a pipe and a sentinel for each worker, and datasets a cache file each; the rest of the
 # process has libraries, sockets and logs open.
@@ -42,12 +42,11 @@ def low_open_files(host: HostFacts, entry: HostEntry, context: JobContext | None
     needed = max(ENOUGH, asked[0] * PER_WORKER + OTHERS if asked[0] else 0)
     if limit.soft is None or limit.soft >= needed:
         return
-    fails = asked[0] > 0 and limit.soft < asked[0] * PER_WORKER
     why = f"for {asked[1]}" if needed > ENOUGH else "for training"
     hard = "unlimited" if limit.hard is None else limit.hard
     yield low_open_files.finding(
         f"a process may open {limit.soft} files (hard limit {hard}); {needed} are wanted {why}",
-        severity=Severity.ERROR if fails else None,
+        severity=_severity(limit, needed, asked[0]),
         evidence=[
             Evidence(
                 text=f"RLIMIT_NOFILE of a non-interactive session: {limit.soft} soft, {hard} hard", source=host.name
@@ -56,6 +55,15 @@ def low_open_files(host: HostFacts, entry: HostEntry, context: JobContext | None
         ],
         fix=_fixes(host, entry, limit, needed),
     )
+
+
+def _severity(limit: Limit, needed: int, workers: int) -> Severity:
+    """An error where the job's own workers cannot start; a remark for a default that can be raised."""
+    soft = limit.soft or 0
+    if workers and soft < workers * PER_WORKER:
+        return Severity.ERROR
+    can_be_raised = limit.hard is None or limit.hard >= needed
+    return Severity.INFO if soft >= DEFAULT and needed == ENOUGH and can_be_raised else Severity.WARNING
 
 
 def _asked(context: JobContext | None) -> Iterator[tuple[int, str]]:

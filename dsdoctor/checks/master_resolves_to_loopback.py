@@ -34,9 +34,9 @@ def master_resolves_to_loopback(host: HostFacts, entry: HostEntry, cluster: Clus
     if len(cluster) < 2:
         return
     name = cluster.master_name
-    addresses = host.network.resolves.get(name, ())
+    addresses = (name,) if is_address(name) else host.network.resolves.get(name, ())
     loopback = [address for address in addresses if is_loopback(address)]
-    if not loopback or len(loopback) < len(addresses) or is_loopback(name):
+    if not loopback or len(loopback) < len(addresses):
         return
     itself = entry.name == cluster.master.name
     real = _real_address(cluster)

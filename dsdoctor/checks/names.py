@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dsdoctor.cluster import Cluster
 from dsdoctor.facts import FactUnavailable
 
+NO_ANSWER = "no answer within"  # how the probe says that a resolver took too long: that tells nothing about the name
+
 
 def is_loopback(address: str) -> bool:
     """Whether a text is a loopback address; false for a name."""
@@ -53,14 +55,17 @@ def is_link_local(address: str) -> bool:
 def views(cluster: Cluster, name: str) -> dict[str, tuple[str, ...]]:
     """The addresses of a name by the host that was asked, empty where it has none.
 
-    Hosts whose network is not known, or that were not asked about this name, are left out.
+    Hosts whose network is not known, that were not asked about this name or whose resolver did not answer in time,
+    are left out.
     """
     seen: dict[str, tuple[str, ...]] = {}
     for member in cluster.examined:
         try:
-            addresses = member.facts.network.resolves.get(name) if member.facts else None
+            network = member.facts.network if member.facts else None
         except FactUnavailable:
             continue
-        if addresses is not None:
-            seen[member.name] = addresses
+        if network is None or name not in network.resolves:
+            continue
+        if network.resolves[name] or not network.resolve_errors.get(name, "").startswith(NO_ANSWER):
+            seen[member.name] = network.resolves[name]
     return seen

@@ -53,7 +53,8 @@ def _on_host(member: Member) -> Iterator[Finding]:
     if member.facts is None:
         return
     environment = member.facts.environment
-    places = [("the environment", environment.variables)] + [(file.path, file.variables) for file in environment.files]
+    files = (*environment.files, *environment.shell_files)
+    places = [("the environment", environment.variables), *((file.path, file.variables) for file in files)]
     for place, settings in places:
         for name, value in settings.items():
             judgement = judge(name, member.facts)
