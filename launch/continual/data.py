@@ -46,12 +46,25 @@ class Task:
         return hashlib.sha256(json.dumps([self.labels, self.test]).encode()).hexdigest()[:16]
 
 
-def load_builtin(name: str, max_train: int | None = None, max_test: int | None = None) -> Task:
-    """The task that stands in for `name`: 400 examples to train on and 200 held out, unless told otherwise.
+@dataclass(frozen=True)
+class Wanted:
+    """Where tasks come from, and at most how many examples; without a folder, the built-in tasks."""
+
+    folder: Path | None = None
+    max_train: int | None = None
+    max_test: int | None = None
+
+
+def load(name: str, wanted: Wanted, train: bool = True) -> Task:
+    """A task, with the examples to train on if they are wanted.
 
     Raises:
-        ContinualError: nothing stands in for it, or the assets are not to be had.
+        ContinualError: nothing built in stands in for it, the assets are not to be had, a file is missing or wrong.
     """
+    return _load_builtin(name, wanted) if wanted.folder is None else _load_folder(wanted.folder, name, wanted, train)
+
+
+def _load_builtin(name: str, wanted: Wanted) -> Task:
     stand_in = orders.stand_in_for(name)
     about, read = _BUILTIN[stand_in]
     train, test, labels = read(assets.prepare(BUILTIN_PACKAGES))
@@ -60,20 +73,17 @@ def load_builtin(name: str, max_train: int | None = None, max_test: int | None =
     return Task(
         name=name,
         labels=tuple(labels.values()),
-        train=_sample(train, labels, max_train or BUILTIN_TRAIN, f"{stand_in} train"),
-        test=_sample(test, labels, max_test or BUILTIN_TEST, f"{stand_in} test"),
+        train=_sample(train, labels, wanted.max_train or BUILTIN_TRAIN, f"{stand_in} train"),
+        test=_sample(test, labels, wanted.max_test or BUILTIN_TEST, f"{stand_in} test"),
         stand_in=stand_in,
         about=about,
     )
 
 
-def load_folder(folder: Path, name: str, max_train: int | None = None, max_test: int | None = None) -> Task:
-    """The task `name` of a folder laid out like CL_Benchmark: `<group>/<name>/{train,test,labels}.json`.
+def _load_folder(folder: Path, name: str, wanted: Wanted, train: bool) -> Task:
+    """A task of a folder laid out like CL_Benchmark: `<group>/<name>/{train,test,labels}.json`.
 
     Examples are objects with `sentence` and `label`; labels.json is the list of labels.
-
-    Raises:
-        ContinualError: a file is missing or is not of this form.
     """
     found = sorted(path.parent for path in folder.glob(f"*/{name}/train.json"))
     if len(found) != 1:
@@ -83,10 +93,11 @@ def load_folder(folder: Path, name: str, max_train: int | None = None, max_test:
     if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
         raise ContinualError(f"{found[0] / 'labels.json'}: wanted a list of label names")
     named = {label: label for label in labels}
-    parts = {}
-    for part, limit in (("train", max_train), ("test", max_test)):
-        rows = _read_sentences(found[0] / f"{part}.json", named)
-        parts[part] = _sample(rows, named, limit, f"{name} {part}")
+    parts: dict[str, tuple[Example, ...]] = {"train": ()}
+    for part, limit in (("train", wanted.max_train), ("test", wanted.max_test)):
+        if part == "test" or train:
+            rows = _read_sentences(found[0] / f"{part}.json", named)
+            parts[part] = _sample(rows, named, limit, f"{name} {part}")
     return Task(name=name, labels=tuple(named), train=parts["train"], test=parts["test"])
 
 

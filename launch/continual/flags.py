@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from continual import ContinualError, orders
 from continual.ranks import PRECISIONS, Place
 
+BUILTIN = "builtin"
 DESCRIPTION = "Train one stage of a continual-learning order, and measure every task learnt so far."
 
 
@@ -59,9 +60,9 @@ def parser() -> argparse.ArgumentParser:
     stage.add_argument("--seed", type=natural, default=0, help="fresh adapters, order of examples")
 
     source = result.add_argument_group("model and data")
-    source.add_argument("--model_name_or_path", required=True, help="a local encoder's folder, or: builtin")
+    source.add_argument("--model_name_or_path", required=True, help=f"a local encoder's folder, or: {BUILTIN}")
     which = source.add_mutually_exclusive_group(required=True)
-    which.add_argument("--data", choices=["builtin"], help="small tasks that stand in for those of orders 1 to 3")
+    which.add_argument("--data", choices=[BUILTIN], help="small tasks that stand in for those of orders 1 to 3")
     which.add_argument("--data_dir", type=Path, help="a folder laid out like O-LoRA's CL_Benchmark")
     source.add_argument("--num_hidden_layers", type=count, help="keep only the first layers (builtin: 4)")
     source.add_argument("--max_source_length", type=_number(int, 4), default=32, help="tokens a text")

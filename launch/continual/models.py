@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from continual import ContinualError, assets
+from continual.flags import BUILTIN
 
-BUILTIN = "builtin"
 BUILTIN_LAYERS = 4
 SCALE = 20.0  # of the cosines, before the softmax
 

@@ -19,10 +19,9 @@ from continual import AgreedError, ContinualError, assets, data, flags, metrics,
 from continual.ranks import Place, Ranks, join
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
-    from continual import adapters, trainer
+    from continual import adapters, models, trainer
     from continual.models import Base
     from continual.trainer import Inputs
 
@@ -51,23 +50,27 @@ class Loaded:
     settings: dict[str, Any]  # what the next stage must have equal, under the names of stages.State
 
 
-def _load(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock: Clock) -> Loaded:
+def _fetch(args: argparse.Namespace, place: Place) -> ContinualError | None:
+    """Fill the cache of built-in assets, once a host, before anybody waits; gives what went wrong, for all to hear."""
+    packages = data.BUILTIN_PACKAGES if args.data else ()
+    if args.model_name_or_path == flags.BUILTIN:
+        packages = (assets.MODEL, *packages)
+    try:
+        if place.local_rank == 0:
+            assets.prepare(packages)
+    except ContinualError as error:
+        return error
+    return None
+
+
+def _load(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks) -> Loaded:
     """Find the model, read the data and the stage before, and hold that all ranks have the same."""
     from continual import models
 
     with ranks.together():
-        if ranks.place.local_rank == 0 and args.model_name_or_path == models.BUILTIN:
-            assets.prepare((assets.MODEL,))
-        if ranks.place.local_rank == 0 and args.data:
-            assets.prepare(data.BUILTIN_PACKAGES)
-    clock.lap("assets")
-    with ranks.together():
         base = models.find(args.model_name_or_path, args.num_hidden_layers)
-        limits = (args.max_train_samples, args.max_predict_samples)
-        read = [
-            data.load_builtin(task, *limits) if args.data else data.load_folder(args.data_dir, task, *limits)
-            for task in tasks
-        ]
+        wanted = data.Wanted(args.data_dir, args.max_train_samples, args.max_predict_samples)
+        read = [data.load(task, wanted, train=task == tasks[-1]) for task in tasks]
         settings = {
             "order": args.order,
             "method": args.method,
@@ -84,44 +87,62 @@ def _load(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock:
     ranks.same("the sha256 of the base model's weights", base.sha256)
     ranks.same("the data's fingerprint", [task.fingerprint for task in read])
     ranks.same("the carrying-out that --previous_output_dir comes from", previous.token if previous else None)
-    clock.lap("data")
     return Loaded(base, tuple(read), previous, settings)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A model with its adapters, and the examples as it reads them."""
+
+    adapted: nn.Module
+    matcher: models.Matcher
+    train: Inputs
+    tests: tuple[Inputs, ...]
+
+
+def _make_ready(args: argparse.Namespace, loaded: Loaded, names: tuple[str, ...], ranks: Ranks) -> Ready:
+    from continual import adapters, models, trainer
+
+    model, tokenizer = models.load(loaded.base)
+    model.to(ranks.device)
+
+    def inputs(task: data.Task, part: tuple[data.Example, ...]) -> Inputs:
+        rows = models.tokenize(tokenizer, [text for text, _ in part], args.max_source_length)
+        vectors = models.label_vectors(model, tokenizer, task.labels, ranks.device)
+        return trainer.Inputs(rows, [label for _, label in part], vectors, tokenizer.pad_token_id or 0)
+
+    # Before the adapters come: the vectors of the labels are those of the bare model.
+    tests = tuple(inputs(task, task.test) for task in loaded.tasks)
+    train = inputs(loaded.tasks[-1], loaded.tasks[-1].train)
+    saved = Path(args.previous_output_dir).absolute() / stages.ADAPTERS if loaded.previous else None
+    adapted = adapters.attach(model, loaded.base, _shape(args), names, saved, args.seed)
+    return Ready(adapted, models.Matcher(adapted).to(ranks.device), train, tests)
 
 
 def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock: Clock) -> None:
     """Load, train, measure, save; each part is finished by all ranks or by none."""
-    from continual import adapters, methods, models, trainer
+    from continual import methods, trainer
 
-    loaded = _load(args, tasks, ranks, clock)
+    loaded = _load(args, tasks, ranks)
+    clock.lap("data")
     say = print if ranks.place.rank == 0 else _say_nothing
     say(_opening(args, loaded, ranks.precision), flush=True)
-    method = methods.choose(args.method, args.lamda_1, args.lamda_2)
-    names = method.adapters(tasks)
     with ranks.together():
         import peft  # noqa: F401 - the time of these imports is counted apart
         import transformers  # noqa: F401
     clock.lap("imports")
+    method = methods.choose(args.method, args.lamda_1, args.lamda_2)
+    names = method.adapters(tasks)
     with ranks.together():
-        model, tokenizer = models.load(loaded.base)
-        model.to(ranks.device)
-        inputs = [_inputs(task, args.max_source_length, model, tokenizer, ranks.device) for task in loaded.tasks]
-        saved = Path(args.previous_output_dir).absolute() / stages.ADAPTERS if loaded.previous else None
-        adapted = adapters.attach(model, loaded.base, _shape(args), names, saved, args.seed)
-        matcher = models.Matcher(adapted).to(ranks.device)
+        ready = _make_ready(args, loaded, names, ranks)
     clock.lap("model")
-
-    settings = _settings(args, len(loaded.tasks[-1].train), ranks)
-    shares = " + ".join(str(sum(sizes)) for sizes in settings.batches.sizes)
-    say(
-        f"continual: {settings.steps} steps of {settings.batches.global_size} examples ({shares}); trained: LoRA "
-        f"{names[-1]}, {adapters.size(matcher)} parameters; frozen: {', '.join(names[:-1]) or 'none'}",
-        flush=True,
-    )
-    result = trainer.Training(matcher, method, names, settings, ranks).run(inputs[-1][0])
+    training = trainer.Training(ready.matcher, method, names, _settings(args, len(ready.train.rows), ranks), ranks)
+    say(f"continual: {training}", flush=True)
+    result = training.run(ready.train)
     clock.lap("training")
-    row = [round(trainer.accuracy(matcher, test, ranks, args.per_device_eval_batch_size), 2) for _, test in inputs]
+    size = args.per_device_eval_batch_size
+    row = [round(trainer.accuracy(ready.matcher, test, ranks, size), 2) for test in ready.tests]
     clock.lap("measuring")
-
     state = stages.State(
         token=ranks.gather(secrets.token_hex(8))[0],
         tasks=list(tasks),
@@ -130,22 +151,29 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
         **loaded.settings,
     )
     texts = metrics.result_files(loaded.tasks, state, str(loaded.base), result, clock.seconds["measuring"])
-
-    def save(folder: Path) -> None:
-        adapters.save(adapted, names, folder)
-        adapters.verify(folder, names, adapters.size(adapted))
-
-    output = args.output_dir.absolute()
-    with ranks.together():
-        if ranks.place.rank == 0:
-            stages.write(output, state, save, texts)
-    with ranks.together():  # the next stage starts on every host: each needs the folder, unless the disk is shared
-        if ranks.place.local_rank == 0 and not stages.holds(output, state.token):
-            stages.write(output, state, save, texts)
+    _save(args.output_dir.absolute(), ready.adapted, names, state, texts, ranks)
     clock.lap("saving")
     say("\n" + texts["summary.txt"])
     say("continual: seconds: " + ", ".join(f"{part} {seconds:.1f}" for part, seconds in clock.seconds.items()))
-    say(f"continual: stage {args.stage_index} {args.task} is done: {output}", flush=True)
+    say(f"continual: stage {args.stage_index} {args.task} is done: {args.output_dir}", flush=True)
+
+
+def _save(
+    folder: Path, adapted: nn.Module, names: tuple[str, ...], state: stages.State, texts: dict[str, str], ranks: Ranks
+) -> None:
+    """Write the stage's folder on every host, since the next stage starts on each; once where hosts share a disk."""
+    from continual import adapters
+
+    def save(target: Path) -> None:
+        adapters.save(adapted, names, target)
+        adapters.verify(target, names, adapters.size(adapted))
+
+    with ranks.together():
+        if ranks.place.rank == 0:
+            stages.write(folder, state, save, texts)
+    with ranks.together():
+        if ranks.place.local_rank == 0 and not stages.holds(folder, state.token):
+            stages.write(folder, state, save, texts)
 
 
 def _say_nothing(*_: object, **__: object) -> None:
@@ -180,25 +208,6 @@ def _settings(args: argparse.Namespace, examples: int, ranks: Ranks) -> trainer.
     )
 
 
-def _inputs(
-    task: data.Task, length: int, model: nn.Module, tokenizer: Any, device: torch.device
-) -> tuple[Inputs, Inputs]:
-    """A task's examples for training and for measuring, tokenized; the labels' vectors are those of the bare model."""
-    from continual import models, trainer
-
-    vectors = models.label_vectors(model, tokenizer, task.labels, device)
-    train, test = (
-        trainer.Inputs(
-            models.tokenize(tokenizer, [text for text, _ in part], length),
-            [label for _, label in part],
-            vectors,
-            tokenizer.pad_token_id or 0,
-        )
-        for part in (task.train, task.test)
-    )
-    return train, test
-
-
 def _opening(args: argparse.Namespace, loaded: Loaded, precision: str) -> str:
     task = loaded.tasks[-1]
     lines = [
@@ -230,9 +239,14 @@ def main(argv: list[str] | None = None) -> int:
     except ContinualError as error:
         parser.error(str(error))
     clock.lap("imports")
+    problem = _fetch(args, place)
+    clock.lap("assets")
     ranks: Ranks | None = None
     try:
         ranks = join(place, args.precision, args.ddp_timeout)
+        with ranks.together():
+            if problem is not None:
+                raise problem
         clock.lap("joining")
         _stage(args, tasks, ranks, clock)
     except AgreedError as error:

@@ -159,6 +159,7 @@ class Training:
         ranks: Ranks,
     ) -> None:
         self.matcher, self.ranks, self.settings, self.batches = matcher, ranks, settings, settings.batches
+        self.adapters = adapters
         self.penalty = partial(method.penalty, matcher, adapters)
         self.wrapped: nn.Module = matcher
         if ranks.place.world_size > 1:
@@ -170,6 +171,15 @@ class Training:
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=ranks.precision == "fp16")
         self.dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(ranks.precision)
         self.skipped = 0  # steps in a row
+
+    def __str__(self) -> str:
+        shares = " + ".join(str(sum(sizes)) for sizes in self.batches.sizes)
+        *frozen, trained = self.adapters
+        numbers = sum(parameter.numel() for _, parameter in self.parameters)
+        return (
+            f"{self.settings.steps} steps of {self.batches.global_size} examples ({shares}); "
+            f"trained: LoRA {trained}, {numbers} parameters; frozen: {', '.join(frozen) or 'none'}"
+        )
 
     def run(self, inputs: Inputs) -> Result:
         """Train. Rank 0 prints a line every `logging_steps` in the form of transformers' Trainer.

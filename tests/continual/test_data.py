@@ -13,27 +13,28 @@ from tests.continual.conftest import WORDS, write_benchmark
 
 
 def test_a_task_of_a_folder(benchmark: Path):
-    task = data.load_folder(benchmark, "dbpedia")
+    task = data.load("dbpedia", data.Wanted(benchmark))
     assert task.labels == ("animal", "plant", "place")
     assert (len(task.train), len(task.test), task.title) == (40, 12, "dbpedia")
     text, label = task.test[0]
     assert task.labels[label] == "animal"
+    assert data.load("dbpedia", data.Wanted(benchmark), train=False).train == ()
     assert set(text.split()) <= {*WORDS["dbpedia"]["animal"].split(), "the", "0", "test"}
 
 
 def test_a_choice_takes_labels_in_turn_and_is_always_the_same(benchmark: Path):
-    one, two = (data.load_folder(benchmark, "dbpedia", max_train=9, max_test=4) for _ in range(2))
+    one, two = (data.load("dbpedia", data.Wanted(benchmark, 9, 4)) for _ in range(2))
     assert one == two
     assert set(Counter(label for _, label in one.train).values()) == {3}
     assert len(one.test) == 4
-    assert one.fingerprint != data.load_folder(benchmark, "dbpedia", max_test=5).fingerprint
+    assert one.fingerprint != data.load("dbpedia", data.Wanted(benchmark, max_test=5)).fingerprint
 
 
 def test_a_rare_label_does_not_hold_up_the_others(tmp_path: Path):
     folder = write_benchmark(tmp_path / "b") / "TC" / "amazon"
     rows = [{"sentence": "poor", "label": "bad"}, *({"sentence": f"fine {i}", "label": "good"} for i in range(9))]
     (folder / "train.json").write_text(json.dumps(rows))
-    task = data.load_folder(tmp_path / "b", "amazon", max_train=8)
+    task = data.load("amazon", data.Wanted(tmp_path / "b", 8))
     assert Counter(label for _, label in task.train) == {0: 7, 1: 1}
 
 
@@ -52,23 +53,23 @@ def test_files_of_another_form(tmp_path: Path, file: str, text: str, said: str):
     folder = write_benchmark(tmp_path / "b")
     (folder / "TC" / "amazon" / file).write_text(text)
     with pytest.raises(ContinualError, match=said):
-        data.load_folder(folder, "amazon")
+        data.load("amazon", data.Wanted(folder))
 
 
 def test_missing_files(tmp_path: Path):
     folder = write_benchmark(tmp_path / "b")
     (folder / "TC" / "amazon" / "labels.json").unlink()
     with pytest.raises(ContinualError, match=r"amazon/labels\.json: No such file"):
-        data.load_folder(folder, "amazon")
+        data.load("amazon", data.Wanted(folder))
     with pytest.raises(ContinualError, match=r"wanted one <group>/MNLI/train\.json, found none"):
-        data.load_folder(folder, "MNLI")
+        data.load("MNLI", data.Wanted(folder))
 
 
 @pytest.mark.assets
 @pytest.mark.parametrize("name", orders.tasks_of("order_1"))
 def test_built_in_tasks_hold_out_what_they_do_not_train_on(name: str):
     assets.prepare(data.BUILTIN_PACKAGES)
-    task = data.load_builtin(name)
+    task = data.load(name, data.Wanted())
     assert (len(task.train), len(task.test)) == (400, 200)
     assert not {text for text, _ in task.train} & {text for text, _ in task.test}
     assert set(range(len(task.labels))) == {label for _, label in task.train} == {label for _, label in task.test}
