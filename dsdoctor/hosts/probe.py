@@ -91,6 +91,7 @@ PARALLEL_NAMES = 32
 BATCH = 500  # addresses in one `ip route get`: question and answer each fit into a pipe, so that neither side waits
 PATH_SECONDS = 2.0  # for one path
 OUTPUT_BYTES = 4 << 20  # of one program; more is not one of the answers read here
+SEARCH_BYTES = 256 << 20  # of a library without sections
 VALUE_CHARACTERS = 8192  # of one environment variable
 
 ROOT = ""  # put before /proc, /sys, /etc ...: the tests' only seam
@@ -349,7 +350,7 @@ class Library(object):
 
         The code for the GPUs, nearly all of such a file, is thereby not read: 0.2 of 430 MB for an NCCL.
         """
-        begin, end = self.extent(part) or (0, len(self.bytes))
+        begin, end = self.extent(part) or (0, min(len(self.bytes), SEARCH_BYTES))
         return re.compile(pattern.encode("ascii")).search(self.bytes, begin, end)
 
     def dynamic(self):
@@ -1004,8 +1005,9 @@ def torch_nccl(torch):
     The order is ld.so(8)'s: a library of that name that is loaded already, DT_RPATH (unless there is a DT_RUNPATH),
     LD_LIBRARY_PATH, DT_RUNPATH, the cache, the default folders. libtorch_cuda.so of torch 2.10.0 (PyPI) has a DT_RPATH
     with $ORIGIN/../../nvidia/nccl/lib in it and no DT_RUNPATH: its wheel's file comes before LD_LIBRARY_PATH.
-    Loaded already are LD_PRELOAD's, and what `torch/__init__.py` opens itself: since 2.7 or so the first
-    nvidia/nccl/lib/libnccl.so.* on sys.path, when the CUDA wheels are there (`_preload_cuda_deps`).
+    Loaded already are LD_PRELOAD's, and what `torch/__init__.py` opens itself: in 2.10.0 and 2.13.0 the first
+    nvidia/nccl/lib/libnccl.so.* on sys.path, when the CUDA wheels are there (`_preload_cuda_deps`). Where the loader
+    finds none, older ones do the same.
     """
     user = os.path.join(torch, "lib", "libtorch_cuda.so")
     try:
@@ -1015,20 +1017,24 @@ def torch_nccl(torch):
     try:
         table = library.dynamic()
         if NCCL_NAME not in table["needed"]:
-            return user if not table["needed"] or library.search(NCCL_VERSION) else None
+            return user if library.search(NCCL_VERSION) else None
     finally:
         library.close()
     own = [folder.replace("${ORIGIN}", "$ORIGIN") for entry in table["rpath"] for folder in entry.split(":")]
     late = [folder.replace("${ORIGIN}", "$ORIGIN") for entry in table["runpath"] for folder in entry.split(":")]
-    origin = os.path.dirname(os.path.realpath(user))
+    origin = os.path.dirname(user)  # as it is opened: the loader follows no link for $ORIGIN, the kernel all for `..`
     folders = ([] if late else own) + path_list("LD_LIBRARY_PATH") + late
-    candidates = [path for path in path_list("LD_PRELOAD") if os.path.basename(path).startswith("libnccl.so")]
+    candidates = []  # type: List[str]
+    for path in path_list("LD_PRELOAD"):
+        if os.path.basename(path).startswith("libnccl.so"):
+            bare = [os.path.join(folder, path) for folder in path_list("LD_LIBRARY_PATH")] + loader_cache()
+            candidates += [path] if "/" in path else bare
     candidates += torch_preloads(torch)
     candidates += [os.path.join(folder.replace("$ORIGIN", origin), NCCL_NAME) for folder in folders if folder]
     candidates += loader_cache()
     candidates += [os.path.join(folder, NCCL_NAME) for folder in ("/lib64", "/usr/lib64", "/lib", "/usr/lib")]
     candidates += [os.path.join(folder, "nvidia/nccl/lib", NCCL_NAME) for folder in site_folders()]
-    return next((os.path.normpath(path) for path in candidates if "/" in path and os.path.isfile(path)), None)
+    return next((os.path.realpath(path) for path in candidates if os.path.isfile(path)), None)
 
 
 def torch_preloads(torch):
@@ -1657,6 +1663,7 @@ def fact_network(ask):
     resolves, errors = resolve(unique(ask.targets + [socket.gethostname()]), min(NAME_SECONDS, ask.left() / 2))
     found = addresses()
     ports = read_or(at("/proc/sys/net/ipv4/ip_local_port_range")).split()
+    sockets = [read_or(at("/proc/net/" + name), limit=8 << 20) for name in ("tcp", "tcp6")]
     return {
         "interfaces": [interface(name, found.get(name, [])) for name in interface_names()],
         "default_device": default_device(),
@@ -1664,7 +1671,7 @@ def fact_network(ask):
         "resolve_errors": errors,
         "routes": routes(ask.targets, resolves, errors),
         "port_range": [int(ports[0]), int(ports[1])] if len(ports) == 2 else None,
-        "listening": listening(read_or(at("/proc/net/tcp"), limit=8 << 20) + "\n" + read_or(at("/proc/net/tcp6"))),
+        "listening": listening("\n".join(sockets)),
     }
 
 
@@ -1976,9 +1983,9 @@ def fact_shm(ask):
 @section("disk")
 def fact_disk(ask):
     # type: (Ask) -> Dict[str, Any]
-    """Source: statvfs(3) and access(2) of home, the temporary folder, the working directory and the asked paths."""
+    """Source: statvfs(3) and access(2) of home, the temporary folder and the paths asked about."""
     table = mounts()
-    paths = unique([home_folder(), os.environ.get("TMPDIR") or "/tmp", os.getcwd()] + ask.paths)
+    paths = unique([home_folder(), os.environ.get("TMPDIR") or "/tmp"] + ask.paths)
     rows = {}  # type: Dict[str, Dict[str, Any]]
 
     def measure(path):

@@ -127,15 +127,25 @@ def test_nothing_in_it_is_newer_than_the_grammar_of_python_2() -> None:
     assert not [token for token in strings if token.string.lower().startswith(("rb", "f"))]
 
 
-def interpreters() -> list[str]:
-    """Interpreters of this machine that are too old, by the name that finds them on the PATH or below pyenv."""
-    found = [shutil.which(name) for name in ("python2.7", "python3.6", "python3.7")]
+def interpreters(*versions: str) -> list[Any]:
+    """Interpreters of these versions on this machine, by the names that find them on the PATH or below pyenv."""
+    found = [shutil.which(f"python{version}") for version in versions]
     folders = sorted(Path.home().glob(".pyenv/versions/[23].[0-9]*/bin/python"))
-    old = [str(path) for path in folders if path.parts[-3].startswith(("2.7.", "3.6.", "3.7."))]
-    return [path for path in found if path and "shims" not in path] + old
+    names = tuple(f"{version}." for version in versions)
+    more = [str(path) for path in folders if path.parts[-3].startswith(names)]
+    here = [path for path in found if path and "shims" not in path] + more
+    return here or [pytest.param("", marks=pytest.mark.skip(f"no Python of {', '.join(versions)} here"))]
 
 
-@pytest.mark.parametrize("python", interpreters() or [pytest.param("", marks=pytest.mark.skip("no older Python here"))])
+@pytest.mark.parametrize("python", interpreters("3.8", "3.9", "3.10", "3.12", "3.13", "3.14"))
+def test_every_python_from_3_8_on_gives_every_section_without_a_warning(python: str) -> None:
+    answer = examine({"targets": ["localhost"]}, python=[python], env={"PYTHONWARNINGS": "error"})
+    host = HostFacts(Snapshot(host="x", sections=msgspec.convert(answer["sections"], dict[str, Section])))
+    for name in HostFacts.sections():
+        assert_within(value(answer, name), msgspec.to_builtins(getattr(host, name)), name)
+
+
+@pytest.mark.parametrize("python", interpreters("2.7", "3.6", "3.7"))
 def test_an_old_python_says_that_it_is_too_old(python: str) -> None:
     answer = read_answer(run_probe(python=[python]).stdout)
     assert answer["error"].startswith(f"{python} is Python ")

@@ -222,7 +222,7 @@ def torch(tmp_path: Path) -> Path:
     return site
 
 
-@pytest.mark.parametrize("variables", ["", "path", "preload", "path preload", "gone"])
+@pytest.mark.parametrize("variables", ["", "path", "preload", "path preload", "path bare", "gone"])
 @pytest.mark.parametrize("wheel_there", [True, False])
 @pytest.mark.parametrize("flags", [RPATH, RUNPATH, ()], ids=["rpath", "runpath", "none"])
 def test_loaded_is_what_the_loader_really_takes(
@@ -239,6 +239,8 @@ def test_loaded_is_what_the_loader_really_takes(
         environment["LD_LIBRARY_PATH"] = f"{root / 'nowhere'}:{root / 'path'}"
     if "preload" in variables.split():
         environment["LD_PRELOAD"] = str(root / "preload/libnccl.so.2")
+    if "bare" in variables.split():
+        environment["LD_PRELOAD"] = "libnccl.so.2"
     if variables == "gone":
         environment["LD_LIBRARY_PATH"] = str(root / "gone")
     asked = [sys.executable, "-S", "-c", WHERE, str(library)]
@@ -250,6 +252,21 @@ def test_loaded_is_what_the_loader_really_takes(
         really = str(torch / "nvidia/nccl/lib/libnccl.so.2")
     assert found["loaded"] == really
     assert {copy["version"] for copy in found["copies"] if copy["path"] == really} <= {"2.18.1", "2.19.3", "2.20.5"}
+
+
+@pytest.mark.parametrize("link", ["torch", "torch/lib", "torch/lib/libtorch_cuda.so"])
+def test_loaded_where_links_lead_elsewhere(torch: Path, link: str) -> None:
+    """conda-forge links torch/lib/*.so to the environment's lib; shared installations link whole folders."""
+    flags = (*RPATH, f"-L{torch / 'nvidia/nccl/lib'}", "-Wl,--no-as-needed", "-l:libnccl.so.2")
+    compile_library(torch / "torch/lib/libtorch_cuda.so", "int torch_cuda;", *flags)
+    elsewhere = torch.parent / "store/a/b" / Path(link).name
+    elsewhere.parent.mkdir(parents=True)
+    (torch / link).rename(elsewhere)
+    (torch / link).symlink_to(elsewhere)
+    asked = [sys.executable, "-S", "-c", WHERE, str(torch / "torch/lib/libtorch_cuda.so")]
+    loader = subprocess.run(asked, capture_output=True, text=True)
+    really = os.path.realpath(loader.stdout.strip()) if loader.returncode == 0 else str(torch / WHEEL)
+    assert nccl(torch)["loaded"] == really
 
 
 def test_a_torch_with_nccl_inside_is_its_own_copy(torch: Path) -> None:
