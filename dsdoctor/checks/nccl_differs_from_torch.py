@@ -54,8 +54,6 @@ def nccl_differs_from_torch(host: HostFacts, entry: HostEntry) -> Iterator[Findi
                 fix=[Fix("Install the one that torch asks for", (on_host(entry, install(host, pin.requirement)),))],
             )
         return
-    if len(host.nccl.owners) > 1 and copy.source == "wheel":  # duplicate-nccl says it, with the fix that helps
-        return
     seen, wanted = version_of(copy), Version(pin.version)
     # "+cuda13.2" beside a torch of CUDA 13.0 is usual; another major is another build.
     other_cuda = copy.cuda is not None and copy.cuda.split(".")[0] != host.torch.cuda.split(".")[0]

@@ -46,9 +46,12 @@ def loaded(host: HostFacts) -> NcclCopy | None:
     """The copy that the job's torch would load, None when there is none.
 
     Raises:
-        FactUnavailable: the copies were not looked for, or which one is loaded could not be told.
+        FactUnavailable: the copies were not looked for, which one is loaded could not be told, or it is a file that
+            several packages own: any install may change it.
     """
     nccl = host.nccl
+    if len(nccl.owners) > 1 and nccl.loaded in (None, nccl.wheel_file):
+        raise FactUnavailable("nccl", "several packages own its file, and duplicate-nccl comes first")
     if nccl.loaded is None:
         if nccl.copies:
             raise FactUnavailable("nccl", "which of the copies torch would load could not be told")

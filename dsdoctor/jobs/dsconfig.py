@@ -39,6 +39,12 @@ def parse_config(text: str, source: str) -> DeepSpeedConfig:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
+        place = _extra_comma(text, error.pos)
+        if place is not None:
+            line, column = text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place)
+            raise FileError(
+                source, f"column {column}: a comma before a closing bracket is one too many", line
+            ) from None
         raise FileError(source, _explain(text, error), error.lineno) from None
     except (RecursionError, ValueError) as error:
         raise FileError(source, f"not a DeepSpeed config: {error}") from None
@@ -95,6 +101,13 @@ def _keys(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
             string = piece
 
 
+def _extra_comma(text: str, stopped: int) -> int | None:
+    """Where the comma is that has a closing bracket after it; Python before 3.13 stops at the bracket, then at it."""
+    before = text[:stopped].rstrip()
+    comma = len(before) - 1 if before.endswith(",") else stopped
+    return comma if text[comma : comma + 1] == "," and text[comma + 1 :].lstrip()[:1] in ("}", "]") else None
+
+
 def _explain(text: str, error: json.JSONDecodeError) -> str:
     """What is wrong in words of the file, with the mend where it can be told."""
     where = f"column {error.colno}"
@@ -102,11 +115,7 @@ def _explain(text: str, error: json.JSONDecodeError) -> str:
         return "the file is empty; a DeepSpeed config is a JSON object {…}"
     if text.startswith("\ufeff"):
         return "the file begins with a byte-order mark, which JSON readers refuse: save it as UTF-8 without one"
-    before, after = text[: error.pos].rstrip(), text[error.pos :].lstrip()
-    if after[:1] in ("}", "]") and before.endswith(","):
-        return f"{where}: the comma before this {after[0]} is one too many"
-    if before.endswith(",") and error.msg.startswith("Illegal trailing comma"):
-        return f"{where}: the comma at the end is one too many"
+    after = text[error.pos :].lstrip()
     for pattern, mend in _MENDS:
         if pattern.match(after):
             return f"{where}: {after.splitlines()[0][:20]!r}: {mend}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dsdoctor.checks import run_checks
-from dsdoctor.checks.casefile import Case, Expected, cases
+from dsdoctor.checks.casefile import Case, CaseJob, Expected, cases
 from dsdoctor.checks.engine import discover
 from dsdoctor.checks.tables import case_names
 from dsdoctor.facts import HostFacts
@@ -96,3 +96,54 @@ def test_a_missing_section_gives_no_finding_and_no_crash(folder: str, section: s
     assert not outcome.crashed, outcome.crashed[0].traceback
     assert not outcome.findings, as_text(outcome.findings)
     assert all("permission denied" in entry.reason for entry in outcome.skipped), as_text(outcome.skipped)
+
+
+def test_a_bad_evening_all_at_once() -> None:
+    """The conditions of one cluster's notes together: each is named on its host, and nothing that is not there."""
+    case = Case(
+        name="evening",
+        why="everything at once",
+        expect=(),
+        cluster="xuanyuan",
+        change={
+            "*": {"environment": {"variables": {"NCCL_SOCKET_IFNAME": "bond0", "NCCL_IB_DISABL": "1"}}},
+            "gpu-a": {
+                "nccl": {
+                    "owners": [
+                        {"name": "nvidia-nccl-cu11", "version": "2.14.3"},
+                        {"name": "nvidia-nccl-cu12", "version": "2.18.1"},
+                    ],
+                    "copies": {0: {"version": "2.14.3", "cuda": "11.7"}},
+                }
+            },
+            "gpu-b": {
+                "gpu": {"status": "driver-not-loaded", "gpus": [], "driver_version": None},
+                "driver": {"loaded": False, "version": None, "module_files": []},
+                "limits": {"nofile": {"soft": 1024, "hard": 4096}},
+            },
+        },
+        job=CaseJob(
+            args={
+                "lr_scheduler_type": "constant",
+                "warmup_steps": 0,
+                "per_device_train_batch_size": 1,
+                "preprocessing_num_workers": 1024,
+            },
+            deepspeed='{"fp16": {"enabled": true}, "scheduler": {"type": "WarmupLR"}}',
+        ),
+    )
+    outcome = run_checks(cluster_of(case), job_of(case))
+    assert [(finding.name, finding.severity.value, finding.hosts) for finding in outcome.findings] == [
+        ("driver-not-loaded", "error", ("gpu-b",)),
+        ("duplicate-nccl", "error", ("gpu-a",)),
+        ("low-open-files", "error", ("gpu-b",)),
+        ("precision-disagrees", "error", ()),
+        ("socket-ifname-missing", "error", ("gpu-b",)),
+        ("scheduler-overridden", "warning", ()),
+        ("unknown-env-var", "warning", ("gpu-a", "gpu-b")),
+    ]
+    assert {(entry.name, entry.hosts) for entry in outcome.skipped} == {
+        ("nccl-differs-between-hosts", ("gpu-a",)),
+        ("nccl-differs-from-torch", ("gpu-a",)),
+    }
+    assert not outcome.crashed

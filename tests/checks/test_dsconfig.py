@@ -40,8 +40,8 @@ def test_values_and_lines() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"a": 1,}', "ds.json:1: column 9: the comma before this } is one too many"),
-        ('{"a": [1,\n]}', "ds.json:2: column 1: the comma before this ] is one too many"),
+        ('{"a": 1,}', "ds.json:1: column 8: a comma before a closing bracket is one too many"),
+        ('{"a": [1,\n]}', "ds.json:1: column 9: a comma before a closing bracket is one too many"),
         ('{"a": 1, // why\n"b": 2}', "ds.json:1: column 10: '// why': comments are not JSON: take it out"),
         ("# a\n{}", "ds.json:1: column 1: '# a': comments are not JSON: take it out"),
         ("{'a': 1}", "ds.json:1: column 2: \"'a': 1}\": JSON writes text in double quotes"),
