@@ -41,6 +41,7 @@ _LAUNCHER = re.compile(
     r"torch[/\\]distributed[/\\](?:run|launch|launcher|elastic)|deepspeed[/\\]launcher"
     r"|accelerate[/\\]commands|[/\\]bin[/\\](?:torchrun|deepspeed|accelerate)"
 )
+_OF_LAUNCHER = ("ChildFailedError", "CalledProcessError", "SignalException")
 
 
 class Raised(NamedTuple):
@@ -147,7 +148,7 @@ class ExceptionTracker:
         # "Error: …" and "Exception: …" alone may be anything; a class of its own name is an exception.
         if found["name"] in ("Error", "Exit", "Timeout", "Warning", "Empty", "Full"):
             return None
-        return Raised(line, found["name"])
+        return Raised(line, found["name"], by_launcher=found["name"].endswith(_OF_LAUNCHER))
 
 
 def _raised(line: Line, name: str, traceback: _Open) -> Raised:
@@ -159,7 +160,7 @@ def _raised(line: Line, name: str, traceback: _Open) -> Raised:
         name,
         in_script=in_script,
         in_library=bool(_LIBRARY.search(last)) and not _STANDARD.search(last),
-        by_launcher=not in_script and any(_LAUNCHER.search(file) for file in files),
+        by_launcher=name.endswith(_OF_LAUNCHER) or (not in_script and any(_LAUNCHER.search(file) for file in files)),
         ignored=traceback.ignored,
         chained=traceback.chained,
     )

@@ -89,11 +89,26 @@ class _Context:
             return False
         if pattern.unless_progress and scan.last_progress > number:
             return False
+        if pattern.without_traceback and self._raised(sighting):
+            return False
         return (
             all(self._met(sighting, each, False, True) for each in pattern.followed_by)
             and all(self._met(sighting, each, True, False) for each in pattern.preceded_by)
             and all(self._met(sighting, each, True, True) for each in pattern.near)
             and not any(self._met(sighting, each, True, True) for each in pattern.unless)
+        )
+
+    def _raised(self, sighting: Sighting) -> bool:
+        """Whether the rank that a line is about has raised an exception in the same attempt."""
+        rank = sighting.groups.get("rank")
+        wanted = int(rank) if rank and rank.isdigit() else sighting.line.rank
+        scan = self._scans[sighting.place.source]
+        return any(
+            not each.raised.by_launcher
+            and scan.scope(each.part) == scan.scope(sighting.part)
+            and not _differ(each.raised.line.rank, wanted)
+            and not _differ(each.raised.line.host, sighting.line.host)
+            for each in scan.raised
         )
 
     def _met(self, sighting: Sighting, condition: Condition, before: bool, after: bool) -> bool:

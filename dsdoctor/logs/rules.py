@@ -58,6 +58,7 @@ class Pattern(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     at_least: int = 1  # matching lines in one stream
     at_end: int | None = None  # only within this many lines of the end of the source
     unless_progress: bool = False  # not when training steps are printed after it
+    without_traceback: bool = False  # not when the rank of the line has raised an exception
     weak: bool = False  # gives way to every cause that is not weak, wherever it stands
     confidence: Confidence = "certain"
     message: str | None = None  # instead of the rule's

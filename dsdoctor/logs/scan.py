@@ -15,7 +15,7 @@ from typing import NamedTuple
 from dsdoctor.logs import exceptions
 from dsdoctor.logs.blocks import Block, blocks
 from dsdoctor.logs.exceptions import ExceptionTracker, Raised
-from dsdoctor.logs.keywords import Keywords
+from dsdoctor.logs.keywords import Allowance, Keywords
 from dsdoctor.logs.lines import Line, LineParser
 from dsdoctor.logs.rules import RuleSet
 
@@ -150,6 +150,7 @@ class _Work:
     def __init__(self, rules: RuleSet, keywords: Keywords, found: Scan, parser: LineParser) -> None:
         self._matchers = rules.matchers
         self._keywords = keywords
+        self._allowance = Allowance(len(keywords))
         self._parser = parser
         self._tracker = ExceptionTracker()
         self._kept = 0
@@ -160,7 +161,7 @@ class _Work:
     def block(self, block: Block) -> None:
         """Search one block."""
         data, number = block.data, block.number
-        hits = self._keywords.hits(data)
+        hits = self._allowance.within(self._keywords.hits(data))
         self.found.size += len(data)
         self._progress(block)
         position, index, counted = 0, 0, 0

@@ -155,13 +155,14 @@ def _unknown(scans: list[Scan], observed: list[Observation]) -> list[Exc]:
             key = (scan.index, scan.scope(each.part), line.host, line.rank)
             if key in first or each.place[:2] in claimed:
                 continue
-            if raised.ignored or raised.by_launcher or raised.name.endswith("Warning"):
+            if raised.ignored or raised.name.endswith("Warning"):
                 continue
             if scan.last_progress > each.place.number and not scan.document:  # training went on afterwards
                 continue
             first[key] = each
     timed = _timed([each.place for each in first.values()])
-    return sorted(first.values(), key=lambda each: _key(each.place, timed))
+    # What the launcher itself raises is most often about a rank: it comes after the ranks' own.
+    return sorted(first.values(), key=lambda each: (each.raised.by_launcher, *_key(each.place, timed)))
 
 
 # --- the answer
