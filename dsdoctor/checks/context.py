@@ -37,6 +37,16 @@ def is_true(value: Any) -> bool:
     return str(value).strip().lower() in _YES
 
 
+def plain(name: str) -> str:
+    """An argument's name as Python has it, whether it is written with dashes in the job file or not."""
+    return name.lstrip("-").replace("-", "_")
+
+
+def value_of(stage: StageSettings, name: str) -> Any:
+    """The value of a stage's argument, None when it is not given."""
+    return next((value for key, value in stage.args.items() if plain(key) == name), None)
+
+
 @dataclass(frozen=True)
 class JobContext:
     """The job, and the cluster where one is at hand.
@@ -63,12 +73,12 @@ class JobContext:
         """Every place where a stage sets one of these arguments: stage, name, value. null counts as unset."""
         for stage in self.stages:
             for name, value in stage.args.items():
-                if name.lstrip("-").replace("-", "_") in names and value is not None:
+                if plain(name) in names and value is not None:
                     yield stage, name, value
 
     def uses_trainer(self, stage: StageSettings) -> bool:
         """Whether the stage's program looks like one built on transformers' Trainer, which compares settings itself."""
-        if any(name.lstrip("-").replace("-", "_") in _TRAINER_ARGUMENTS for name in stage.args):
+        if any(plain(name) in _TRAINER_ARGUMENTS for name in stage.args):
             return True
         return self.deepspeed is not None and _has_auto(self.deepspeed.value)
 

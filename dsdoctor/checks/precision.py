@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from dsdoctor.checks.context import JobContext, is_true
+from dsdoctor.checks.context import JobContext, is_true, plain
 from dsdoctor.jobs import dsconfig
 from dsdoctor.jobs.job import DeepSpeedConfig, StageSettings
 from dsdoctor.report.model import Evidence
@@ -24,7 +24,7 @@ def argument_flags(context: JobContext, stage: StageSettings) -> tuple[bool | No
     """
     by_word: dict[str, bool | None] = {"fp16": False, "bf16": False}
     for name, value in stage.args.items():
-        if _plain(name) in ("precision", "mixed_precision"):
+        if plain(name) in ("precision", "mixed_precision"):
             word = str(value).strip().lower()
             if word == "${precision}":
                 word = context.job.job.precision or "auto"
@@ -35,16 +35,12 @@ def argument_flags(context: JobContext, stage: StageSettings) -> tuple[bool | No
 
 
 def _flag(stage: StageSettings, names: tuple[str, ...], otherwise: bool | None) -> bool | None:
-    values = [value for name, value in stage.args.items() if _plain(name) in names and value is not None]
+    values = [value for name, value in stage.args.items() if plain(name) in names and value is not None]
     if any(is_true(value) for value in values):
         return True
     if any(isinstance(value, str) and "${" in value for value in values):
         return None
     return otherwise
-
-
-def _plain(name: str) -> str:
-    return name.lstrip("-").replace("-", "_")
 
 
 def asks_for_bf16(context: JobContext) -> Iterator[Evidence]:

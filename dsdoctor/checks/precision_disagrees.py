@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dsdoctor.checks.context import JobContext, is_true
+from dsdoctor.checks.context import JobContext, is_true, plain, value_of
 from dsdoctor.checks.engine import check
 from dsdoctor.checks.precision import argument_flags, config_evidence
 from dsdoctor.jobs import dsconfig
@@ -90,10 +90,10 @@ def _compared(config: DeepSpeedConfig, key: str, wanted: Any, said: str, option:
 
 def _amp(config: DeepSpeedConfig, stage: StageSettings, fp16: bool) -> Iterator[_Wrong]:
     """What releases below 5 compare for apex as well."""
-    by_apex = fp16 and str(stage.args.get("fp16_backend", "")) == "apex"
+    by_apex = fp16 and str(value_of(stage, "fp16_backend")) == "apex"
     said = "--fp16 with --fp16_backend apex is " + ("on" if by_apex else "not given")
     yield from _compared(config, "amp.enabled", by_apex, said, "--fp16 true --fp16_backend apex")
-    level = stage.args.get("fp16_opt_level") or "O1"  # the default of transformers.TrainingArguments
+    level = value_of(stage, "fp16_opt_level") or "O1"  # the default of transformers.TrainingArguments
     yield from _compared(config, "amp.opt_level", level, f"fp16_opt_level is {level}", "--fp16_opt_level")
 
 
@@ -123,7 +123,7 @@ def _is_below_5(context: JobContext) -> bool:
 
 def _arguments(context: JobContext, stage: StageSettings) -> Iterator[Evidence]:
     names = ("fp16", "bf16", "fp16_full_eval", "bf16_full_eval", "fp16_backend", "precision", "mixed_precision")
-    given = [f"{name}: {value}" for name, value in stage.args.items() if name.lstrip("-").replace("-", "_") in names]
+    given = [f"{name}: {value}" for name, value in stage.args.items() if plain(name) in names]
     precision = context.job.job.precision
     if precision:
         given.append(f"precision: {precision}")
