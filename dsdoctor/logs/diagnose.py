@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import msgspec
 
 from dsdoctor.logs.observe import Observation
-from dsdoctor.logs.rules import Rule, RuleSet, fill, load_rules
+from dsdoctor.logs.rules import SCRIPT_EXCEPTION, Rule, RuleSet, fill, load_rules
 from dsdoctor.logs.scan import Exc, Scan, Scanner, Sighting
-from dsdoctor.logs.verdict import SCRIPT_EXCEPTION, Findings, judge
+from dsdoctor.logs.verdict import Findings, judge
 from dsdoctor.report.model import Confidence, Evidence, Finding, Fix, Report, Severity, Verdict
 
 LINES = 6  # of evidence in a finding
@@ -53,7 +53,7 @@ def diagnose(
     return Report(
         command="diagnose",
         seconds=0.0,
-        findings=tuple(_findings(found, names)),
+        findings=tuple(_findings(found, known, names)),
         verdict=verdict,
         notes=tuple(_notes(found, scans, verdict, known, facts)),
     )
@@ -72,7 +72,7 @@ def place_of(name: str) -> tuple[str | None, int | None]:
 # --- findings
 
 
-def _findings(found: Findings, names: list[str]) -> Iterable[Finding]:
+def _findings(found: Findings, rules: RuleSet, names: list[str]) -> Iterable[Finding]:
     """One finding a rule: causes first, then symptoms, then what no rule knows."""
     by_rule: dict[str, list[Observation]] = {}
     for observation in (*found.causes, *found.symptoms):
@@ -80,7 +80,7 @@ def _findings(found: Findings, names: list[str]) -> Iterable[Finding]:
     for observations in by_rule.values():
         yield _finding(observations, _severity(observations[0].rule, found), names)
     if found.exceptions and (found.document or not found.causes):
-        yield _exception_finding(found, names)
+        yield _exception_finding(found, rules, names)
 
 
 def _severity(rule: Rule, found: Findings) -> Severity:
@@ -135,7 +135,7 @@ def _evidence(sightings: tuple[Sighting, ...], names: list[str]) -> tuple[Eviden
     return tuple(Evidence(each.line.text, names[each.place.source], each.place.number) for each in kept.values())
 
 
-def _exception_finding(found: Findings, names: list[str]) -> Finding:
+def _exception_finding(found: Findings, rules: RuleSet, names: list[str]) -> Finding:
     raised = [each.raised for each in found.exceptions]
     evidence = tuple(
         Evidence(each.raised.line.text, names[each.place.source], each.place.number)
@@ -143,13 +143,13 @@ def _exception_finding(found: Findings, names: list[str]) -> Finding:
     )
     hosts = tuple(dict.fromkeys(each.line.host for each in raised if each.line.host))
     ranks = tuple(sorted({each.line.rank for each in raised if each.line.rank is not None}))
-    if found.verdict.cause == SCRIPT_EXCEPTION:
+    if raised[0].in_script:
+        name, fix = SCRIPT_EXCEPTION, fixes(rules[SCRIPT_EXCEPTION], {})
         message = f"the training script raised {raised[0].name}; the other ranks only see that it is gone"
-        fix = Fix("Read the traceback that ends in this line: its lowest frame in your own code is where to look")
     else:
+        name, fix = "unknown", (Fix("Read upwards from these lines in the log of that rank, and search for the first"),)
         message = f"{raised[0].name} was raised, and no rule knows it: the first exception of each rank is below"
-        fix = Fix("Read upwards from these lines in the log of that rank; search for the text of the first one")
-    return Finding(found.verdict.cause, Severity.ERROR, message, hosts, ranks, evidence, (fix,))
+    return Finding(name, Severity.ERROR, message, hosts, ranks, evidence, fix)
 
 
 def _hosts(sightings: tuple[Sighting, ...]) -> tuple[str, ...]:

@@ -11,11 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from dsdoctor.logs.observe import Observation, observe
-from dsdoctor.logs.rules import RuleSet
+from dsdoctor.logs.rules import SCRIPT_EXCEPTION, RuleSet
 from dsdoctor.logs.scan import Exc, Place, Scan, Sighting
 from dsdoctor.report.model import Confidence, Verdict
-
-SCRIPT_EXCEPTION = "training-script-exception"
 
 
 @dataclass(frozen=True)
