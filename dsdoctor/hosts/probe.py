@@ -209,6 +209,7 @@ def which(name, extra=()):
 
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 RUNNING = []  # type: List[int]  # process groups to end when this process is told to stop
+STARTING = []  # type: List[int]  # not empty while a process is started; then the signals that came meanwhile
 HANGING = set()  # type: Set[str]  # programs that had to be killed
 PATIENCE = {"program": PROGRAM_SECONDS}
 
@@ -225,6 +226,8 @@ def run(argv, seconds=None, text=None):
     if argv[0] in HANGING:
         raise ProbeError("%s did not end when it was asked before" % argv[0])
     environment = dict(os.environ, LC_ALL="C", LANGUAGE="C")
+    problem = None  # type: Optional[ProbeError]
+    STARTING.append(0)
     try:
         child = subprocess.Popen(
             list(argv),
@@ -238,18 +241,21 @@ def run(argv, seconds=None, text=None):
         problem = ProbeError("%s cannot be run: %s" % (argv[0], failure))
     else:
         RUNNING.append(child.pid)
-        try:
-            return converse(child, argv[0], time.monotonic() + (seconds or PATIENCE["program"]), text)
-        finally:
-            if child.returncode is None:  # not waited for yet, so the number is still its own
-                HANGING.add(argv[0])
-                end_group(child.pid)
-                child.wait()
-            for stream in (child.stdin, child.stdout, child.stderr):
-                if stream:
-                    stream.close()
-            RUNNING.remove(child.pid)
-    raise problem
+    finally:
+        started()
+    if problem is not None:
+        raise problem
+    try:
+        return converse(child, argv[0], time.monotonic() + (seconds or PATIENCE["program"]), text)
+    finally:
+        if child.returncode is None:  # not waited for yet, so the number is still its own
+            HANGING.add(argv[0])
+            end_group(child.pid)
+            child.wait()
+        for stream in (child.stdin, child.stdout, child.stderr):
+            if stream:
+                stream.close()
+        RUNNING.remove(child.pid)
 
 
 def converse(child, name, deadline, text):
@@ -516,9 +522,9 @@ def cgroup_values(controller, modern, classic):
     # type: (str, str, str) -> Iterator[str]
     """The texts of a control file in this process's cgroup and in all above it. Source: cgroups(7)."""
     for line in read_or(at("/proc/self/cgroup")).splitlines():
-        number_, _, rest = line.partition(":")
+        hierarchy, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        if controllers == "" and number_ == "0":
+        if controllers == "" and hierarchy == "0":
             roots, name = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"), modern
         elif controller in controllers.split(","):
             roots, name = ("/sys/fs/cgroup/" + controller, "/sys/fs/cgroup/" + controllers), classic
@@ -628,9 +634,9 @@ def own_namespaces():
     The first PID, UTS and IPC namespaces have fixed numbers. Source: PROC_*_INIT_INO in linux/proc_ns.h.
     """
     first = {"pid": "pid:[4026531836]", "uts": "uts:[4026531838]", "ipc": "ipc:[4026531839]"}
-    for name, number_ in first.items():
+    for name, own in first.items():
         try:
-            if os.readlink(at("/proc/self/ns/" + name)) != number_:
+            if os.readlink(at("/proc/self/ns/" + name)) != own:
                 return True
         except OSError:
             return True  # cannot be told
@@ -2227,14 +2233,17 @@ class Worker(object):
         # type: (Ask, Iterable[Worker]) -> None
         """Fork. Raises OSError when the system allows no further process."""
         inward, outward = os.pipe()
+        STARTING.append(0)
         try:
             self.pid = os.fork()
         except OSError:
             os.close(inward)
             os.close(outward)
+            started()
             raise
         if self.pid == 0:
             try:
+                del STARTING[:]
                 for other in others:
                     os.close(other.pipe)
                 os.close(inward)
@@ -2242,6 +2251,8 @@ class Worker(object):
             finally:
                 os._exit(0)
         os.close(outward)
+        WORKING.append(self.pid)
+        started()
         self.pipe, self.begun = inward, time.monotonic()
 
     def work(self, ask, outward):
@@ -2250,7 +2261,7 @@ class Worker(object):
         silence = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(silence, stream)
-        signal.signal(signal.SIGTERM, stop_working)
+        WORKING.clear()  # the others are the parent's
         for name in self.names:
             tell(outward, {"begun": name})
             tell(outward, {"name": name, "section": examined(name, ask)})
@@ -2280,17 +2291,41 @@ class Worker(object):
             while time.monotonic() < until:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
                 if pid:
+                    WORKING.remove(pid)
                     return ending(status)
                 time.sleep(0.002)
         return "cannot be killed: it hangs inside the kernel"
 
 
+WORKING = []  # type: List[int]  # the workers' process ids
+
+
 def stop_working(signum, frame):
     # type: (int, Any) -> None
-    """A worker's SIGTERM: the programs it started end with it."""
+    """End on a signal, in the parent and in the workers: nothing that was started here stays behind."""
+    if STARTING:
+        STARTING.append(signum)  # its number is not known yet: `started` comes back to this
+        return
     for group in RUNNING:
         end_group(group)
-    os._exit(1)
+    left = list(WORKING)  # not waited for yet, so the numbers are still their own
+    for kind in (signal.SIGTERM, signal.SIGKILL):
+        for pid in left:
+            os.kill(pid, kind)
+        until = time.monotonic() + 1.0
+        while left and time.monotonic() < until:
+            left = [pid for pid in left if os.waitpid(pid, os.WNOHANG)[0] == 0]
+            time.sleep(0.005)
+    os._exit(128 + signum)
+
+
+def started():
+    # type: () -> None
+    """The process is on its list now; a signal that came in between takes effect."""
+    signals = STARTING[1:]
+    del STARTING[:]
+    if signals:
+        stop_working(signals[0], None)
 
 
 def ending(status):
@@ -2298,9 +2333,9 @@ def ending(status):
     """How a process ended, in words."""
     if not os.WIFSIGNALED(status):
         return "ended with status %d" % os.WEXITSTATUS(status)
-    number_ = os.WTERMSIG(status)
+    signum = os.WTERMSIG(status)
     names = {int(item): item.name for item in signal.Signals}
-    return "was killed by signal %d (%s)" % (number_, names.get(number_, "unknown"))
+    return "was killed by signal %d (%s)" % (signum, names.get(signum, "unknown"))
 
 
 def tell(pipe, message):
@@ -2319,6 +2354,9 @@ def survey(ask):
         groups.setdefault(SECTIONS[name][0], []).append(name)
     sections = {}  # type: Dict[str, Any]
     workers = []  # type: List[Worker]
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent that ignores it would have our children forgotten
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, stop_working)
     limit = min(SECTION_SECONDS, ask.timeout / 2)  # what follows a section that hangs still has time
     PATIENCE["program"] = min(PROGRAM_SECONDS, limit / 2)  # and so has the section whose program hangs
     for names in groups.values():

@@ -12,7 +12,6 @@ from urllib.parse import quote
 import msgspec
 
 from dsdoctor.facts import SCHEMA, FactUnavailable, HostFacts, Snapshot
-from dsdoctor.hosts.redaction import Redaction
 from dsdoctor.yamlfile import FileError
 
 SIZE_LIMIT = 64 << 20  # bytes; a host's facts take some 50 kB
@@ -94,6 +93,8 @@ def redact(facts: Mapping[str, HostFacts]) -> dict[str, HostFacts]:
 
     Equal things stay equal over all hosts, and addresses of one network stay in one network.
     """
+    from dsdoctor.hosts.redaction import Redaction
+
     redaction = Redaction([host.snapshot for host in facts.values()])
     redacted: dict[str, HostFacts] = {}
     for host in facts.values():

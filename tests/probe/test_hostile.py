@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from dsdoctor.hosts import probe
-from tests.probe.conftest import examine, lay, read_answer, run_probe, value
+from tests.probe.conftest import SOURCE, examine, lay, read_answer, run_probe, value
 
 HEALTHY = ("os", "python", "limits", "memory", "cpu", "packages", "shm", "environment")
 
@@ -234,6 +235,44 @@ def test_nothing_left_running_holds_the_outputs_open(tmp_path: Path) -> None:
         assert child.wait(timeout=10) == 0
 
 
+def test_a_parent_that_ignores_its_children_changes_nothing(tmp_path: Path) -> None:
+    library(tmp_path, "libnvidia-ml.so.1", "int nvmlInit_v2(void) { return *(volatile int *)0; }")
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.executable, sys.argv)"
+    )
+    answer = examine(python=[sys.executable, "-c", ignoring], env={"LD_LIBRARY_PATH": str(tmp_path)})
+    assert answer["sections"]["gpu"]["error"] == "its process was killed by signal 11 (SIGSEGV)"
+    assert value(answer, "compilers")["tools"]["gcc"]["version"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_probe_that_is_stopped_leaves_nothing_behind(tmp_path: Path, signum: int) -> None:
+    library(tmp_path, "libnvidia-ml.so.1", "#include <unistd.h>\nint nvmlInit_v2(void) { for (;;) sleep(9); }")
+    program(tmp_path, "gcc", f"echo $$ > {tmp_path / 'gcc.pid'}; sleep 600 & wait")
+    environment = {**os.environ, **path_with(tmp_path), "LD_LIBRARY_PATH": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-u", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    ) as child:
+        assert child.stdin is not None
+        child.stdin.write(SOURCE)
+        child.stdin.close()
+        for _ in range(500):
+            if (tmp_path / "gcc.pid").exists() and (tmp_path / "gcc.pid").read_text():
+                break
+            time.sleep(0.01)
+        workers = [int(pid) for pid in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()]
+        assert workers
+        child.send_signal(signum)
+        assert child.wait(timeout=10) == 128 + signum
+        assert child.stderr is not None
+        assert child.stderr.read() == b""
+    assert not [pid for pid in [*workers, int((tmp_path / "gcc.pid").read_text())] if alive(pid)]
+
+
 @pytest.fixture
 def hanging_folder(tmp_path: Path) -> Iterator[Path]:
     """A mount whose file system never answers, as NFS with its server gone: FUSE with nobody behind it."""
@@ -280,6 +319,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(os, "fork", refuse)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process's own stay as they are
     monkeypatch.setattr(probe, "MEMO", {})
     return lambda: probe.survey(probe.Ask({"timeout": 20}))
 
