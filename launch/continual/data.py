@@ -213,7 +213,8 @@ def _tweets(folders: Folders) -> Parts:
 def _reviews(folders: Folders) -> Parts:
     """Sentences of product reviews with a clear human score (at least 0.8 of 4); every third review is held out."""
     text = (folders[assets.REVIEWS.name] / assets.REVIEWS.members).read_text(encoding="ascii")
-    train, test = [], []
+    train: list[tuple[str, str]] = []
+    test: list[tuple[str, str]] = []
     for line in text.splitlines():
         place, score, sentence = line.split("\t", 2)
         if abs(float(score)) < 0.8:

@@ -29,6 +29,7 @@ SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
 CHECK_AT = 2  # the step after which parameters must have moved, and be equal on all ranks
 TOLERANCE = 1e-3  # of a tensor's norm: unlike GPUs differ in the last bits, ranks that train alone differ by far more
 OVERFLOWS = 10  # steps in a row that fp16's loss scaling may skip
+_CALMER = "\n  a lower --learning_rate, a --warmup_steps, or --precision bf16 or fp32 instead of fp16"
 
 
 @dataclass(frozen=True)
@@ -151,12 +152,7 @@ class Training:
     """One stage's training of one adapter on one task."""
 
     def __init__(
-        self,
-        matcher: Matcher,
-        method: Method,
-        adapters: Sequence[str],
-        settings: Settings,
-        ranks: Ranks,
+        self, matcher: Matcher, method: Method, adapters: Sequence[str], settings: Settings, ranks: Ranks
     ) -> None:
         self.matcher, self.ranks, self.settings, self.batches = matcher, ranks, settings, settings.batches
         self.adapters = adapters
@@ -277,7 +273,8 @@ class Training:
                 )
         for where, _, theirs in reports[1:]:
             for (name, _), ours, other in zip(self.parameters, reports[0][2], theirs, strict=True):
-                if max(abs(a - b) for a, b in zip(ours, other, strict=True)) > TOLERANCE * (ours[1] + 1e-6):
+                allowed = TOLERANCE * (ours[1] + 1e-6)
+                if not all(abs(a - b) <= allowed for a, b in zip(ours, other, strict=True)):  # nan is not equal either
                     raise AgreedError(
                         f"health: {where} trains another model than {reports[0][0]}: at step {step} {name} has sum and "
                         f"norm {other[0]:.6g} {other[1]:.6g} against {ours[0]:.6g} {ours[1]:.6g}; wanted: the same"
@@ -286,9 +283,6 @@ class Training:
     def _say(self, line: dict[str, Any]) -> None:
         if self.ranks.place.rank == 0:
             print(line, flush=True)
-
-
-_CALMER = "\n  a lower --learning_rate, a --warmup_steps, or --precision bf16 or fp32 instead of fp16"
 
 
 @torch.no_grad()
