@@ -47,6 +47,6 @@ def bf16_unsupported(host: HostFacts, entry: HostEntry, context: JobContext) -> 
             evidence=[*asked, Evidence(text=f"GPU {gpu.index}: {gpu.name}, {shown}", source=host.name)],
             fix=[
                 Fix("Use fp16 on every host: in the places named above, or precision: auto in the job file"),
-                Fix(f"Or leave the host out: --exclude {entry.name}"),
+                Fix(f"Leave the host out: --exclude {entry.name}"),
             ],
         )

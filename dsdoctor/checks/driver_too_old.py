@@ -75,4 +75,4 @@ def _fixes(host: HostFacts, entry: HostEntry, driver: Version) -> Iterator[Fix]:
         older = install(host, OLDER_TORCH[max(runs)])
         title = f"Take a torch built for CUDA {max(runs)}, which this driver runs (the same on every host)"
         yield Fix(title, (on_host(entry, older),))
-    yield Fix("Or install a newer driver on the host, and reboot")
+    yield Fix("Install a newer driver on the host, and reboot")

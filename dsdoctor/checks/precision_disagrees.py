@@ -84,7 +84,7 @@ def _compared(config: DeepSpeedConfig, key: str, wanted: Any, said: str, option:
     shown = f'the text "{there}"' if isinstance(there, str) else str(there).lower()
     ways = [f'Set {key} to "auto" in {config.path}']
     if is_true(there) and isinstance(there, bool):
-        ways.append(f"Or pass {option}, when that is what was meant")
+        ways.append(f"Pass {option}, when that is what was meant")
     yield _Wrong(f"{key} is {shown} in the DeepSpeed config, and {said}; transformers stops there", (key,), tuple(ways))
 
 

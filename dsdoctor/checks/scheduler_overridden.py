@@ -72,4 +72,4 @@ def _fixes(config: DeepSpeedConfig, asked: Any) -> Iterator[Fix]:
     line = dsconfig.line_of(config, "scheduler")
     kept = f"; lr_scheduler_type: {asked} then holds" if asked else "; lr_scheduler_type then holds"
     yield Fix(f"Take the scheduler block out of {config.path}, line {line}{kept}")
-    yield Fix("Or keep it, and set warmup_steps: 1 or more and the lr_scheduler_type that it is")
+    yield Fix("Keep it, and set warmup_steps: 1 or more and the lr_scheduler_type that it is")

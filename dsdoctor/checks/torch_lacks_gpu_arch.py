@@ -86,4 +86,4 @@ def _fixes(host: HostFacts, entry: HostEntry, capability: tuple[int, int]) -> It
     if wanted:
         title = f"Install a torch that has {capability[0]}.{capability[1]}, the same on every host"
         yield Fix(title, (on_host(entry, install(host, wanted)),))
-    yield Fix(f"Or leave the host out: --exclude {entry.name}")
+    yield Fix(f"Leave the host out: --exclude {entry.name}")

@@ -101,7 +101,8 @@ def prepare(
     if not check and made is not None:
         return Prepared(made, Checked())
     seen = cluster if made is None else with_planned_environment(cluster, made)
-    return Prepared(made, run_checks(seen, JobContext(job=job, cluster=seen), ignore=ignore), problem)
+    context = JobContext(job=job, cluster=seen, planned=made is not None)
+    return Prepared(made, run_checks(seen, context, ignore=ignore), problem)
 
 
 def launch(
