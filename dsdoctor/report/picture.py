@@ -34,7 +34,7 @@ def svg(report: Report, command: str) -> str:
 
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, legacy_windows=False)
     screen = f"\x1b[1;32m$\x1b[0m {command}\n{text.render(report, Look(COLUMNS, color=True))}"
-    console.print(Text.from_ansi(screen.rstrip("\n")), soft_wrap=True)
+    console.print(Text.from_ansi(screen.rstrip("\n")), overflow="fold")  # long commands go on, as on a screen
     # A fixed id: the same report makes the same file. The fonts that rich would fetch are left out.
     picture = console.export_svg(title="dsdoctor", unique_id="dsdoctor")
     return re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)

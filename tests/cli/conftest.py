@@ -45,7 +45,7 @@ def ill(tmp_path: Path) -> Path:
     sections = snapshot["sections"]
     (owner, *_) = sections["nccl"]["value"]["owners"]
     sections["nccl"]["value"]["owners"].append({**owner, "name": "nvidia-nccl-cu11", "version": "2.14.3"})
-    sections["limits"]["value"]["nofile"] = {"soft": 1024, "hard": 4096}
+    sections["limits"]["value"]["nofile"] = {"soft": 512, "hard": 4096}
     path.write_text(json.dumps(snapshot))
     return folder
 
