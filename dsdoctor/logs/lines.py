@@ -37,7 +37,7 @@ _ORDER = (_MERGED, _MERGED_BRACKETS, _TORCHRUN, _MPIRUN, _RAY, _IPV4, _SRUN, _TI
 _NOT_A_HOST = re.compile(
     r"(?i).*\.(?:py|pyx|c|cc|cpp|cu|cuh|h|hpp|o|so|sh|json|ya?ml|txt|log)$"
     r"|(?:python|pip|conda|bash|sh|gcc|g\+\+|c\+\+|clang|nvcc|cc1|ld|ninja|make|cmake|torchrun|deepspeed|srun|ssh|pdsh"
-    r"|sbatch|slurmstepd|wandb|error|warning|info|debug|note|fatal|step|epoch|rank|loss|usage|http|https|x86_64)\b.*"
+    r"|sbatch|slurmstepd|wandb|error|warning|info|debug|note|fatal|step|epoch|rank|loss|usage|https?|x86_64)(?![a-z]).*"
     r"|.*(?:error|exception|warning)$"
 )
 _BAR = re.compile(

@@ -6,13 +6,19 @@ sources are looked at: nobody pastes megabytes.
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections import Counter
+from itertools import pairwise
 
 from dsdoctor.logs.lines import decode
 
 LARGEST = 1 << 18  # bytes of a source that may be a paste
 NARROWEST, WIDEST = 60, 400  # columns
+
+_BEGINNING = re.compile(
+    r"\[(?:rank|default|[WEI]\d?|\d{4}-)|\d{4}-\d\d-\d\d|\d\d/\d\d/\d{4}"
+    r'|Traceback|\s*File "|[A-Z]\w*(?:Error|Warning):'
+)
 
 
 def unwrap(data: bytes) -> tuple[bytes, tuple[int, ...]]:
@@ -39,19 +45,18 @@ def unwrap(data: bytes) -> tuple[bytes, tuple[int, ...]]:
 
 def _width(lines: list[str]) -> int | None:
     """The width at which the text was wrapped, None when it was not."""
-    lengths = Counter(_columns(line) for line in lines if len(line) >= NARROWEST)
-    if not lengths:
-        return None
-    widest = max(lengths)
+    widest = max((_columns(line) for line in lines), default=0)
     if not NARROWEST <= widest <= WIDEST:
         return None
-    full = [line for line in lines if _columns(line) == widest and not _ruler(line)]
-    return widest if len(full) >= 3 or (full and widest == 80) else None
+    pairs = sum(_continues(line, following, widest) for line, following in pairwise(lines))
+    return widest if pairs >= 3 or (pairs and widest == 80) else None
 
 
 def _continues(line: str, following: str, width: int) -> bool:
-    """Whether a line goes on in the next one."""
-    return _columns(line) == width and bool(following.strip()) and not _ruler(line) and not _ruler(following)
+    """Whether a line goes on in the next one, which then does not begin as lines of logs do."""
+    if not following.strip() or _columns(line) != width or _ruler(line) or _ruler(following):
+        return False
+    return not _BEGINNING.match(following) and following[:8] != line[:8]
 
 
 def _ruler(line: str) -> bool:

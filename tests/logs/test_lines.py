@@ -1,0 +1,258 @@
+"""Lines: prefixes of launchers, progress bars, encodings, control characters, times."""
+
+import codecs
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsdoctor.logs.blocks import BLOCK, OVERLAP, blocks
+from dsdoctor.logs.lines import LONGEST, Line, LineParser, decode, harmless
+from dsdoctor.logs.unwrap import unwrap
+
+
+def parse(text: str, parser: LineParser | None = None) -> Line:
+    return (parser or LineParser()).parse(1, text.encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "rank", "body"),
+    [
+        ("RuntimeError: x", None, None, "RuntimeError: x"),
+        ("node2:3| RuntimeError: x", "node2", 3, "RuntimeError: x"),
+        ("[gpu-a.lan:12] RuntimeError: x", "gpu-a.lan", 12, "RuntimeError: x"),
+        ("[12:30] RuntimeError: x", None, None, "[12:30] RuntimeError: x"),
+        ("192.0.2.5: RuntimeError: x", "192.0.2.5", None, "RuntimeError: x"),
+        ("10.x.x.x Last error:", "10.x.x.x", None, "Last error:"),
+        ("node2: RuntimeError: x", "node2", None, "RuntimeError: x"),
+        ("ddp-0: [rank4]: RuntimeError: x", "ddp-0", 4, "RuntimeError: x"),
+        ("[default1]:[rank1]: RuntimeError: x", None, 1, "RuntimeError: x"),
+        ("[trainer0|7]:RuntimeError: x", None, 7, "RuntimeError: x"),
+        ("[1,2]<stderr>:RuntimeError: x", None, 2, "RuntimeError: x"),
+        ("3: RuntimeError: x", None, 3, "RuntimeError: x"),
+        ("(Worker pid=9, ip=192.0.2.75) RuntimeError: x", "192.0.2.75", None, "RuntimeError: x"),
+        ("[pod/trainer-1/pytorch] RuntimeError: x", "trainer-1", None, "RuntimeError: x"),
+        ("trainer-1  | RuntimeError: x", "trainer-1", None, "RuntimeError: x"),
+        ("2026-11-22T10:00:00.123Z RuntimeError: x", None, None, "RuntimeError: x"),
+        ("[2024-04-09 18:31:50,463] [INFO] [launch.py:316:main] x", None, None, "[INFO] [launch.py:316:main] x"),
+        ("[E ProcessGroupNCCL.cpp:489] [Rank 5] timeout", None, 5, "[E ProcessGroupNCCL.cpp:489] [Rank 5] timeout"),
+        ("v100-11:41449:41449 [6] NCCL INFO x", "v100-11", None, "v100-11:41449:41449 [6] NCCL INFO x"),
+        ('{"log":"RuntimeError: x\\n","stream":"stderr"}', None, None, "RuntimeError: x"),
+        ('{"message":"RuntimeError: x","hostname":"node1","rank":2}', "node1", 2, "RuntimeError: x"),
+        # words before a colon that are no hosts
+        ("launch.py: error: x", None, None, "launch.py: error: x"),
+        ("g++-11: error: x", None, None, "g++-11: error: x"),
+        ("wandb: Run x", None, None, "wandb: Run x"),
+        ("python3.10: can't open file", None, None, "python3.10: can't open file"),
+        ("ValueError: x", None, None, "ValueError: x"),
+        ("epoch-1: x", None, None, "epoch-1: x"),
+    ],
+)
+def test_prefixes_of_launchers(text: str, host: str | None, rank: int | None, body: str) -> None:
+    line = parse(text)
+    assert (line.host, line.rank, line.body) == (host, rank, body)
+    assert line.text == text
+
+
+def test_a_name_that_the_launcher_announced_is_a_host() -> None:
+    parser = LineParser()
+    assert parse("alpha: x", parser).host is None
+    parser.announce(["alpha", "beta"])
+    assert parse("alpha: x", parser).host == "alpha"
+
+
+def test_the_host_and_rank_of_a_file_stand_in_for_missing_prefixes() -> None:
+    parser = LineParser("node3", 7)
+    assert parse("x", parser)[4:6] == ("node3", 7)
+    assert parse("[rank2]: x", parser)[4:6] == ("node3", 2)
+
+
+def test_indentation_is_counted_after_the_prefix() -> None:
+    assert parse("[rank0]:   File x").indent == 2
+    assert parse("node1:0|     raise").indent == 4
+    assert parse("    x").indent == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "body"),
+    [
+        (
+            "  0%|          | 0/27 [00:00<?, ?it/s]Traceback (most recent call last):",
+            "Traceback (most recent call last):",
+        ),
+        ("Map (num_proc=16):  20%|██   | 600/3000 [00:02<00:07, 320.11 examples/s]Fatal error", "Fatal error"),
+        (
+            "100%|██████████| 2/2 [00:18<00:00,  9.08s/it]100%|██████████| 2/2 [00:18<00:00,  9.0s/it] done",
+            "done",
+        ),
+        ("14%|██▎    | 291/2013 [07:44<45:53,  1.60s/it]", "14%|██▎    | 291/2013 [07:44<45:53,  1.60s/it]"),
+    ],
+)
+def test_a_progress_bar_gives_way_to_what_follows_it(text: str, body: str) -> None:
+    assert parse(text).body == body
+
+
+@pytest.mark.parametrize(
+    ("early", "late"),
+    [
+        ("[2023-09-10 11:46:00,260] x", "[2023-09-10 11:46:00,261] x"),
+        ("12/15/2025 13:37:48 - x", "12/15/2025 13:37:49 - x"),
+        ("[rank6]:[E901 05:20:04.904 P.cpp:684] x", "[rank6]:[E901 05:20:04.905 P.cpp:684] x"),
+        ("W0409 07:28:49.530000 1359 x", "W1009 07:28:49.530000 1359 x"),
+        ("2024-11-28T07:42:14.532Z x", "2024-11-28 07:42:15 x"),
+    ],
+)
+def test_times_order_lines(early: str, late: str) -> None:
+    first, second = parse(early).time, parse(late).time
+    assert first is not None and second is not None and first < second
+
+
+def test_a_time_without_a_year_takes_that_of_the_last_full_date() -> None:
+    parser = LineParser()
+    full = parse("[2026-11-22 01:00:00,000] x", parser).time
+    glog = parse("[rank0]:[W1122 01:00:01.5 reducer.cpp:1529] x", parser).time
+    assert full is not None and glog is not None and glog - full == 1.5
+
+
+@pytest.mark.parametrize("text", ["x 99/99/2024 99:99:99 y", "[E9999 99:99:99.1 x", "0000-00-00 00:00:00"])
+def test_what_looks_like_a_time_and_is_none(text: str) -> None:
+    assert parse(text).time is None
+
+
+def test_a_line_is_cut_to_what_is_kept() -> None:
+    assert len(parse("x" * 100_000).text) == LONGEST
+
+
+CHINESE = "训练失败：显存不足，请检查配置 CUDA out of memory"
+
+
+def test_chinese_in_gb18030_is_read() -> None:
+    assert decode(CHINESE.encode("gb18030")) == CHINESE
+
+
+def test_bytes_that_are_nothing_come_out_with_replacement_characters() -> None:
+    assert "�" in decode(b"\xff\xfe\xfa error \x80\x81")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_other_encodings_become_utf_8(encoding: str) -> None:
+    text = "step 1\nCUDA out of memory\n"
+    data = text.encode(encoding)
+    if encoding in ("utf-16-be",):
+        data = codecs.BOM_UTF16_BE + data
+    cut = [data[start : start + 7] for start in range(0, len(data), 7)]
+    assert b"".join(block.data for block in blocks(cut)) == text.encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\x1b[1;31mRuntimeError\x1b[0m: x",
+        "\x1b]0;title\x07RuntimeError: x",
+        "\x1b]8;;http://x\x1b\\RuntimeError: x\x1b]8;;\x1b\\",
+        "\x1bPq\x1b\\RuntimeError: x",
+        "\x1b(BRuntimeError: x",
+    ],
+)
+def test_escape_sequences_are_taken_off(text: str) -> None:
+    assert b"".join(block.data for block in blocks([text.encode()])) == b"RuntimeError: x"
+
+
+def test_direction_marks_and_control_characters_are_taken_off() -> None:
+    assert harmless("a\u202eb\u200bc\x9bd\x07e\u2028f\tg") == "abcdef    g"
+
+
+@given(st.text())
+def test_nothing_that_moves_a_cursor_is_left(text: str) -> None:
+    assert not any(
+        ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 for character in harmless(text) if character != "\n"
+    )
+
+
+# --- blocks
+
+
+def numbers(chunks: list[bytes], word: bytes) -> list[int]:
+    """On which lines a word stands, by way of the blocks."""
+    found = []
+    for block in blocks(chunks):
+        place = block.data.find(word)
+        while place >= 0:
+            found.append(block.number + block.breaks(0, place))
+            place = block.data.find(word, place + 1)
+    return found
+
+
+def test_line_numbers_hold_across_blocks() -> None:
+    data = b"".join(b"line %d\n" % number for number in range(1, 400_001))
+    data = data.replace(b"line 399999\n", b"HERE\n")
+    for size in (997, BLOCK - 1, BLOCK, 3 * BLOCK):
+        assert numbers([data[start : start + size] for start in range(0, len(data), size)], b"HERE") == [399_999]
+
+
+def test_a_line_longer_than_a_block_is_cut_and_its_edges_overlap() -> None:
+    line = b"x" * (BLOCK - 4) + b"CUDA out of memory" + b"y" * BLOCK
+    pieces = list(blocks([b"one\n" + line + b"\nthree\n"]))
+    assert sum(b"CUDA out of memory" in piece.data for piece in pieces) >= 1
+    assert all(len(piece.data) <= 2 * BLOCK + OVERLAP for piece in pieces)
+    assert numbers([b"one\n" + line + b"\nthree\n"], b"three") == [3]
+
+
+@given(st.lists(st.binary(max_size=200), max_size=12))
+def test_any_chunks_give_the_same_text(chunks: list[bytes]) -> None:
+    whole = b"".join(chunks)
+    assert b"".join(block.data for block in blocks(chunks)) == b"".join(block.data for block in blocks([whole]))
+
+
+@given(st.text(alphabet="ab \r\n:é例", max_size=400))
+def test_line_breaks_are_all_counted(text: str) -> None:
+    data = text.encode()
+    total = sum(block.breaks(0, len(block.data)) for block in blocks([data]))
+    assert total == data.count(b"\n")
+
+
+# --- wrapped pastes
+
+
+def wrapped(text: str, width: int) -> str:
+    return "\n".join(
+        line[start : start + width] for line in text.split("\n") for start in range(0, len(line) or 1, width)
+    )
+
+
+LONG = (
+    "[rank2]: AssertionError: no_sync context manager is incompatible with gradient partitioning logic of ZeRO stage 2"
+)
+
+
+def test_a_paste_of_80_columns_is_put_together_again() -> None:
+    joined, breaks = unwrap(wrapped(f"short\n{LONG}\nend", 80).encode())
+    assert joined.decode() == f"short\n{LONG}\nend"
+    assert breaks == (len("short\n") + 80,)
+
+
+def test_numbers_are_those_of_the_pasted_lines() -> None:
+    text = wrapped(f"{LONG}\n{LONG}\nlast", 80)
+    (block,) = blocks([text.encode()])
+    assert block.number + block.breaks(0, block.data.find(b"last")) == text.split("\n").index("last") + 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a\n" + "=" * 80 + "\ntrain.py FAILED\n" + "=" * 80 + "\n",
+        "x" * 79 + "\nshort\n",
+        "x y " * 20 + "\n" + "a longer line than that " * 20 + "\n",
+        "",
+    ],
+)
+def test_what_is_not_wrapped_stays(text: str) -> None:
+    assert unwrap(text.encode()) == (text.encode(), ())
+
+
+@given(st.lists(st.text(alphabet="abcdefgh =:[]", min_size=1, max_size=300), max_size=20))
+def test_unwrapping_loses_nothing_but_line_breaks(lines: list[str]) -> None:
+    data = wrapped("\n".join(lines), 80).encode()
+    joined, breaks = unwrap(data)
+    assert joined.replace(b"\n", b"") == data.replace(b"\n", b"")
+    assert joined.count(b"\n") + len(breaks) == data.count(b"\n")
