@@ -6,11 +6,14 @@ absolute path in `--exclude` has no effect in rsync, which is how one of the see
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import shlex
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -63,18 +66,15 @@ def sync(
     rsync = shutil.which("rsync")
     if rsync is None:
         raise SyncError("this machine", "rsync is not installed. apt-get install rsync (or dnf install rsync)")
-    excludes = _excludes(plan)
+    copies = Copies(rsync, plan.sync.source, _excludes(plan), progress, timeout)
     with ThreadPoolExecutor(max_workers=min(32, len(remote))) as pool:
         groups = _share_groups(remote, transports, pool)
-
-        def copy(host: HostPlan) -> SyncError | None:
-            try:
-                _copy(rsync, plan.sync.source, host, transports[host.name], excludes, progress, timeout)
-            except SyncError as error:
-                return error
-            return None
-
-        errors = [error for error in pool.map(copy, [group[0] for group in groups]) if error]
+        try:
+            results = pool.map(lambda host: copies.copy(host, transports[host.name]), [group[0] for group in groups])
+            errors = [error for error in results if error]
+        except BaseException:  # Ctrl-C: the pool waits for its threads, and they for rsync
+            copies.stop()
+            raise
     if errors:
         raise errors[0]
     how = {}
@@ -150,59 +150,80 @@ def _share_groups(
     return groups
 
 
-def _copy(
-    rsync: str,
-    source: str,
-    host: HostPlan,
-    transport: Transport,
-    excludes: list[str],
-    progress: Progress,
-    timeout: float,
-) -> None:
-    base = [*_rsync_argv(rsync, transport, host.name), "--delete", *excludes]
-    ends = [f"{source.rstrip('/')}/", f"{_target(transport)}:{host.code_dir}/"]
-    process = subprocess.Popen(
-        [*base, "--info=progress2,stats2", *ends],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    copied = b""
-    try:
+class Copies:
+    """The copies of one sync; several hosts at once, each from a thread of its own."""
+
+    def __init__(self, rsync: str, source: str, excludes: list[str], progress: Progress, timeout: float) -> None:
+        self._rsync = rsync
+        self._source = f"{source.rstrip('/')}/"
+        self._excludes = excludes
+        self._progress = progress
+        self._timeout = timeout
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def copy(self, host: HostPlan, transport: Transport) -> SyncError | None:
+        """Copy to one host and compare; what went wrong is returned, so that the other hosts' copies are finished."""
+        try:
+            base = [*_rsync_argv(self._rsync, transport, host.name), "--delete", *self._excludes]
+            ends = [self._source, f"{_target(transport)}:{host.code_dir}/"]
+            said, errors, code = self._run([*base, "--info=progress2,stats2", *ends], host)
+            if code != 0:
+                return SyncError(host.name, _explain(code, errors, host))
+            if b"Number of regular files transferred: 0" not in said:
+                return self._compare(base, ends, host)
+        except SyncError as error:
+            return error
+        except subprocess.TimeoutExpired:
+            return SyncError(host.name, f"copying took longer than {self._timeout:.0f} s and was given up")
+        self._progress(host.name, 100)
+        return None
+
+    def stop(self) -> None:
+        """End what is under way."""
+        self._stopped = True
+        for process in list(self._running):
+            process.kill()
+
+    def _compare(self, base: list[str], ends: list[str], host: HostPlan) -> SyncError | None:
+        """Hold what was copied against what is here, by checksum."""
+        said, errors, code = self._run([*base, "--checksum", "--dry-run", "--itemize-changes", *ends], host)
+        differing = [line for line in said.decode("utf-8", "replace").splitlines() if line[:2] in ("<f", "*d")]
+        if code != 0 or differing:
+            what = differing[0].split(maxsplit=1)[-1] if differing else _explain(code, errors, host)
+            return SyncError(host.name, f"the copy differs from this machine's files: {what}. Is it being changed?")
+        self._progress(host.name, 100)
+        return None
+
+    def _run(self, argv: list[str], host: HostPlan) -> tuple[bytes, bytes, int]:
+        """Run an rsync to its end: the last of what it said, its errors, its exit code."""
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True)
+        self._running.add(process)
+        if self._stopped:
+            process.kill()
+        timer = threading.Timer(self._timeout, process.kill)
+        timer.start()
+        began = time.monotonic()
+        said = b""
         with process:
-            for chunk in iter(lambda: process.stdout.read1(4096) if process.stdout else b"", b""):  # type: ignore[attr-defined]
-                copied = (copied + chunk)[-4096:]
-                found = PERCENT.findall(chunk)
-                if found:
-                    progress(host.name, int(found[-1]))
-            errors = process.stderr.read()
-            code = process.wait(timeout=timeout)
-    except BaseException:
-        process.kill()
-        raise
-    if code != 0:
-        raise SyncError(host.name, _explain(code, errors, host))
-    if b"Number of regular files transferred: 0" not in copied:
-        _verify(base, ends, host, timeout)
-    progress(host.name, 100)
-
-
-def _verify(base: list[str], ends: list[str], host: HostPlan, timeout: float) -> None:
-    """Compare by checksum what was copied with what is here."""
-    checked = subprocess.run(
-        [*base, "--checksum", "--dry-run", "--itemize-changes", *ends],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=timeout,
-        check=False,
-    )
-    differing = [line for line in checked.stdout.decode("utf-8", "replace").splitlines() if line[:2] in ("<f", "*d")]
-    if checked.returncode != 0 or differing:
-        what = differing[0].split(maxsplit=1)[-1] if differing else _explain(checked.returncode, checked.stderr, host)
-        raise SyncError(host.name, f"the copy differs from this machine's after copying: {what}. Is it being changed?")
+            assert process.stdout is not None
+            assert process.stderr is not None
+            errors: list[bytes] = []
+            reader = threading.Thread(target=lambda stream: errors.append(stream.read()), args=(process.stderr,))
+            reader.start()
+            while chunk := os.read(process.stdout.fileno(), 4096):
+                said = (said + chunk)[-65536:]
+                percents = PERCENT.findall(chunk)
+                if percents:
+                    self._progress(host.name, min(99, int(percents[-1])))
+            reader.join()
+            code = process.wait()
+        timer.cancel()
+        self._running.discard(process)
+        if code < 0 and time.monotonic() - began >= self._timeout:
+            raise subprocess.TimeoutExpired(argv, self._timeout)
+        return said, b"".join(errors), code
 
 
 def fetch(source: HostPlan, transport: Transport, remote: str, local: Path, max_size: str = "50m") -> str | None:
