@@ -31,7 +31,7 @@ def wait_until(happens: Callable[[], bool], timeout: float) -> float:
 
 def test_unlike_hosts_get_their_own_environment_and_results_come_to_the_head(head: Head) -> None:
     odd = "two words, 'quotes' \"double\" $HOME `id` 中文"
-    secret = "hf_not_for_disks"
+    secret = "-".join(("hf", "not", "for", "disks"))  # not in one piece in this file, which the hosts see
     done = head.dsdoctor(*LAUNCH, "--env", f"ODD_VALUE={odd}", "--env", "HF_TOKEN", HF_TOKEN=secret)
     assert done.returncode == 0, done.stdout + done.stderr
     state = head.state()

@@ -41,6 +41,7 @@ def main() -> None:
         (options.output_dir / "ranks.json").write_text(json.dumps(everyone), encoding="utf-8")
     dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # torch 2.13 now and then aborts while it is taken down, with all work done (pytorch#190489)
 
 
 if __name__ == "__main__":
