@@ -18,6 +18,7 @@ NOTES = 24  # harmless things named
 
 _BY_PATH = (
     re.compile(r"(?:^|[/\\])(?P<host>[^/\\]{1,255})[/\\]rank(?P<rank>\d{1,6})\.log(?:\.\w{1,4})?$"),
+    re.compile(r"(?:^|[/\\])(?P<host>[^/\\]{1,255})[/\\]agent\.log$"),
     re.compile(r"[/\\]attempt_\d+[/\\](?P<rank>\d{1,6})[/\\](?:stdout|stderr)\.log$"),
     re.compile(r"(?:^|[/\\_.-])rank[_-]?(?P<rank>\d{1,6})(?:[_.-][^/\\]*)?$"),
 )
@@ -65,7 +66,7 @@ def place_of(name: str) -> tuple[str | None, int | None]:
         match = pattern.search(name)
         if match:
             groups = match.groupdict()
-            return groups.get("host"), int(groups["rank"])
+            return groups.get("host"), int(groups["rank"]) if groups.get("rank") else None
     return None, None
 
 

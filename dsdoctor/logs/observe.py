@@ -100,7 +100,7 @@ class _Context:
 
     def _raised(self, sighting: Sighting) -> bool:
         """Whether the rank that a line is about has raised an exception in the same attempt."""
-        rank = sighting.groups.get("rank")
+        rank = sighting.groups.get("rank") or sighting.groups.get("local_rank")
         wanted = int(rank) if rank and rank.isdigit() else sighting.line.rank
         scan = self._scans[sighting.place.source]
         return any(

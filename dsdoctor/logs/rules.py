@@ -92,6 +92,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     references: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()  # checks that would have told beforehand
     explains: tuple[str, ...] = ()  # rules whose lines are an effect of this one
+    silent: bool = False  # a fault that a training can go through to its end with
     stands_alone: bool = False  # a symptom that is the verdict when nothing else is there
     neighbours: tuple[str, ...] = ()  # other right answers to this rule's own samples
     matches: tuple[str | Sample, ...] = ()

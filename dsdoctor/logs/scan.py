@@ -28,6 +28,7 @@ FENCE = "```"
 PROGRESS_TAIL = 1 << 18  # bytes at the end of a block in which training steps are looked for
 
 _PROGRESS = (b"it/s]", b"s/it]", b"'loss': ", b'"loss": ', b"train_runtime")
+_ENDED = b"train_runtime"
 _WORKERS = re.compile(r"Running on the following workers: (?P<hosts>[\w.,:@-]{1,4000})")
 _BEGIN = re.compile(
     r"(?P<head>\[runner\.py:\d+:main\] cmd = )|(?P<restart>will restart worker group)"
@@ -40,7 +41,19 @@ _BEGIN_WORDS = (
 )
 _END_WORDS = ("exits with return code", "ChildFailedError", "Killing subprocess", "failed (exitcode:", "train_runtime")
 _SOURCE = re.compile(r"(?:raise|assert|warnings?\.warn|warn|logger\.\w+)[ (]|[│┃❱]")
+_OWN_WORDS = ("Running on the following workers: ", FENCE, "(local_rank: ", "host      : ")
+_FAILED_HOST = re.compile(r"^host {1,8}: (?P<host>[\w.-]{1,253})")
+_FAILED_RANK = re.compile(r"^rank {1,8}: (?P<rank>\d{1,6}) \(local_rank: (?P<local>\d{1,6})\)")
 _NAMED_OUTPUT = re.compile(r"--(?:output[_-]dir|run[_-]name|save[_-](?:dir|name|path))[ =](\S+)")
+
+
+class Failed(NamedTuple):
+    """An entry of torchrun's table of failures."""
+
+    number: int
+    host: str | None
+    rank: int
+    local_rank: int
 
 
 class Place(NamedTuple):
@@ -111,8 +124,10 @@ class Scan:
     raised: list[Exc] = field(default_factory=list)
     parts: list[int] = field(default_factory=lambda: [1])  # the attempt that each part belongs to
     fences: int = 0  # lines of ``` in it
+    failed: list[Failed] = field(default_factory=list)  # torchrun's table, which alone knows global ranks
     last_line: int = 0  # number of the last line that is not empty
     last_progress: int = 0  # number of the last line that shows a training step or its end
+    last_end: int = 0  # number of the last line that shows the end of a whole training
     size: int = 0  # bytes
 
     @property
@@ -131,7 +146,7 @@ class Scanner:
     def __init__(self, rules: RuleSet) -> None:
         self._rules = rules
         wanted = [(word, number) for number, matcher in enumerate(rules.matchers) for word in matcher.words]
-        own = (*exceptions.WORDS, "Running on the following workers: ", FENCE, *_BEGIN_WORDS, *_END_WORDS)
+        own = (*exceptions.WORDS, *_OWN_WORDS, *_BEGIN_WORDS, *_END_WORDS)
         self._keywords = Keywords([*wanted, *((word, -1) for word in own)])
 
     def scan(
@@ -156,6 +171,7 @@ class _Work:
         self._kept = 0
         self._ended: set[str | None] = set()  # hosts on which a run has ended
         self._commands: list[str] = []
+        self._failed_host: str | None = None
         self.found = found
 
     def block(self, block: Block) -> None:
@@ -199,6 +215,9 @@ class _Work:
         last = max(_last(data, mark, tail) for mark in _PROGRESS)
         if last >= 0:
             self.found.last_progress = block.number + block.breaks(0, last)
+        ended = data.rfind(_ENDED, tail)
+        if ended >= 0:
+            self.found.last_end = block.number + block.breaks(0, ended)
         end = len(data.rstrip())
         if end:
             self.found.last_line = block.number + block.breaks(0, end)
@@ -241,6 +260,11 @@ class _Work:
             self.found.fences += 1
             self._part(self.found.parts[-1])
             return
+        host, rank = _FAILED_HOST.match(line.body), _FAILED_RANK.match(line.body)
+        if host:
+            self._failed_host = host["host"] if host["host"] != "localhost" else None
+        if rank and len(self.found.failed) < RAISED:
+            self.found.failed.append(Failed(line.number, self._failed_host, int(rank["rank"]), int(rank["local"])))
         workers = _WORKERS.search(line.body)
         if workers:
             self._parser.announce(workers["hosts"].split(","))

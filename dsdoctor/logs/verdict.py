@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from dsdoctor.logs.observe import Observation, observe
 from dsdoctor.logs.rules import SCRIPT_EXCEPTION, RuleSet
 from dsdoctor.logs.scan import Exc, Place, Scan, Sighting
@@ -42,13 +44,14 @@ def judge(scans: list[Scan], rules: RuleSet) -> Findings:
     documents = [scan for scan in scans if scan.document]
     last = {(scan.index, scan.parts[-1]) for scan in logs}
     current = [each for each in observed if each.scope in last]
-    judged = [_judge(current, _unknown(logs, current))]
+    current = [each for each in current if not _survived(each, logs, current)]
+    judged = [_judge(current, _unknown(logs, current), scans)]
     for scan in documents:
         mine = [each for each in observed if each.scope[0] == scan.index]
         raised = [each for each in _unknown([scan], mine) if each.raised.in_script]
         for scope in sorted({each.scope for each in mine} | {(scan.index, each.part) for each in raised}):
             inside = [each for each in mine if each.scope == scope]
-            judged.append(_judge(inside, [each for each in raised if (scan.index, each.part) == scope]))
+            judged.append(_judge(inside, [each for each in raised if (scan.index, each.part) == scope], scans))
     found = judged[0] if not documents else _joined(judged)
     earlier = [
         each
@@ -60,7 +63,7 @@ def judge(scans: list[Scan], rules: RuleSet) -> Findings:
     )
 
 
-def _judge(observed: list[Observation], exceptions: list[Exc]) -> Findings:
+def _judge(observed: list[Observation], exceptions: list[Exc], scans: list[Scan]) -> Findings:
     """What is wrong in one scope: the log of a job, or a block of a document."""
     causes = _ordered([each for each in observed if each.rule.role == "cause"])
     symptoms = _ordered([each for each in observed if each.rule.role == "symptom"])
@@ -71,7 +74,7 @@ def _judge(observed: list[Observation], exceptions: list[Exc]) -> Findings:
     kept = strong or ([] if exceptions else alive)
     weak = [each.rule.name for each in causes if each not in kept]
     return Findings(
-        verdict=_verdict(kept, exceptions, symptoms, weak),
+        verdict=_placed(_verdict(kept, exceptions, symptoms, weak), kept, scans),
         causes=tuple(kept),
         symptoms=tuple(symptoms),
         exceptions=tuple(exceptions),
@@ -105,6 +108,16 @@ def _joined(judged: list[Findings]) -> Findings:
         exceptions=tuple(each for found in judged for each in found.exceptions),
         benign=tuple(each for found in judged for each in found.benign),
     )
+
+
+def _survived(observation: Observation, scans: list[Scan], observed: list[Observation]) -> bool:
+    """Whether the training went on to its end after a fault that would have stopped it, and no launcher complained."""
+    if observation.rule.silent or observation.rule.role != "cause":
+        return False
+    if any(each.rule.name in ("child-process-failed", "stopped-by-launcher") for each in observed):
+        return False
+    place = observation.sightings[-1].place
+    return any(scan.index == place.source and scan.last_end > place.number for scan in scans)
 
 
 def _harmless(observed: list[Observation]) -> Iterator[Observation]:
@@ -188,6 +201,21 @@ def _verdict(causes: list[Observation], exceptions: list[Exc], symptoms: list[Ob
     if symptoms:
         return _at(symptoms[0].first, "unknown", "possible", names)
     return Verdict("none", "likely")
+
+
+def _placed(verdict: Verdict, causes: list[Observation], scans: list[Scan]) -> Verdict:
+    """The verdict with host and global rank where the line only had a local rank.
+
+    torchrun's table of failures has them. Without it the local rank is the rank when there is but one host.
+    """
+    local = causes[0].first.groups.get("local_rank", "") if causes else ""
+    if not local.isdigit() or len(local) > 6:
+        return verdict
+    place = causes[0].first.place
+    table = [each for scan in scans if scan.index == place.source for each in scan.failed]
+    for each in reversed([each for each in table if each.local_rank == int(local) and each.number > place.number]):
+        return msgspec.structs.replace(verdict, host=verdict.host or each.host, rank=each.rank)
+    return verdict if verdict.host or verdict.rank is not None else msgspec.structs.replace(verdict, rank=int(local))
 
 
 def _at(sighting: Sighting, cause: str, confidence: Confidence, symptoms: list[str]) -> Verdict:

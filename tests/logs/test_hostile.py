@@ -59,8 +59,8 @@ def test_keywords_in_any_surroundings_end_in_an_answer(parts: list[str], encodin
 
 def test_escape_sequences_of_a_log_reach_nobody() -> None:
     line = (
-        b"\x1b[31m[rank1]: OSError: \x1b]0;owned\x07/x\x1b[2K\x9b\xe2\x80\xaey is not a local folder and is not a valid "
-        b"model identifier\x1b[0m\n"
+        b"\x1b[31m[rank1]: OSError: \x1b]0;owned\x07/x\x1b[2K\x9b\xe2\x80\xaey is not a local folder and "
+        b"is not a valid model identifier\x1b[0m\n"
     )
     report = diagnose([("x", [line])], RULES)
     assert report.verdict is not None and report.verdict.cause == "model-path-missing"

@@ -20,6 +20,7 @@ def parse(text: str, parser: LineParser | None = None) -> Line:
     [
         ("RuntimeError: x", None, None, "RuntimeError: x"),
         ("node2:3| RuntimeError: x", "node2", 3, "RuntimeError: x"),
+        ("node2:-| RuntimeError: x", "node2", None, "RuntimeError: x"),
         ("[gpu-a.lan:12] RuntimeError: x", "gpu-a.lan", 12, "RuntimeError: x"),
         ("[12:30] RuntimeError: x", None, None, "[12:30] RuntimeError: x"),
         ("192.0.2.5: RuntimeError: x", "192.0.2.5", None, "RuntimeError: x"),

@@ -74,6 +74,7 @@ def test_host_and_rank_come_from_the_path_of_a_file() -> None:
         ("logs/attempt_0/3/stderr.log", (None, 3)),
         ("out/train_rank5.log", (None, 5)),
         ("rank_2.txt", (None, 2)),
+        ("logs/train/node2/agent.log", ("node2", None)),
         ("logs/merged.log", (None, None)),
         ("stdin", (None, None)),
         ("crankshaft.log", (None, None)),
