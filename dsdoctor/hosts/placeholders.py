@@ -21,7 +21,7 @@ _LINK_LOCAL: dict[int, Network] = {4: ip_network("169.254.0.0/16"), 6: ip_networ
 _USUAL_SIZE = {4: 1 << 8, 6: 1 << 64}  # a network of this size or larger gets this size, unless it needs more
 
 
-_ADDRESS_LIKE = re.compile(r"[\d.*/]*[.*/][\d.*/]*|[0-9a-f:.%]*:.*")  # 10.168.*, 10.0.0.0/8, fe80::1%eth0
+_ADDRESS_LIKE = re.compile(r"[\d.*/]*[.*/][\d.*/]*|[0-9a-f:.%]*:.*")  # 10.20.*, 10.0.0.0/8, fe80::1%eth0
 _NOBODY = {"", "root", "nobody", "localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"}
 
 

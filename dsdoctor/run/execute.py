@@ -21,7 +21,7 @@ from dsdoctor.report.model import Report
 from dsdoctor.run.directory import RunDirectory, RunState, StageState, Status
 from dsdoctor.run.events import Copying, Diagnosed, Noted, Show, StageDone, StageSkipped, StageStarted
 from dsdoctor.run.on_host import HostAnswerError, ask, missing_outputs
-from dsdoctor.run.stage import Limits, StageEnd, StageLogs, run_stage
+from dsdoctor.run.stage import Limits, StageEnd, StageLogs, StageRun
 from dsdoctor.run.sync import SyncError, fetch, sync
 
 
@@ -132,7 +132,10 @@ class _Run:
         if attempt > 1:
             _set_aside(self.directory, stage.folder, attempt - 1)
         with StageLogs(folder) as logs:
-            end = run_stage(self.plan, stage, self.transports, logs, self.secrets, self.show, self.limits)
+            running = StageRun(
+                self.plan, stage, self.transports, logs, secrets=self.secrets, show=self.show, limits=self.limits
+            )
+            end = running.run()
         self.stage_seconds[stage.name] = end.seconds
         ended = msgspec.structs.replace(known, attempts=attempt, seconds=end.seconds, exit_codes=end.exit_codes())
         if end.interrupted:

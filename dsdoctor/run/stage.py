@@ -93,26 +93,16 @@ class StageLogs:
         file.write(text)
 
 
-def run_stage(
-    plan: LaunchPlan,
-    stage: StagePlan,
-    transports: Mapping[str, Transport],
-    logs: StageLogs,
-    secrets: Mapping[str, str],
-    show: Show,
-    limits: Limits,
-) -> StageEnd:
-    """Carry a stage out on all hosts and return how it ended. Ctrl-C and SIGTERM stop it everywhere first."""
-    return _StageRun(plan, stage, transports, logs, secrets, show, limits).run()
+class StageRun:
+    """A stage being carried out on all hosts. Ctrl-C and SIGTERM stop it everywhere first."""
 
-
-class _StageRun:
     def __init__(
         self,
         plan: LaunchPlan,
         stage: StagePlan,
         transports: Mapping[str, Transport],
         logs: StageLogs,
+        *,
         secrets: Mapping[str, str],
         show: Show,
         limits: Limits,
@@ -133,6 +123,7 @@ class _StageRun:
         self.pinged = 0.0
 
     def run(self) -> StageEnd:
+        """Start the guardians, follow them to the end, and return how it ended."""
         began = time.monotonic()
         for name, guard in self.guards.items():
             order = order_for(

@@ -158,8 +158,8 @@ def test_routes_in_one_batch() -> None:
 
 ADDRESSES = """1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever preferred_lft forever
 1: lo    inet6 ::1/128 scope host \\       valid_lft forever preferred_lft forever
-2: eno1    inet 10.168.144.4/24 brd 10.168.144.255 scope global noprefixroute eno1\\       valid_lft forever
-2: eno1    inet 10.168.144.9/24 brd 10.168.144.255 scope global secondary eno1:1\\       valid_lft forever
+2: eno1    inet 10.20.144.4/24 brd 10.20.144.255 scope global noprefixroute eno1\\       valid_lft forever
+2: eno1    inet 10.20.144.9/24 brd 10.20.144.255 scope global secondary eno1:1\\       valid_lft forever
 3: tun0    inet 10.8.0.6 peer 10.8.0.5/32 scope global tun0\\       valid_lft forever
 4: veth12@if3    inet6 fe80::1/64 scope link \\       valid_lft forever
 5: broken
@@ -169,8 +169,8 @@ ADDRESSES = """1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever
 def test_addresses() -> None:
     found = probe.parse_addresses(ADDRESSES)
     assert [(row["address"], row["prefix"], row["scope"]) for row in found["eno1"]] == [
-        ("10.168.144.4", 24, "global"),
-        ("10.168.144.9", 24, "global"),
+        ("10.20.144.4", 24, "global"),
+        ("10.20.144.9", 24, "global"),
     ]
     assert found["tun0"][0] == {"address": "10.8.0.6", "prefix": 32, "family": "inet", "scope": "global"}
     assert found["veth12"][0] == {"address": "fe80::1", "prefix": 64, "family": "inet6", "scope": "link"}

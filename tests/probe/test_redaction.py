@@ -61,15 +61,15 @@ A = snapshot(
                 "up": True,
                 "mac": "3c:ec:ef:12:34:56",
                 "addresses": [
-                    {"address": "10.168.144.4", "prefix": 24},
+                    {"address": "10.20.144.4", "prefix": 24},
                     {"address": "fe80::3eec:efff:fe12:3456", "prefix": 64},
                 ],
             },
             {"name": "enx3cecef123456", "up": True, "mac": "3c:ec:ef:12:34:56"},
         ],
-        "resolves": {"gpu-b": ["10.168.144.5"], "gpu-a": ["127.0.1.1"]},
+        "resolves": {"gpu-b": ["10.20.144.5"], "gpu-a": ["127.0.1.1"]},
         "resolve_errors": {"gpu-c.corp.example": "Name or service not known"},
-        "routes": [{"target": "gpu-b", "address": "10.168.144.5", "device": "enx3cecef123456", "via": "10.168.144.1"}],
+        "routes": [{"target": "gpu-b", "address": "10.20.144.5", "device": "enx3cecef123456", "via": "10.20.144.1"}],
         "port_range": [32768, 60999],
     },
     disk={"paths": [{"path": "/home/chen", "source": "filer7:/export/home", "filesystem": "nfs4"}]},
@@ -79,7 +79,7 @@ A = snapshot(
             "NCCL_SOCKET_IFNAME": "bond0",
             "CUDA_VISIBLE_DEVICES": "GPU-5ca1ab1e",
             "http_proxy": "http://***@proxy.corp.example:3128",
-            "no_proxy": "localhost,10.168.,.corp.example,10.168.144.5,192.168.0.0/16",
+            "no_proxy": "localhost,10.20.,.corp.example,10.20.144.5,192.168.0.0/16",
             "SLURM_JOB_USER": "chen",
             "WANDB_ENTITY": "secret-lab",
             "HF_TOKEN": "hf_leaked",
@@ -93,8 +93,8 @@ B = snapshot(
     "gpu-b",
     os={"hostname": "gpu-b", "user": "root", "uid": 0, "kernel": "5.4.90.1-chen", "machine": "x86_64"},
     network={
-        "interfaces": [{"name": "eno1", "up": True, "addresses": [{"address": "10.168.144.5", "prefix": 24}]}],
-        "resolves": {"gpu-a": ["10.168.144.4"]},
+        "interfaces": [{"name": "eno1", "up": True, "addresses": [{"address": "10.20.144.5", "prefix": 24}]}],
+        "resolves": {"gpu-a": ["10.20.144.4"]},
     },
 )
 
