@@ -107,14 +107,25 @@ def _finding(observations: list[Observation], severity: Severity, names: list[st
 
 
 def fixes(rule: Rule, groups: dict[str, str]) -> tuple[Fix, ...]:
-    """The mends of a rule with what the line said put in; none is safe to be run unasked, for its text is a log's."""
+    """The ways out of a rule with what the line said put in; none is safe to be run unasked, for its text is a log's.
+
+    What a rule only looks at first ("See which …") goes before the commands of the first way out.
+    """
+    ways = list(rule.fixes)
+    looks: list[str] = []
+    while len(ways) > 1 and ways[0].title.startswith("See ") and ways[0].commands:
+        look = ways.pop(0)
+        looks += [f"# {look.title[0].lower()}{look.title[1:]}", *look.commands]
+    if looks:
+        then = ("# then", *ways[0].commands) if ways[0].commands else ()
+        ways[0] = msgspec.structs.replace(ways[0], commands=(*looks, *then))
     return tuple(
         Fix(
-            title=fill(fix.title, groups),
-            commands=tuple(fill(command, groups, quote=True) for command in fix.commands),
-            env=fix.env,
+            title=fill(way.title, groups),
+            commands=tuple(fill(command, groups, quote=not command.startswith("#")) for command in way.commands),
+            env=way.env,
         )
-        for fix in rule.fixes
+        for way in ways
     )
 
 
