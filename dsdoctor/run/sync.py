@@ -203,8 +203,8 @@ class Copies:
         if self._stopped:
             process.kill()
         timer = threading.Timer(self._timeout, process.kill)
-        timer.start()
         began = time.monotonic()
+        timer.start()
         said = b""
         with process:
             assert process.stdout is not None
