@@ -35,14 +35,15 @@ def observe(scans: list[Scan], rules: RuleSet) -> Iterator[Observation]:
     for number, (rule, pattern) in rules.patterns.items():
         held: dict[Scope, tuple[list[Sighting], int]] = {}
         for scope, shelf in context.streams(number):
-            good = [each for each in shelf if context.holds(each, pattern)] if shelf.count >= pattern.at_least else []
+            lines = _counting(shelf, pattern)
+            good = [each for each in lines if context.holds(each, pattern)] if shelf.count >= pattern.at_least else []
             # The message itself rather than the source line that raises it, which a traceback shows first.
             good = [each for each in good if not each.quoted] or good
             if good and len(good) >= min(pattern.at_least, 2):
-                lines, count = held.get(scope, ([], 0))
-                held[scope] = (lines + good, count + shelf.count)
-        for scope, (lines, count) in held.items():
-            found = Observation(rule, pattern, tuple(sorted(lines, key=position)), count, scope)
+                others, count = held.get(scope, ([], 0))
+                held[scope] = (others + good, count + shelf.count)
+        for scope, (seen, count) in held.items():
+            found = Observation(rule, pattern, tuple(sorted(seen, key=position)), count, scope)
             best[rule.name, scope] = _better(best.get((rule.name, scope)), found)
     yield from best.values()
 
@@ -50,6 +51,14 @@ def observe(scans: list[Scan], rules: RuleSet) -> Iterator[Observation]:
 def position(sighting: Sighting) -> tuple[int, int]:
     """Where a line stands: the order of sources, then of lines."""
     return sighting.place.source, sighting.place.number
+
+
+def _counting(shelf: Shelf, pattern: Pattern) -> list[Sighting]:
+    """The lines of a stream that a pattern is about: all of them, or the last state of something that goes on."""
+    lines = list(shelf)
+    if not pattern.latest:
+        return lines
+    return [each for each in lines[-1:] if "done" not in each.groups]
 
 
 def _better(one: Observation | None, other: Observation) -> Observation:

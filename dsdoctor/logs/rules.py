@@ -58,6 +58,7 @@ class Pattern(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     near: tuple[Condition, ...] = ()  # all of them, earlier or later
     unless: tuple[Condition, ...] = ()  # none of them, earlier or later
     first_collective: bool = False  # only when the group `seq` of the pattern is 0 or 1
+    latest: bool = False  # only the latest match of a stream counts, and not when its group `done` is set
     at_least: int = 1  # matching lines in one stream
     at_end: int | None = None  # only within this many lines of the end of the source
     unless_progress: bool = False  # not when training steps are printed after it

@@ -18,6 +18,7 @@ CASES: dict[str, dict[str, Any]] = {
     path.stem: yaml.safe_load(path.read_text()) for path in sorted((HERE / "cases").glob("*.yaml"))
 }
 RECORDED: dict[str, dict[str, Any]] = yaml.safe_load((HERE / "recorded" / "index.yaml").read_text())
+WORDINGS: list[dict[str, str]] = yaml.safe_load((HERE / "wordings.yaml").read_text())
 RULES: RuleSet = load_rules()
 
 
@@ -55,6 +56,11 @@ OTHER_LINE = {"189-nccl-p2p-hang-rtx6000-blackwell"}
 def test_the_verdict_points_at_the_line_of_the_cause(name: str) -> None:
     case = CASES[name]
     assert points_at(answer(case["log"]), case)
+
+
+@pytest.mark.parametrize("number", range(len(WORDINGS)))
+def test_other_wordings_of_the_same_causes(number: int) -> None:
+    assert answer(WORDINGS[number]["log"]).cause == WORDINGS[number]["cause"]
 
 
 def test_benign_logs_have_no_finding() -> None:

@@ -296,6 +296,16 @@ def checked(*findings: Finding, passed: tuple[str, ...] = ()) -> Report:
 DUPLICATE = "torch.distributed.DistBackendError: x\nInvalid config blocking attribute value -2147483648\n"
 
 
+def test_of_a_progress_bar_the_latest_state_counts() -> None:
+    bars = [f"Map (num_proc=8): {done:3}%|###| {done}/100 [00:{done}<10:00, 2.0 examples/s]" for done in (10, 20, 30)]
+    timeout = f"[rank1]:[E1] [Rank 1] {TIMEOUT}"
+    found = verdict(read(("train.log", "\r".join(bars) + f"\n{timeout}\n")))
+    assert (found.cause, found.line) == ("rank0-preprocess-timeout", 1)
+    assert found.text is not None and " 30%|" in found.text
+    finished = [*bars, "Map (num_proc=8): 100%|###| 100/100 [01:00<00:00, 2.0 examples/s]"]
+    assert verdict(read(("train.log", "\r".join(finished) + f"\n{timeout}\n"))).cause == "nccl-collective-timeout"
+
+
 def test_a_check_that_finds_the_same_confirms_the_verdict() -> None:
     killed = (
         "b: RuntimeError: Default process group has not been initialized, please make sure to call init_process_group."
