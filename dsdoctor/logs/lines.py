@@ -30,9 +30,13 @@ _IPV4 = re.compile(r"(?P<host>\d{1,3}\.[\dx]{1,3}\.[\dx]{1,3}\.[\dx]{1,3})(?:: ?
 _NAMED = re.compile(rf"(?P<host>{_HOST}): ")
 _KUBERNETES = re.compile(r"\[pod/(?P<host>[\w.-]{1,253})/[\w.-]{1,253}\] ")
 _COMPOSE = re.compile(r"(?P<host>[\w.-]{1,60}[-_]\d{1,4}) {1,40}\| ")
+_NUMBERED = re.compile(r"\[\d{3,7}\] {0,3}(?=[^\s\d]|\d{1,3}%)")  # the lines' numbers, of a web page
 _QUOTE = re.compile(r"(?:> ){1,4}(?=\S)")  # of an e-mail or an issue
 _TIMED = re.compile(rf"(?:\[{_STAMP}\] ?|{_STAMP} (?=\S)|\| )")
-_ORDER = (_MERGED, _MERGED_BRACKETS, _TORCHRUN, _MPIRUN, _RAY, _IPV4, _SRUN, _QUOTE, _TIMED, _KUBERNETES, _COMPOSE)
+_ORDER = (
+    *(_MERGED, _MERGED_BRACKETS, _TORCHRUN, _MPIRUN, _RAY, _IPV4, _SRUN),
+    *(_QUOTE, _NUMBERED, _TIMED, _KUBERNETES, _COMPOSE),
+)
 
 # What looks like `host: ` and is a program, a file or a word of prose.
 _NOT_A_HOST = re.compile(

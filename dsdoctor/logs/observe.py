@@ -62,13 +62,17 @@ def _counting(shelf: Shelf, pattern: Pattern) -> list[Sighting]:
 
 
 def _better(one: Observation | None, other: Observation) -> Observation:
-    """Of two patterns of one rule: the one that is not weak, then the earlier; the lines of both are kept."""
+    """Of two patterns of one rule: not the weak one, nor a mere possibility, then the earlier; all lines are kept."""
     if one is None:
         return other
-    first, second = sorted((one, other), key=lambda each: (each.pattern.weak, position(each.first)))
+    first, second = sorted((one, other), key=_preference)
     lines = {each.place[:2]: each for each in (*second.sightings, *first.sightings)}
     rest = sorted((each for each in lines.values() if each.place[:2] != first.first.place[:2]), key=position)
     return Observation(first.rule, first.pattern, (first.first, *rest), max(one.count, other.count), one.scope)
+
+
+def _preference(found: Observation) -> tuple[bool, bool, tuple[int, int]]:
+    return found.pattern.weak, found.pattern.confidence == "possible", position(found.first)
 
 
 class _Context:
