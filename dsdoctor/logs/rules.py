@@ -195,14 +195,14 @@ def _own_rules() -> tuple[Rule, ...]:
 
 
 class Compiled(msgspec.Struct, frozen=True):
-    """All rules without their samples, as one JSON file: 130 YAML files take half a second to parse, this 3 ms."""
+    """All rules without their samples, as one JSON file: 139 YAML files take 0.1 s to parse, this 4 ms."""
 
     digest: str  # of the YAML files it was made from
     rules: tuple[Rule, ...]
 
 
 def compile_rules() -> bytes:
-    """The compiled form of the package's rules, for `python -m dsdoctor.rules.compile` to write."""
+    """The compiled form of the package's rules, for the build of a wheel to write (hatch_build.py)."""
     files = _rule_files(FOLDER)
     rules = tuple(msgspec.structs.replace(parse_rule(path), matches=(), ignores=(), neighbours=()) for path in files)
     digest = fingerprint(files, [path.read_bytes() for path in files])
