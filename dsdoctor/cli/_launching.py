@@ -125,6 +125,7 @@ def _carry_out(launching: Launching, plan: LaunchPlan, lifeline: float) -> int:
     for warning in plan.warnings:
         say(f"  ! {escape(warning)}")
     began = time.monotonic()
+    view = RunView(len(plan.hosts))
     try:
         directory, outcome = launch(
             launching.job,
@@ -132,13 +133,14 @@ def _carry_out(launching: Launching, plan: LaunchPlan, lifeline: float) -> int:
             launching.target,
             launching.prepared,
             launching.transports,
-            launching.wishes,
-            RunView(len(plan.hosts)),
+            view,
             Limits(lifeline=lifeline),
         )
     except PlanError as error:
         say(f"dsdoctor: {escape(str(error))}")
         return 1
+    finally:
+        view.close()
     return _ended(plan, directory, outcome, time.monotonic() - began)
 
 
@@ -152,7 +154,8 @@ def _ended(plan: LaunchPlan, directory: RunDirectory, outcome: Outcome, seconds:
         say(f"done in {seconds:.1f} s ({stages:.1f} s in the stages); everything is in {escape(str(directory.path))}")
         return 0
     if outcome.status == "interrupted":
-        say("stopped on every host; launch again to go on with the first stage that is not done")
+        where = f"stopped; not confirmed by {outcome.failure}" if outcome.failure else "stopped on every host"
+        say(f"{escape(where)}; launch again to go on with the first stage that is not done")
         return outcome.exit_code
     say(f"\ndsdoctor: {escape(outcome.failure or 'failed')}")
     if outcome.stage:

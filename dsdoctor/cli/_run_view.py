@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import sys
+import threading
 
 from dsdoctor.escape import escape
 from dsdoctor.run.events import (
@@ -17,18 +20,47 @@ from dsdoctor.run.events import (
 )
 from dsdoctor.terminal import StatusLine, say
 
+KEPT = 2000  # events that wait for a slow screen; lines beyond them are left out there, not in the logs
+LINE_SHOWN = 2000  # characters of a line
+
 
 class RunView:
-    """Says on standard error what happens. Lines of rank 0 and of the launchers are shown; all are in the logs."""
+    """Says on standard error what happens. Lines of rank 0 and of the launchers are shown; all are in the logs.
 
-    def __init__(self, hosts: int, everything: bool = False) -> None:
-        self._everything = everything
+    Drawn by a thread of its own: a terminal that is stopped (Ctrl-S, a pager) must hold up nobody.
+    """
+
+    def __init__(self, hosts: int) -> None:
         self._named = hosts > 1
+        self._events: queue.Queue[Event | None] = queue.Queue(maxsize=KEPT)
+        self._left_out = 0
         self._copied: dict[str, int] = {}
         self._status = StatusLine()
+        self._thread = threading.Thread(target=self._draw_all, daemon=True)
+        self._thread.start()
 
     def __call__(self, event: Event) -> None:
-        """Draw one event."""
+        """Take an event to draw; never waits."""
+        if isinstance(event, LineSeen) and event.rank not in (0, None):
+            return
+        try:
+            self._events.put_nowait(event)
+        except queue.Full:
+            self._left_out += 1
+
+    def close(self, timeout: float = 3.0) -> None:
+        """Draw what is left, for as long as the screen takes it."""
+        with contextlib.suppress(queue.Full):
+            self._events.put(None, timeout=timeout)
+        self._thread.join(timeout)
+        if self._left_out and not self._thread.is_alive():
+            say(f"  {self._left_out} lines were not shown; the logs have them")
+
+    def _draw_all(self) -> None:
+        while (event := self._events.get()) is not None:
+            self._draw(event)
+
+    def _draw(self, event: Event) -> None:
         if isinstance(event, LineSeen):
             self._line(event)
         elif isinstance(event, Copying):
@@ -45,10 +77,9 @@ class RunView:
             self._diagnosed(event)
 
     def _line(self, event: LineSeen) -> None:
-        if not self._everything and event.rank not in (0, None):
-            return
         who = event.host if event.rank is None else f"{event.host}:{event.rank}" if self._named else str(event.rank)
-        say(f"  {escape(who)}| {escape(event.text)}")
+        more = " …" if len(event.text) > LINE_SHOWN else ""
+        say(f"  {escape(who)}| {escape(event.text[:LINE_SHOWN])}{more}")
 
     def _copying(self, event: Copying) -> None:
         """One line drawn over itself while files are copied, and a line to keep when a host has them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from string import Template
 from typing import Any
 
@@ -20,6 +21,17 @@ from dsdoctor.yamlfile import FileError
 # torchrun's own default is 900 s of silence when another host never comes (cluster trials: 910 s); all hosts are
 # started within a second of each other here.
 RENDEZVOUS_SECONDS = 120
+NEVER_COPIED = (
+    "/.dsdoctor-sync",
+    "/.dsdoctor-tokens/",
+    ".git/",
+    "__pycache__/",
+    "*.pyc",
+    ".venv/",
+    ".mypy_cache/",
+    ".ruff_cache/",
+    ".pytest_cache/",
+)
 RANK_PREFIX = "@rank${rank}@ "  # torchrun fills it in; the guardian takes it off
 
 
@@ -30,6 +42,8 @@ class Paths:
     run_dir: str
     code: str
     python: str  # this machine's own interpreter, for local hosts that name none
+    exclude: tuple[str, ...] = ()  # what of the code is not copied, beyond what the job says
+    deepspeed: str | None = None  # where the job's DeepSpeed config really is, links followed
 
 
 @dataclass(frozen=True)
@@ -57,9 +71,10 @@ def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wis
     for member in cluster:
         links[member.name], strays = (None, ()) if len(cluster) == 1 else link_of(member, cluster, address)
         warnings += strays
-    hosts = _host_plans(job, cluster, links, run=run, paths=paths, settings=wishes.settings)
+    layers = _layers(job, cluster, links, wishes.settings)
+    hosts = _host_plans(job, cluster, layers, run=run, paths=paths)
     precision, reason = _precision(job, cluster)
-    draft = Draft(job, hosts, address, port, precision, wishes.settings, paths.code)
+    draft = Draft(job, hosts, layers, address, port, precision, paths)
     forecast: dict[str, Any] = {"precision": precision, "precision_because": reason} if precision else {}
     return LaunchPlan(
         job=job.name,
@@ -70,7 +85,7 @@ def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wis
         world_size=sum(host.slots for host in hosts),
         hosts=hosts,
         stages=tuple(_stage_plan(draft, stage) for stage in job.stages),
-        sync=SyncPlan(paths.code, job.job.sync.exclude),
+        sync=SyncPlan(paths.code, (*NEVER_COPIED, *paths.exclude, *job.job.sync.exclude)),
         setup=job.job.setup,
         summary=job.job.summary,
         settings={stage.name: stage.args for stage in job.stages},
@@ -80,16 +95,28 @@ def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wis
 
 
 @dataclass(frozen=True)
+class Layers:
+    """What a host's environment is made of, before one layer wins over another."""
+
+    derived: tuple[EnvVar, ...]
+    settings: tuple[Setting, ...]
+
+    def laid(self, host: str, more: Sequence[Setting] = ()) -> dict[str, EnvVar]:
+        """The environment, with settings of a stage in their place among the layers."""
+        return environment.layered(self.derived, [*self.settings, *more], host)
+
+
+@dataclass(frozen=True)
 class Draft:
     """What is settled before the stages are written out: hosts, where the ranks meet, and in which precision."""
 
     job: ResolvedJob
     hosts: tuple[HostPlan, ...]
+    layers: Mapping[str, Layers]
     address: str
     port: int
     precision: str | None
-    settings: tuple[Setting, ...]
-    code: str
+    paths: Paths
 
     def words(self, stage: StageSettings, host: HostPlan) -> dict[str, str]:
         """What the placeholders of a stage's arguments stand for on a host."""
@@ -124,29 +151,35 @@ def _with_ranks(cluster: Cluster) -> Cluster:
     return Cluster(members, cluster.master_addr)
 
 
-def _host_plans(
+def _layers(
     job: ResolvedJob,
     cluster: Cluster,
     links: Mapping[str, Link | None],
-    *,
-    run: str,
-    paths: Paths,
     settings: Sequence[Setting],
-) -> tuple[HostPlan, ...]:
+) -> dict[str, Layers]:
+    """What every host's environment is made of."""
     wide = environment.job_wide(cluster)
     known = {member.name for member in cluster}
     for setting in settings:
         if setting.host is not None and setting.host not in known:
             there = ", ".join(sorted(known))
             raise FileError(setting.because, f"no host of this run is called {setting.host}; there are: {there}")
+    prefix = EnvVar("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE", RANK_PREFIX, "every line carries its global rank")
+    return {
+        member.name: Layers(
+            (*environment.derive(member, cluster, job, links[member.name], wide), prefix),
+            (*environment.job_settings(job, member), *environment.host_settings(member), *settings),
+        )
+        for member in cluster
+    }
+
+
+def _host_plans(
+    job: ResolvedJob, cluster: Cluster, layers: Mapping[str, Layers], *, run: str, paths: Paths
+) -> tuple[HostPlan, ...]:
     plans: list[HostPlan] = []
     first_rank = 0
     for node_rank, member in enumerate(cluster):
-        derived = [
-            *environment.derive(member, cluster, job, links[member.name], wide),
-            EnvVar("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE", RANK_PREFIX, "every line carries its global rank"),
-        ]
-        asked = [*environment.job_settings(job, member), *environment.host_settings(member), *settings]
         code_dir, run_dir = _folders(job, member, run, paths)
         plans.append(
             HostPlan(
@@ -158,7 +191,9 @@ def _host_plans(
                 code_dir=code_dir,
                 run_dir=run_dir,
                 local=member.entry.local,
-                env=environment.layered(derived, asked, member.name),
+                env=layers[member.name].laid(member.name),
+                user=member.entry.user,
+                port=member.entry.port,
             )
         )
         first_rank += member.entry.processes
@@ -170,7 +205,7 @@ def _folders(job: ResolvedJob, member: Member, run: str, paths: Paths) -> tuple[
     if member.entry.local:
         return paths.code, paths.run_dir
     work = member.entry.workdir or job.job.workdir or f"~/.dsdoctor/work/{job.name}"
-    if work.startswith("~"):
+    if work == "~" or work.startswith("~/"):
         work = _home(member) + work[1:]
     if not work.startswith("/"):
         raise PlanError(f"the work folder {work} of {member.name} must be absolute or begin with ~/")
@@ -208,7 +243,7 @@ def _stage_plan(draft: Draft, stage: StageSettings) -> StagePlan:
     own = [Setting(name, value, "stage", f"env of stage {stage.name}") for name, value in stage.env.items()]
     commands = []
     for host in draft.hosts:
-        full = environment.layered(host.env.values(), [*own, *draft.settings], host.name) if own else host.env
+        full = draft.layers[host.name].laid(host.name, own) if own else host.env
         differing = {name: variable for name, variable in full.items() if variable != host.env.get(name)}
         commands.append(Command(host.name, _torchrun(draft, stage, host), host.code_dir, differing))
     return StagePlan(stage.name, stage.index, _folder(stage), stage.outputs, tuple(commands))
@@ -226,16 +261,16 @@ def _torchrun(draft: Draft, stage: StageSettings, host: HostPlan) -> tuple[str, 
     ]
     program = ["-m", job.job.module] if job.job.module else [job.job.script or ""]
     words = draft.words(stage, host)
-    deepspeed = ["--deepspeed", _inside(job.deepspeed.path, draft.code)] if job.deepspeed else []
+    deepspeed = ["--deepspeed", _inside(draft.paths)] if job.deepspeed else []
     return (*launcher, *program, *arguments(stage.args, words, f"{job.source}, stage {stage.name}"), *deepspeed)
 
 
-def _inside(path: str, code: str) -> str:
-    """A file's path relative to the code folder: the one path that is right on every host."""
-    relative = posixpath.relpath(posixpath.abspath(path), posixpath.abspath(code))
-    if relative.startswith(".."):
-        raise PlanError(f"{path} lies outside {code}, which is what the hosts get. Move it below that folder.")
-    return relative
+def _inside(paths: Paths) -> str:
+    """The DeepSpeed config's path relative to the code folder: the one path that is right on every host."""
+    path = PurePosixPath(paths.deepspeed or "")
+    if not path.is_relative_to(paths.code):
+        raise PlanError(f"{path} lies outside {paths.code}, which is what the hosts get. Move it below that folder.")
+    return str(path.relative_to(paths.code))
 
 
 def arguments(args: Mapping[str, Any], words: Mapping[str, str], where: str) -> list[str]:

@@ -23,8 +23,16 @@ from dsdoctor.yamlfile import FileError
 
 T = TypeVar("T")
 
-SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE)
+SECRET = re.compile(
+    r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH|KEY|APIKEY)(?:_|$)|_PWD$", re.IGNORECASE
+)  # a word of its own: not TOKENIZERS_PARALLELISM, not MAX_TOKENS
+PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Whether a variable's value must not be shown: by its name, or because it is an address with a password."""
+    return bool(SECRET.search(name) or PASSWORD_IN_URL.search(value))
 
 
 @dataclass(frozen=True)
@@ -92,9 +100,9 @@ def layered(derived: Iterable[EnvVar], settings: Iterable[Setting], host: str) -
             raise FileError(setting.because, f"the value of {setting.name} holds a NUL character")
         below = result.get(setting.name)
         replaced = () if below is None else (*below.replaced, (below.layer, below.value))
-        secret = bool(SECRET.search(setting.name))
-        value = "" if secret else setting.value
-        result[setting.name] = EnvVar(setting.name, value, setting.because, setting.layer, replaced, secret)
+        secret = is_secret(setting.name, setting.value)
+        value, hidden = ("", setting.value) if secret else (setting.value, None)
+        result[setting.name] = EnvVar(setting.name, value, setting.because, setting.layer, replaced, hidden)
     return dict(sorted(result.items()))
 
 
@@ -235,10 +243,3 @@ def _ask(read: Callable[[], T]) -> T | None:
         return read()
     except FactUnavailable:
         return None
-
-
-def secret_values(job: ResolvedJob, settings: Iterable[Setting]) -> dict[str, str]:
-    """The values of secret variables by name, which the plan itself leaves out."""
-    values = {**job.env, **{name: value for stage in job.stages for name, value in stage.env.items()}}
-    values.update((setting.name, setting.value) for setting in settings)
-    return {name: value for name, value in values.items() if SECRET.search(name)}

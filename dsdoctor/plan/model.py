@@ -19,7 +19,7 @@ class PlanError(Exception):
 class EnvVar(msgspec.Struct, frozen=True, omit_defaults=True):
     """A variable for one host: its value, why it is there, the layer that won and the values it won over.
 
-    A secret's value is never in the plan: it travels to the host over standard input and is looked up by name.
+    A secret's value is in `secret` and in nothing that is printed or written: it goes to the host over standard input.
     """
 
     name: str
@@ -27,7 +27,12 @@ class EnvVar(msgspec.Struct, frozen=True, omit_defaults=True):
     because: str
     layer: str = "derived"
     replaced: tuple[tuple[str, str], ...] = ()  # (layer, value) of the layers below
-    secret: bool = False
+    secret: str | None = None
+
+    @property
+    def real_value(self) -> str:
+        """What the ranks get."""
+        return self.value if self.secret is None else self.secret
 
 
 class HostPlan(msgspec.Struct, frozen=True):
@@ -42,6 +47,8 @@ class HostPlan(msgspec.Struct, frozen=True):
     run_dir: str  # where this run writes on the host
     local: bool
     env: dict[str, EnvVar]
+    user: str | None = None
+    port: int | None = None
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -113,14 +120,18 @@ class LaunchPlan(msgspec.Struct, frozen=True):
 
 
 def _env_dict(env: dict[str, EnvVar]) -> dict[str, Any]:
-    return {
-        name: {key: value for key, value in msgspec.to_builtins(var).items() if key != "name"}
-        for name, var in env.items()
-    }
+    shown = {}
+    for name, variable in env.items():
+        body: dict[str, Any] = msgspec.to_builtins(variable)
+        del body["name"]
+        if "secret" in body:
+            body["secret"] = True
+        shown[name] = body
+    return shown
 
 
 def _host_dict(host: HostPlan) -> dict[str, Any]:
-    body: dict[str, Any] = msgspec.to_builtins(host)
+    body: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(host, env={}))
     return {**body, "env": _env_dict(host.env)}
 
 

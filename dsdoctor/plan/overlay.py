@@ -16,15 +16,14 @@ from dsdoctor.plan.model import LaunchPlan
 
 
 def with_planned_environment(cluster: Cluster, plan: LaunchPlan) -> Cluster:
-    """The cluster with the environment each host's ranks will get."""
+    """The hosts that run ranks, with the environment these will get."""
     planned = {host.name: host.env for host in plan.hosts}
     return replace(
         cluster,
         members=tuple(
             _overlaid(member, {name: variable.value for name, variable in planned[member.name].items()})
-            if member.name in planned
-            else member
             for member in cluster
+            if member.name in planned
         ),
     )
 

@@ -20,7 +20,7 @@ def _lines(plan: LaunchPlan) -> Iterator[str]:
     ranks = "1 rank" if plan.world_size == 1 else f"{plan.world_size} ranks"
     yield f"# job {plan.job}{profile}: {ranks}, meeting at {plan.master_addr}:{plan.master_port}"
     if plan.forecast.get("precision"):
-        yield f"# precision {plan.forecast['precision']}: {plan.forecast['precision_because']}"
+        yield f"# precision {plan.forecast['precision']}: {escape(plan.forecast['precision_because'])}"
     for warning in plan.warnings:
         yield f"# warning: {escape(warning)}"
     for host in plan.hosts:
@@ -36,16 +36,19 @@ def _host_lines(plan: LaunchPlan, host: HostPlan) -> Iterator[str]:
     ranks = f"rank {last}" if host.slots == 1 else f"ranks {host.first_rank} to {last}"
     yield f"# --- {host.name}: {ranks}"
     if host.local:
-        yield f"#     runs the code where it is: {host.code_dir}"
+        yield f"#     runs the code where it is: {escape(host.code_dir)}"
     else:
         excludes = "".join(f" --exclude={quote(pattern)}" for pattern in plan.sync.exclude)
         source = quote(plan.sync.source.rstrip("/") + "/")
-        yield f"rsync -a --mkpath{excludes} {source} {quote(f'{host.name}:{host.code_dir}/')}"
+        door = f" -e {quote(shlex.join(_ssh(host)))}" if host.port else ""
+        name = f"[{host.name}]" if ":" in host.name else host.name
+        target = f"{host.user}@{name}" if host.user else name
+        yield f"rsync -a -s --mkpath{door}{excludes} {source} {quote(f'{target}:{host.code_dir}/')}"
     yield from (_env_comment(variable) for variable in host.env.values())
 
 
 def _env_comment(variable: EnvVar) -> str:
-    value = "(secret: passed over standard input)" if variable.secret else escape(variable.value)
+    value = "(secret: passed over standard input)" if variable.secret is not None else escape(variable.value)
     won = "".join(f"; instead of {escape(old)!r} ({layer})" for layer, old in reversed(variable.replaced))
     layer = "" if variable.layer == "derived" else f" [{variable.layer}]"
     return f"#     {variable.name}={value}{layer}: {escape(variable.because)}{won}"
@@ -65,14 +68,20 @@ def remote_line(plan: LaunchPlan, command: Command) -> str:
     """One host's command as a line for this machine's shell, through ssh where the host is another."""
     host = plan.host(command.host)
     inner = command_line(plan, command)
-    return f"( {inner} )" if host.local else f"ssh {quote(host.name)} {quote(inner)}"
+    return f"( {inner} )" if host.local else f"{shlex.join(_ssh(host))} -- {quote(host.name)} {quote(inner)}"
+
+
+def _ssh(host: HostPlan) -> list[str]:
+    """The ssh command to a host, without its name."""
+    port = ["-p", str(host.port)] if host.port else []
+    return ["ssh", *port, *(["-l", host.user] if host.user else [])]
 
 
 def command_line(plan: LaunchPlan, command: Command) -> str:
     """One host's command as a line for that host's own shell."""
     env = {**plan.host(command.host).env, **command.env}
-    words = [quote(f"{name}={variable.value}") for name, variable in env.items() if not variable.secret]
-    setup = "".join(f"{escape(line)} && " for line in plan.setup)
+    words = [quote(f"{name}={variable.value}") for name, variable in env.items() if variable.secret is None]
+    setup = "".join(f"{escape(line.expandtabs())} && " for line in plan.setup)
     argv = " ".join(quote(word) for word in command.argv)
     return f"cd {quote(command.cwd)} && {setup}env {' '.join(words)} {argv}"
 

@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,17 +86,23 @@ class RunDirectory:
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file of the run, whole or not at all."""
         path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise FileError(path, f"cannot be written: {error.strerror}") from None
+
+    def remove(self, name: str) -> None:
+        """Take a file of the run away, if it is there."""
+        with suppress(OSError):
+            (self.path / name).unlink()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -106,7 +112,11 @@ class RunDirectory:
             FileError: another process is carrying the run out.
         """
         path = self.path / "lock"
-        with path.open("a+", encoding="ascii") as file:
+        try:
+            opened = path.open("a+", encoding="ascii")
+        except OSError as error:
+            raise FileError(path, f"cannot be written: {error.strerror}") from None
+        with opened as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

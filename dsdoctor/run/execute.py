@@ -50,7 +50,6 @@ def execute(
     directory: RunDirectory,
     show: Show,
     *,
-    secrets: Mapping[str, str] | None = None,
     limits: Limits | None = None,
 ) -> Outcome:
     """Copy the code, run the stages that are not done, stop everything at the first failure.
@@ -60,16 +59,15 @@ def execute(
         transports: the way to every host of the plan, by name.
         directory: where state, logs and outputs are kept; held by the caller's lock.
         show: is told what happens.
-        secrets: values of the plan's secret variables, by name; they go over the wire only.
         limits: how long a silent host, a stop or a start may take.
     """
-    run = _Run(plan, transports, directory, show, secrets or {}, limits or Limits())
+    run = _Run(plan, transports, directory, show, limits or Limits())
     with _signals_as_interrupt():
         try:
             return run.carry_out()
         except KeyboardInterrupt:
             run.mark("interrupted")
-            return Outcome("interrupted", failure="interrupted")
+            return Outcome("interrupted")
 
 
 class _Run:
@@ -79,11 +77,10 @@ class _Run:
         transports: Mapping[str, Transport],
         directory: RunDirectory,
         show: Show,
-        secrets: Mapping[str, str],
         limits: Limits,
     ) -> None:
         self.plan, self.transports, self.directory = plan, transports, directory
-        self.show, self.secrets, self.limits = show, secrets, limits
+        self.show, self.limits = show, limits
         self.state = directory.state()
         self.stage_seconds: dict[str, float] = {}
 
@@ -102,6 +99,9 @@ class _Run:
         except SyncError as error:
             self.mark("failed")
             return Outcome("failed", host=error.host, failure=str(error))
+        except (TransportError, OSError) as error:
+            self.mark("failed")
+            return Outcome("failed", failure=f"the code could not be copied: {error}")
         sync_seconds = time.monotonic() - began
         outcome = self._stages()
         self.mark(outcome.status)
@@ -132,15 +132,14 @@ class _Run:
         if attempt > 1:
             _set_aside(self.directory, stage.folder, attempt - 1)
         with StageLogs(folder) as logs:
-            running = StageRun(
-                self.plan, stage, self.transports, logs, secrets=self.secrets, show=self.show, limits=self.limits
-            )
+            running = StageRun(self.plan, stage, self.transports, logs, show=self.show, limits=self.limits)
             end = running.run()
         self.stage_seconds[stage.name] = end.seconds
         ended = msgspec.structs.replace(known, attempts=attempt, seconds=end.seconds, exit_codes=end.exit_codes())
         if end.interrupted:
             self._save_stage(msgspec.structs.replace(ended, status="interrupted"))
-            return Outcome("interrupted", stage.name, failure="interrupted")
+            unsure = [name for name, host in end.hosts.items() if host.lost is not None]
+            return Outcome("interrupted", stage.name, failure=", ".join(unsure) or None)
         failure = None if end.well else _failure(stage, end)
         if failure is None:
             missing = self._missing(stage)
@@ -148,8 +147,9 @@ class _Run:
         if failure is not None:
             self._save_stage(msgspec.structs.replace(ended, status="failed", failure=failure))
             return self._failed(stage, end, failure)
-        self._fetch(stage)
         self._save_stage(msgspec.structs.replace(ended, status="done"))
+        self.directory.remove("verdict.json")  # of an attempt before this one
+        self._fetch(stage)
         self.show(StageDone(stage.name, end.seconds))
         return None
 
@@ -178,16 +178,14 @@ class _Run:
         return report
 
     def _missing(self, stage: StagePlan) -> str | None:
-        """What of a stage's outputs is missing on which host, in words; None when all is there."""
-        for host in self.plan.hosts:
-            order = {"folder": f"{host.run_dir}/outputs/{stage.folder}", "outputs": list(stage.outputs)}
-            try:
-                missing = ask(self.transports[host.name], host.python, missing_outputs, order)
-            except (TransportError, HostAnswerError, subprocess.TimeoutExpired) as error:
-                return f"its outputs on {host.name} could not be looked at ({error})"
-            if missing:
-                return f"on {host.name} {', '.join(missing)} in {order['folder']}"
-        return None
+        """What of a stage's outputs is missing where rank 0 ran, in words; None when all is there."""
+        host = self.plan.hosts[0]
+        order = {"folder": f"{host.run_dir}/outputs/{stage.folder}", "outputs": list(stage.outputs)}
+        try:
+            missing = ask(self.transports[host.name], host.python, missing_outputs, order, self.plan.setup)
+        except (TransportError, HostAnswerError, subprocess.TimeoutExpired) as error:
+            return f"its outputs on {host.name} could not be looked at ({error})"
+        return f"on {host.name} {', '.join(missing)} in {order['folder']}" if missing else None
 
     def _fetch(self, stage: StagePlan) -> None:
         """Bring the stage's files to the head, from the host of rank 0."""
@@ -213,12 +211,16 @@ def _failure(stage: StagePlan, end: StageEnd) -> str:
         codes = ", ".join(f"{name}: {code}" for name, code in end.exit_codes().items() if code)
         return f"stage {stage.name} failed ({codes})"
     first = end.hosts[end.first]
+    if first.stopped is not None:
+        return f"stage {stage.name} failed: the guardian of {end.first} ended the job ({first.stopped})"
     if first.lost is not None:
         return f"stage {stage.name} failed: {end.first} was lost ({first.lost})"
     if first.failed_ranks:
         rank, code = next(iter(first.failed_ranks.items()))
         how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
         return f"stage {stage.name} failed: rank {rank} on {end.first} {how}"
+    if first.code is not None and first.code < 0:
+        return f"stage {stage.name} failed: {end.first} was ended by {signal_name(-first.code)}"
     return f"stage {stage.name} failed: {end.first} ended with exit code {first.code}"
 
 
@@ -244,7 +246,8 @@ def _signals_as_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    # One that is ignored stays so: `nohup dsdoctor launch … &` is meant to survive its terminal.
+    numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN]
     before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield

@@ -7,16 +7,19 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 from dsdoctor.hosts.gather import with_setup
 from dsdoctor.hosts.transport import RemoteProcess, Transport, TransportError
-from dsdoctor.plan.model import Command, HostPlan, LaunchPlan
+from dsdoctor.plan.model import HostPlan, LaunchPlan, StagePlan
 from dsdoctor.run.guardian import MARKER
 
-BOOT = 'import sys;b=sys.stdin.buffer;exec(compile(b.read(int(b.readline())),"guardian","exec"))'
+BOOT = (
+    "import sys;sys.path[:]=filter(None,sys.path);"  # a queue.py in the home must not hide the library's
+    'b=sys.stdin.buffer;exec(compile(b.read(int(b.readline())),"guardian","exec"))'
+)
 FRAME_LIMIT = 1024 * 1024
 
 Frame = dict[str, Any]
@@ -34,30 +37,47 @@ class Guard:
         self.greeted = False
         self.ended = False
         self._noise: list[str] = []
+        self._over = False  # told to stop, or hung up: nothing may be started any more
         self._write_lock = threading.Lock()
 
-    def start(self, order: Mapping[str, Any]) -> None:
+    def start(self, order: Mapping[str, Any], setup: Sequence[str] = ()) -> None:
         """Start the guardian with its order. A host that cannot be reached is reported as a frame, like any failure."""
         self.heard = time.monotonic()
-        threading.Thread(target=self._carry, args=(order,), daemon=True).start()
+        threading.Thread(target=self._carry, args=(order, setup), daemon=True).start()
 
-    def _carry(self, order: Mapping[str, Any]) -> None:
+    def _carry(self, order: Mapping[str, Any], setup: Sequence[str]) -> None:
         try:
-            self.process = self.transport.start([self.host.python, "-u", "-c", BOOT])
-        except TransportError as error:
+            # Behind the setup lines: the interpreter may need them, and the plan's variables come after theirs.
+            process = self.transport.start(with_setup([self.host.python, "-u", "-c", BOOT], setup))
+        except (TransportError, OSError) as error:
             self.ended = True
-            self.sink(self.host.name, {"e": "lost", "text": error.detail or error.problem})
+            self.sink(self.host.name, {"e": "lost", "text": getattr(error, "detail", "") or str(error)})
             return
-        source = resources.files("dsdoctor.run").joinpath("guardian.py").read_bytes()
-        errors = threading.Thread(target=self._read_errors, args=(self.process,), daemon=True)
+        if not self._hand_over(process, order):
+            process.close()
+            self.ended = True
+            self.sink(self.host.name, {"e": "exit", "code": -15, "stopped": "told to before it began"})
+            return
+        errors = threading.Thread(target=self._read_errors, args=(process,), daemon=True)
         errors.start()
-        self._write(b"%d\n%s%s\n" % (len(source), source, json.dumps(order).encode("ascii")))
         with contextlib.suppress(OSError, ValueError):  # closed meanwhile
-            self._read_frames(self.process)
+            self._read_frames(process)
         errors.join(timeout=2)
         self.ended = True
-        text = "\n".join(self._noise[-5:]) or "the connection ended"
+        text = "\n".join(line for line in self._noise[-5:] if line) or "the connection ended"
         self.sink(self.host.name, {"e": "closed", "text": text})
+
+    def _hand_over(self, process: RemoteProcess, order: Mapping[str, Any]) -> bool:
+        """Write the guardian's source and order, before anything else can be written; False when it is too late."""
+        source = resources.files("dsdoctor.run").joinpath("guardian.py").read_bytes()
+        with self._write_lock:
+            if self._over:
+                return False
+            with contextlib.suppress(OSError, ValueError):  # its end is seen by who reads
+                process.stdin.write(b"%d\n%s%s\n" % (len(source), source, json.dumps(order).encode("ascii")))
+                process.stdin.flush()
+            self.process = process
+        return True
 
     def _read_frames(self, process: RemoteProcess) -> None:
         for raw in iter(lambda: process.stdout.readline(FRAME_LIMIT), b""):
@@ -86,18 +106,24 @@ class Guard:
         self._write(b'{"c":"ping"}\n')
 
     def stop(self) -> None:
-        """Tell the guardian to end everything."""
+        """Tell the guardian to end everything; one that has not begun yet does not begin."""
+        self._over = True
         self._write(b'{"c":"stop"}\n')
 
-    def close(self) -> None:
-        """Drop the line: a guardian that still lives ends its processes when it sees that."""
+    def hang_up(self) -> None:
+        """Close the line: a guardian that still lives ends its processes when it sees that."""
+        self._over = True
+        if self.process is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self.process.stdin.close()
+
+    def close(self, timeout: float) -> None:
+        """Wait for the end of a line that was hung up, and drop it."""
         process = self.process
         if process is None:
             return
-        with contextlib.suppress(OSError, ValueError):
-            process.stdin.close()
         try:
-            process.wait(timeout=2)
+            process.wait(timeout=timeout)
         except (OSError, subprocess.TimeoutExpired):
             # It may sit on a line that is dead: nobody waits for that.
             threading.Thread(target=process.close, daemon=True).start()
@@ -105,26 +131,21 @@ class Guard:
             process.close()
 
     def _write(self, data: bytes) -> None:
-        process = self.process
-        if process is None:
-            return
         with contextlib.suppress(OSError, ValueError), self._write_lock:
-            process.stdin.write(data)
-            process.stdin.flush()
+            if self.process is not None:
+                self.process.stdin.write(data)
+                self.process.stdin.flush()
 
 
-def order_for(
-    plan: LaunchPlan, command: Command, secrets: Mapping[str, str], lifeline_seconds: float, grace_seconds: float
-) -> dict[str, Any]:
-    """What a guardian is told: command, environment (with the secrets: this goes over the wire only), limits."""
-    host = plan.host(command.host)
-    env = {**host.env, **command.env}
+def order_for(plan: LaunchPlan, stage: StagePlan, host: str, lifeline: float, grace: float) -> dict[str, Any]:
+    """What a guardian is told: command, environment (with the secrets: this goes over the wire only), limits in s."""
+    command, place = stage.command(host), plan.host(host)
     return {
-        "argv": with_setup(command.argv, plan.setup),
+        "argv": list(command.argv),
         "cwd": command.cwd,
-        "env": {name: secrets[name] if var.secret else var.value for name, var in env.items()},
-        "first_rank": host.first_rank,
-        "make": [f"{host.run_dir}/outputs", f"{host.run_dir}/torchrun"],
-        "lifeline_seconds": lifeline_seconds,
-        "grace_seconds": grace_seconds,
+        "env": {name: variable.real_value for name, variable in {**place.env, **command.env}.items()},
+        "first_rank": place.first_rank,
+        "make": [f"{place.run_dir}/outputs/{stage.folder}", f"{place.run_dir}/torchrun"],
+        "lifeline_seconds": lifeline,
+        "grace_seconds": grace,
     }

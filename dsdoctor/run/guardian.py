@@ -8,6 +8,7 @@ It is the subreaper of everything it starts: a rank that forks a child and dies 
 not with init. Stopping therefore means "every descendant of mine", found in /proc, and never a name or a pattern.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -23,7 +24,8 @@ from typing import IO, Any, Dict, List, Optional
 MARKER = "<<<dsdoctor-guardian"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 LINE_LIMIT = 64 * 1024  # a longer line is cut into pieces: constant memory on both ends
-RANK = re.compile(r"^@rank(\d+)@ ?|^\[default(\d+)\]:")  # our template; without it torchrun names the local rank
+# Our template; without it torchrun names the local rank.
+RANK = re.compile(r"^@rank(\d{1,9})@ ?|^\[default(\d{1,9})\]:")
 
 
 class Guardian:
@@ -67,7 +69,7 @@ class Guardian:
         code = self.watch()
         for reader in readers:
             reader.join(timeout=2)
-        self.send(
+        self.send_last(
             {
                 "e": "exit",
                 "code": code,
@@ -169,14 +171,18 @@ class Guardian:
     def read_output(self, stream: IO[bytes], name: str) -> None:
         """Forward the command's lines, the rank taken off the front."""
         first = self.order.get("first_rank", 0)
+        rank, whole = None, True
         for piece in iter(lambda: stream.readline(LINE_LIMIT), b""):
-            text = piece.decode("utf-8", "replace").rstrip("\n")
+            text = piece.decode("utf-8", "replace")
             match = RANK.match(text)
-            rank = None
             if match:
                 rank = int(match.group(1)) if match.group(1) is not None else first + int(match.group(2))
-                text = text[match.end() :]
-            self.send({"e": "line", "r": rank, "s": name, "x": text})
+                # torchrun puts the prefix before every fragment that it happens to read of a line, too.
+                text = text[match.end() :].replace("@rank%d@ " % rank, "")
+            elif whole:
+                rank = None  # otherwise the piece goes on with a line that was too long
+            whole = text.endswith("\n")
+            self.send({"e": "line", "r": rank, "s": name, "x": text.rstrip("\n")})
 
     def send(self, frame: Dict[str, Any], wait: bool = True) -> None:
         """Queue a frame. With `wait` a full queue holds the caller back: the head reads too slowly."""
@@ -184,6 +190,18 @@ class Guardian:
             self.frames.put(frame, block=wait)
         except queue.Full:
             pass
+
+    def send_last(self, frame: Dict[str, Any]) -> None:
+        """Queue the last frame; lines that nobody takes any more make room for it."""
+        try:
+            self.frames.put(frame, timeout=5)
+            return
+        except queue.Full:
+            pass
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.frames.get_nowait()
+        self.send(frame, wait=False)
 
     def write_frames(self) -> None:
         """Write queued frames; a broken line means that the head is gone."""
@@ -274,7 +292,7 @@ def main() -> None:
     """Read the order, announce, carry it out."""
     control, output = sys.stdin.buffer, sys.stdout.buffer
     order = json.loads(control.readline().decode("utf-8"))
-    output.write((MARKER + "\n").encode("ascii"))
+    output.write(("\n" + MARKER + "\n").encode("ascii"))  # a login shell may have left a line unfinished
     output.flush()
     code = Guardian(order, control, output).run()
     sys.stdout.flush()

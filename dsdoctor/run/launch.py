@@ -16,7 +16,6 @@ from dsdoctor.cluster import Cluster
 from dsdoctor.hosts.transport import Transport
 from dsdoctor.jobs.job import ResolvedJob
 from dsdoctor.plan.build import Paths, Wishes, plan
-from dsdoctor.plan.environment import secret_values
 from dsdoctor.plan.model import LaunchPlan, PlanError
 from dsdoctor.plan.overlay import with_planned_environment
 from dsdoctor.run.directory import (
@@ -69,9 +68,15 @@ def choose_target(base: Path, job: ResolvedJob, fresh: bool) -> Target:
 
 def job_fingerprint(job: ResolvedJob) -> str:
     """A digest of what the job computes; hosts, addresses and folders do not count."""
-    settings = {stage.name: [stage.args, stage.env] for stage in job.stages}
+    settings = {
+        "stages": [[stage.name, stage.args, stage.env] for stage in job.stages],  # their order is part of the work
+        "env": job.env,
+        "gpu_env": job.job.gpu_env,
+        "precision": job.job.precision,
+        "deepspeed": job.deepspeed.value if job.deepspeed else None,
+    }
     program = f"{job.job.engine} {job.job.module or job.job.script}"
-    return fingerprint(job.name, job.profile, {"stages": settings, "env": job.env}, program)
+    return fingerprint(job.name, job.profile, settings, program)
 
 
 def code_folder(job: ResolvedJob) -> str:
@@ -92,7 +97,15 @@ def prepare(
 
     Where no plan can be made, the checks are run on the hosts as they are: they usually say why.
     """
-    paths = Paths(str(target.path.absolute()), code_folder(job), sys.executable)
+    run_dir, code = target.path.absolute(), Path(code_folder(job))
+    inside = run_dir.parent.is_relative_to(code) and run_dir.parent != code
+    paths = Paths(
+        str(run_dir),
+        str(code),
+        sys.executable,
+        exclude=(f"/{run_dir.parent.relative_to(code)}/",) if inside else (),
+        deepspeed=str(Path(job.deepspeed.path).resolve()) if job.deepspeed else None,
+    )
     made, problem = None, None
     try:
         made = plan(job, cluster, target.name, paths, wishes)
@@ -111,7 +124,6 @@ def launch(
     target: Target,
     prepared: Prepared,
     transports: dict[str, Transport],
-    wishes: Wishes,
     show: Show,
     limits: Limits | None = None,
 ) -> tuple[RunDirectory, Outcome]:
@@ -133,7 +145,7 @@ def launch(
         for member in cluster.examined:
             assert member.facts is not None
             directory.write_json(f"facts/{_file_name(member.name)}.json", msgspec.to_builtins(member.facts.snapshot))
-        outcome = execute(made, transports, directory, show, secrets=secret_values(job, wishes.settings), limits=limits)
+        outcome = execute(made, transports, directory, show, limits=limits)
     return directory, outcome
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from dsdoctor.hosts.gather import with_setup
 from dsdoctor.hosts.transport import Transport
 
 MARK = "<<<dsdoctor-answer "
@@ -20,17 +21,25 @@ class HostAnswerError(Exception):
     """A host answered something that is no answer; `detail` is what it said."""
 
 
-def ask(transport: Transport, python: str, program: Callable[[Any], Any], argument: Any, timeout: float = 30) -> Any:
-    """Run one of the functions below on a host and return its answer.
+def ask(
+    transport: Transport,
+    python: str,
+    program: Callable[[Any], Any],
+    argument: Any,
+    setup: Sequence[str] = (),
+    timeout: float = 30,
+) -> Any:
+    """Run one of the functions below on a host, behind the job's setup lines, and return its answer.
 
     Raises:
         TransportError: the host was not reached.
         HostAnswerError: it said something else (no Python, a full disk, a traceback).
     """
-    head = "from __future__ import annotations\nimport json, sys\n"
-    tail = f"print({MARK!r} + json.dumps({program.__name__}(json.loads(sys.argv[1]))))\n"
+    head = "from __future__ import annotations\nimport sys\nsys.path[:] = filter(None, sys.path)\nimport json\n"
+    tail = f"print('\\n' + {MARK!r} + json.dumps({program.__name__}(json.loads(sys.argv[1]))))\n"
     source = head + inspect.getsource(program) + tail
-    done = transport.run([python, "-", json.dumps(argument)], stdin=source.encode(), timeout=timeout)
+    argv = with_setup([python, "-", json.dumps(argument)], setup)
+    done = transport.run(argv, stdin=source.encode(), timeout=timeout)
     text = done.stdout.decode("utf-8", "replace")
     for line in text.splitlines():
         if line.startswith(MARK):
@@ -53,8 +62,9 @@ def prepare(order: dict[str, Any]) -> dict[str, Any]:
             file.write("")
         tokens = os.path.join(code, ".dsdoctor-tokens")
         os.makedirs(tokens, exist_ok=True)
-        with open(os.path.join(tokens, token), "w") as file:
-            file.write(token)
+        if token:
+            with open(os.path.join(tokens, token), "w") as file:
+                file.write(token)
         os.makedirs(order["run_dir"], exist_ok=True)
     except OSError as error:
         return {"error": "%s: %s" % (error.filename or code, error.strerror)}
@@ -80,15 +90,20 @@ def missing_outputs(order: dict[str, Any]) -> list[str]:
     """The files of a stage that are not on the host, or empty."""
     import os
 
+    def size(path: str) -> int:
+        try:
+            return os.stat(path).st_size
+        except OSError:  # a dangling link
+            return 0
+
     missing = []
     for name in order["outputs"]:
         path = os.path.join(order["folder"], name)
         if os.path.isdir(path):
-            sizes = [os.path.getsize(os.path.join(at, each)) for at, _, files in os.walk(path) for each in files]
-            if not any(sizes):
+            if not any(size(os.path.join(at, each)) for at, _, files in os.walk(path) for each in files):
                 missing.append("%s is empty" % name)
         elif not os.path.exists(path):
             missing.append("%s is not there" % name)
-        elif os.path.getsize(path) == 0:
+        elif size(path) == 0:
             missing.append("%s is empty" % name)
     return missing

@@ -11,6 +11,7 @@ import contextlib
 import queue
 import re
 import signal
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class HostEnd:
 
     code: int | None = None  # None: no exit was reported, the host was lost
     lost: str | None = None
+    stopped: str | None = None  # its guardian ended the job without being told to, and why
     failed_ranks: dict[int, int] = field(default_factory=dict)  # global rank -> exit code, as torchrun reported
 
 
@@ -57,7 +59,7 @@ class StageEnd:
     @property
     def well(self) -> bool:
         """Whether every host ended with exit code 0."""
-        return not self.interrupted and all(end.code == 0 for end in self.hosts.values())
+        return not self.interrupted and all(end.code == 0 and end.stopped is None for end in self.hosts.values())
 
     def exit_codes(self) -> dict[str, int]:
         """The exit codes by host; a lost host counts as -1."""
@@ -69,6 +71,7 @@ class StageLogs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.failed: str | None = None  # why nothing more is written
         self._open: dict[Path, IO[str]] = {}
 
     def __enter__(self) -> StageLogs:
@@ -86,11 +89,16 @@ class StageLogs:
         self._append(self.folder / "merged.log", f"{host}:{'-' if rank is None else rank}| {text}\n")
 
     def _append(self, path: Path, text: str) -> None:
-        file = self._open.get(path)
-        if file is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = self._open[path] = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
-        file.write(text)
+        if self.failed is not None:
+            return
+        try:
+            file = self._open.get(path)
+            if file is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = self._open[path] = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+            file.write(text)
+        except OSError as error:  # a full disk here is no reason to end a training there
+            self.failed = f"{path} cannot be written ({error.strerror}): the rest of this stage is not logged"
 
 
 class StageRun:
@@ -103,11 +111,10 @@ class StageRun:
         transports: Mapping[str, Transport],
         logs: StageLogs,
         *,
-        secrets: Mapping[str, str],
         show: Show,
         limits: Limits,
     ) -> None:
-        self.plan, self.stage, self.logs, self.secrets = plan, stage, logs, secrets
+        self.plan, self.stage, self.logs = plan, stage, logs
         self.show, self.limits = show, limits
         self.frames: queue.Queue[tuple[str, Frame]] = queue.Queue(maxsize=10_000)
         self.guards = {
@@ -120,26 +127,39 @@ class StageRun:
         self.stop_at: float | None = None  # when hosts that still run are told to stop
         self.drop_at: float | None = None  # when lines that are still open are dropped
         self.interrupted = False
-        self.pinged = 0.0
+        self.looked = 0.0
+        self.told: set[str] = set()  # hosts that were told to stop
 
     def run(self) -> StageEnd:
         """Start the guardians, follow them to the end, and return how it ended."""
         began = time.monotonic()
-        for name, guard in self.guards.items():
-            order = order_for(
-                self.plan, self.stage.command(name), self.secrets, self.limits.lifeline, self.limits.grace
-            )
-            guard.start(order)
+        over = threading.Event()
+        threading.Thread(target=self._keep_alive, args=(over,), daemon=True).start()
         try:
+            for name, guard in self.guards.items():
+                order = order_for(self.plan, self.stage, name, self.limits.lifeline, self.limits.grace)
+                guard.start(order, self.plan.setup)
             while self.running:
                 try:
                     self._turn()
                 except KeyboardInterrupt:
                     self._interrupt()
         finally:
+            over.set()
             for guard in self.guards.values():
-                guard.close()
+                guard.hang_up()
+            until = time.monotonic() + 2
+            for guard in self.guards.values():
+                guard.close(max(0.0, until - time.monotonic()))
+        if self.logs.failed is not None:
+            self.show(Noted(self.logs.failed, warning=True))
         return StageEnd(self.ends, self.first, self.interrupted, time.monotonic() - began)
+
+    def _keep_alive(self, over: threading.Event) -> None:
+        """Ping every host from a thread of its own: a disk or a screen that is slow here must end nothing there."""
+        while not over.wait(1):
+            for name in tuple(self.running):
+                self.guards[name].ping()
 
     def _turn(self) -> None:
         """Take what came, and do what time asks for."""
@@ -151,10 +171,8 @@ class StageRun:
         except queue.Empty:
             pass
         now = time.monotonic()
-        if now - self.pinged >= 1:
-            self.pinged = now
-            for name in self.running:
-                self.guards[name].ping()
+        if now - self.looked >= 1:
+            self.looked = now
             self._find_lost(now)
         if self.stop_at is not None and now >= self.stop_at:
             self.stop_at = None
@@ -170,8 +188,12 @@ class StageRun:
             self._line(name, frame)
         elif kind == "exit":
             end.code = int(frame["code"])
+            reason = frame.get("stopped")
+            if reason is not None and name not in self.told:
+                end.stopped = str(reason)
+                self._agent_line(name, f"dsdoctor: the guardian of {name} ended the job: {reason}")
             self._explain_kills(name, frame.get("oom_kills"))
-            self._ended(name, end.code != 0 and frame.get("stopped") is None)
+            self._ended(name, end.stopped is not None or (end.code != 0 and reason is None))
         elif kind == "error":
             end.code = 127
             self._agent_line(name, f"dsdoctor: {frame.get('text')}")
@@ -229,6 +251,7 @@ class StageRun:
         if not self.running:
             return
         self.show(Noted(f"stopping {', '.join(sorted(self.running))}", warning=True))
+        self.told |= self.running
         for name in self.running:
             self.guards[name].stop()
         self.drop_at = now + self.limits.grace + 5

@@ -6,11 +6,13 @@ absolute path in `--exclude` has no effect in rsync, which is how one of the see
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
 import shlex
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -22,17 +24,6 @@ from dsdoctor.hosts.transport import Transport, TransportError
 from dsdoctor.plan.model import HostPlan, LaunchPlan
 from dsdoctor.run.on_host import HostAnswerError, ask, prepare, tokens
 
-ALWAYS_EXCLUDED = (
-    "/.dsdoctor-sync",
-    "/.dsdoctor-tokens/",
-    ".git/",
-    "__pycache__/",
-    "*.pyc",
-    ".venv/",
-    ".mypy_cache/",
-    ".ruff_cache/",
-    ".pytest_cache/",
-)
 PERCENT = re.compile(rb"(\d{1,3})%")
 
 Progress = Callable[[str, int], None]  # host, percent
@@ -68,12 +59,14 @@ def sync(
         raise SyncError("this machine", "rsync is not installed. apt-get install rsync (or dnf install rsync)")
     copies = Copies(rsync, plan.sync.source, _excludes(plan), progress, timeout)
     with ThreadPoolExecutor(max_workers=min(32, len(remote))) as pool:
-        groups = _share_groups(remote, transports, pool)
         try:
+            groups = _share_groups(remote, transports, plan.setup, pool)
             results = pool.map(lambda host: copies.copy(host, transports[host.name]), [group[0] for group in groups])
             errors = [error for error in results if error]
-        except BaseException:  # Ctrl-C: the pool waits for its threads, and they for rsync
+        except KeyboardInterrupt:  # the pool waits for its threads, and they for rsync and the hosts
             copies.stop()
+            for host in remote:
+                transports[host.name].close()
             raise
     if errors:
         raise errors[0]
@@ -96,19 +89,20 @@ def _excludes(plan: LaunchPlan) -> list[str]:
                 f"sync.exclude: {pattern} is an absolute path, which rsync would take from the top of the copied tree, "
                 f"where there is no such file. Write {inside}",
             )
-    return [f"--exclude={pattern}" for pattern in (*ALWAYS_EXCLUDED, *plan.sync.exclude)]
+    return [f"--exclude={pattern}" for pattern in plan.sync.exclude]
 
 
 def _share_groups(
-    hosts: Sequence[HostPlan], transports: Mapping[str, Transport], pool: ThreadPoolExecutor
+    hosts: Sequence[HostPlan], transports: Mapping[str, Transport], setup: Sequence[str], pool: ThreadPoolExecutor
 ) -> list[list[HostPlan]]:
     """Prepare the folder on every host, and put hosts together that see each other's token in it."""
-    own = {host.name: f"{host.node_rank}-{secrets.token_hex(8)}" for host in hosts}
+    alone = len(hosts) == 1
+    own = {host.name: "" if alone else f"{host.node_rank}-{secrets.token_hex(8)}" for host in hosts}
 
     def make(host: HostPlan) -> SyncError | None:
         order = {"code_dir": host.code_dir, "run_dir": host.run_dir, "token": own[host.name]}
         try:
-            answer = ask(transports[host.name], host.python, prepare, order)
+            answer = ask(transports[host.name], host.python, prepare, order, setup)
         except (TransportError, HostAnswerError, subprocess.TimeoutExpired) as error:
             return SyncError(host.name, f"the folder {host.code_dir} could not be made: {error}")
         if answer.get("error") == "foreign":
@@ -122,12 +116,12 @@ def _share_groups(
     errors = [error for error in pool.map(make, hosts) if error]
     if errors:
         raise errors[0]
-    if len(hosts) == 1:
+    if alone:
         return [[hosts[0]]]
 
     def look(host: HostPlan) -> list[str]:
         try:
-            seen: list[str] = ask(transports[host.name], host.python, tokens, {"code_dir": host.code_dir})
+            seen: list[str] = ask(transports[host.name], host.python, tokens, {"code_dir": host.code_dir}, setup)
         except (TransportError, HostAnswerError, subprocess.TimeoutExpired) as error:
             raise SyncError(host.name, f"the folder {host.code_dir} could not be read: {error}") from None
         return seen
@@ -136,7 +130,8 @@ def _share_groups(
 
     def clear(host: HostPlan) -> None:
         order = {"code_dir": host.code_dir, "remove": [own[host.name]]}
-        ask(transports[host.name], host.python, tokens, order)
+        with contextlib.suppress(TransportError, HostAnswerError, subprocess.TimeoutExpired):
+            ask(transports[host.name], host.python, tokens, order, setup)
 
     groups: list[list[HostPlan]] = []
     for host in hosts:
@@ -174,6 +169,8 @@ class Copies:
                 return self._compare(base, ends, host)
         except SyncError as error:
             return error
+        except TransportError as error:
+            return SyncError(host.name, error.detail)
         except subprocess.TimeoutExpired:
             return SyncError(host.name, f"copying took longer than {self._timeout:.0f} s and was given up")
         self._progress(host.name, 100)
@@ -183,7 +180,7 @@ class Copies:
         """End what is under way."""
         self._stopped = True
         for process in list(self._running):
-            process.kill()
+            _end(process)
 
     def _compare(self, base: list[str], ends: list[str], host: HostPlan) -> SyncError | None:
         """Hold what was copied against what is here, by checksum."""
@@ -201,8 +198,8 @@ class Copies:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True)
         self._running.add(process)
         if self._stopped:
-            process.kill()
-        timer = threading.Timer(self._timeout, process.kill)
+            _end(process)
+        timer = threading.Timer(self._timeout, _end, (process,))
         began = time.monotonic()
         timer.start()
         said = b""
@@ -226,20 +223,32 @@ class Copies:
         return said, b"".join(errors), code
 
 
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End an rsync with the ssh that it started: they are a session of their own."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def fetch(source: HostPlan, transport: Transport, remote: str, local: Path, max_size: str = "50m") -> str | None:
     """Bring a folder's files of at most `max_size` each back to the head; returns what went wrong, or None."""
     rsync = shutil.which("rsync")
     if rsync is None:
         return "rsync is not installed on this machine"
-    local.mkdir(parents=True, exist_ok=True)
-    argv = [*_rsync_argv(rsync, transport, source.name), f"--max-size={max_size}"]
-    done = subprocess.run(
-        [*argv, f"{_target(transport)}:{remote.rstrip('/')}/", f"{local}/"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=600,
-        check=False,
-    )
+    try:
+        local.mkdir(parents=True, exist_ok=True)
+        argv = [*_rsync_argv(rsync, transport, source.name), f"--max-size={max_size}"]
+    except (OSError, SyncError, TransportError) as error:
+        return str(error)
+    try:
+        done = subprocess.run(
+            [*argv, f"{_target(transport)}:{remote.rstrip('/')}/", f"{local}/"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=600,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return "copying them took longer than 600 s"
     return None if done.returncode == 0 else _explain(done.returncode, done.stderr, source)
 
 

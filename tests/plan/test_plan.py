@@ -10,9 +10,11 @@ import pytest
 from dsdoctor.cluster import Cluster
 from dsdoctor.jobs.job import ResolvedJob, parse_job, resolve
 from dsdoctor.plan.build import Paths, Wishes, plan
-from dsdoctor.plan.environment import Setting
+from dsdoctor.plan.environment import Setting, is_secret
 from dsdoctor.plan.model import LaunchPlan, PlanError
 from dsdoctor.plan.overlay import with_planned_environment
+from dsdoctor.plan.shell import as_shell
+from dsdoctor.run.launch import job_fingerprint
 from dsdoctor.yamlfile import FileError
 from tests.plan.clusters import gpus, host, network, one_host, two_hosts
 
@@ -146,8 +148,60 @@ def test_a_proxy_does_not_catch_the_hosts() -> None:
 
 def test_secrets_are_named_and_not_shown() -> None:
     planned = made(two_hosts(), JOB, Setting("HF_TOKEN", "hf_abc", "command line", "--env"))
-    assert planned.host("a").env["HF_TOKEN"].secret
+    assert planned.host("a").env["HF_TOKEN"].real_value == "hf_abc"
+    assert planned.to_dict()["hosts"][0]["env"]["HF_TOKEN"]["secret"] is True
     assert "hf_abc" not in str(planned.to_dict())
+    assert "hf_abc" not in as_shell(planned)
+
+
+def test_a_secret_may_differ_from_host_to_host() -> None:
+    settings = [Setting("A_TOKEN", name, "command line", "--env", name) for name in ("a", "b")]
+    planned = made(two_hosts(), JOB, *settings)
+    assert [planned.host(name).env["A_TOKEN"].real_value for name in ("a", "b")] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hidden"),
+    [
+        ("OPENAI_KEY", "x", True),
+        ("SSH_PASSPHRASE", "x", True),
+        ("WANDB_API_KEY", "x", True),
+        ("https_proxy", "http://user:pw@proxy:3128", True),
+        ("https_proxy", "http://proxy:3128", False),
+        ("TOKENIZERS_PARALLELISM", "false", False),
+        ("MAX_TOKENS", "512", False),
+        ("PWD", "/root", False),
+    ],
+)
+def test_what_counts_as_a_secret(name: str, value: str, hidden: bool) -> None:
+    assert is_secret(name, value) is hidden
+
+
+def test_the_hostfile_beats_a_stage() -> None:
+    cluster = two_hosts()
+    b = replace(cluster.members[1], entry=replace(cluster.members[1].entry, ifname="ib0", line=2))
+    text = JOB.replace('env: {EXTRA: "1"}', "env: {GLOO_SOCKET_IFNAME: eth9}")
+    planned = made(Cluster((cluster.members[0], b)), text)
+    assert planned.stages[1].command("a").env["GLOO_SOCKET_IFNAME"].value == "eth9"
+    assert planned.stages[1].command("b").env["GLOO_SOCKET_IFNAME"].value == "ib0"
+
+
+def test_the_dry_run_goes_by_the_hostfile_s_door_and_holds_no_line_of_its_own() -> None:
+    cluster = two_hosts()
+    b = replace(cluster.members[1], entry=replace(cluster.members[1].entry, user="alice", port=2222))
+    text = as_shell(made(Cluster((cluster.members[0], b)), JOB, Setting("ODD", "a\nid\x1b", "command line", "--env")))
+    assert "ssh -p 2222 -l alice -- b " in text
+    assert "rsync -a -s --mkpath -e 'ssh -p 2222 -l alice'" in text
+    assert "\x1b" not in text
+    assert not [line for line in text.splitlines() if line.startswith("id")]
+
+
+def test_the_order_of_the_stages_is_part_of_the_work() -> None:
+    first = job(JOB)
+    turned = replace(first, stages=tuple(reversed(first.stages)))
+    assert job_fingerprint(first) != job_fingerprint(turned)
+    assert job_fingerprint(first) == job_fingerprint(job(JOB))
+    assert job_fingerprint(first) != job_fingerprint(job(JOB.replace("precision: auto", "precision: fp16")))
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,15 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from dsdoctor.hosts.transport.local import LocalTransport
 from dsdoctor.run.events import LineSeen, Noted, StageDone, StageSkipped, StageStarted
 from dsdoctor.run.execute import Outcome, execute
-from dsdoctor.run.stage import Limits
+from dsdoctor.run.stage import Limits, StageRun
 from dsdoctor.yamlfile import FileError
 from tests.run.plans import Scripts, Seen, directory_for, plan_of, transports_of
 
@@ -131,6 +133,78 @@ def test_a_signal_stops_every_host_first(tmp_path: Path, number: int) -> None:
     assert (outcome.status, outcome.exit_code) == ("interrupted", 130)
     assert directory.state().status == "interrupted"
     assert not Path(f"/proc/{(directory.path / 'pid').read_text().strip()}").exists()
+
+
+def test_a_guardian_that_ends_by_itself_is_a_failure_with_its_reason(tmp_path: Path) -> None:
+    # The program ends its guardian (a host that shuts down) and exits with 0 when it is told to end.
+    script = "trap 'exit 0' TERM; kill -TERM $PPID; sleep 100 & wait"
+    outcome, _, path = carried_out({"one": {"a": script, "b": "sleep 100"}}, tmp_path)
+    assert outcome.status == "failed"
+    assert outcome.failure == "stage one failed: the guardian of a ended the job (signal 15)"
+    assert "dsdoctor: the guardian of a ended the job: signal 15" in (path / "logs/1-one/merged.log").read_text()
+
+
+class Slow:
+    """This machine as a host that takes its time to connect."""
+
+    def __init__(self, inner: LocalTransport, seconds: float) -> None:
+        self.inner, self.seconds = inner, seconds
+
+    def start(self, argv: Sequence[str]) -> object:
+        time.sleep(self.seconds)
+        return self.inner.start(argv)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.inner, name)
+
+
+def test_a_host_that_connects_after_the_stop_starts_nothing(tmp_path: Path) -> None:
+    directory = directory_for({"one": {"a": "", "b": ""}}, tmp_path)
+    plan = plan_of({"one": {"a": "exit 4", "b": "touch started"}}, directory.path)
+    transports = dict(transports_of(plan))
+    transports["b"] = Slow(transports["b"], 2)  # type: ignore[assignment]
+    outcome = execute(plan, transports, directory, Seen(), limits=QUICK)
+    assert outcome.failure == "stage one failed: a ended with exit code 4"
+    time.sleep(1)
+    assert not (directory.path / "started").exists()
+
+
+def test_a_ping_never_comes_before_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def eager(self: StageRun, over: threading.Event) -> None:
+        while not over.wait(0.0005):
+            for guard in self.guards.values():
+                guard.ping()
+
+    monkeypatch.setattr(StageRun, "_keep_alive", eager)
+    hosts = {f"h{number}": "true" for number in range(8)}
+    outcome, _, _ = carried_out({"one": hosts}, tmp_path)
+    assert outcome.status == "done", outcome.failure
+
+
+def test_only_the_host_of_rank_0_must_have_the_outputs(tmp_path: Path) -> None:
+    script = "mkdir -p a/outputs/1-one && echo x > a/outputs/1-one/out && ln -s /nowhere a/outputs/1-one/link"
+    outcome, _, _ = carried_out({"one": {"a": script, "b": "true"}}, tmp_path, outputs=("out",))
+    assert outcome.status == "done", outcome.failure
+
+
+def test_a_log_that_cannot_be_written_ends_no_training(tmp_path: Path) -> None:
+    directory = directory_for({"one": {"a": ""}}, tmp_path)
+    plan = plan_of({"one": {"a": "echo hello"}}, directory.path)
+    (directory.path / "logs").mkdir()
+    (directory.path / "logs/1-one").mkdir()
+    (directory.path / "logs/1-one/merged.log").mkdir()  # in the way
+    seen = Seen()
+    assert execute(plan, transports_of(plan), directory, seen, limits=QUICK).status == "done"
+    assert any("cannot be written" in event.text for event in seen.of(Noted))  # type: ignore[attr-defined]
+
+
+def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        outcome, _, _ = carried_out({"one": {"a": f"kill -HUP {os.getpid()}; sleep 0.3"}}, tmp_path)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert outcome.status == "done", "nohup dsdoctor launch survives its terminal"
 
 
 def test_a_program_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ class Started:
     def frames(self) -> list[dict[str, Any]]:
         """Everything it says until its end, beats left out."""
         assert self.process.stdout is not None
-        first, *rest = self.process.stdout.read().decode().splitlines()
-        assert first == MARKER
+        blank, first, *rest = self.process.stdout.read().decode().splitlines()
+        assert (blank, first) == ("", MARKER)
         return [frame for frame in map(json.loads, rest) if frame["e"] != "beat"]
 
     def line(self) -> str:
@@ -192,6 +192,27 @@ def test_a_line_of_megabytes_comes_in_pieces() -> None:
     pieces = [frame["x"] for frame in frames if frame["e"] == "line"]
     assert sum(map(len, pieces)) == 3_000_000
     assert max(map(len, pieces)) <= 64 * 1024
+
+
+@pytest.mark.parametrize(
+    "line", ["@rank" + "9" * 5000 + "@ x", "[default" + "9" * 5000 + "]:x", "@rank@", "\\xff\\xfe"]
+)
+def test_a_line_made_to_hurt_is_only_a_line(line: str) -> None:
+    with guardian(["bash", "-c", f"printf '{line}\\n'; echo after"]) as started:
+        frames = started.frames()
+    assert [frame["x"] for frame in frames if frame["e"] == "line"][-1] == "after"
+
+
+def test_a_prefix_inside_a_line_is_taken_out_and_a_long_line_keeps_its_rank() -> None:
+    script = "printf '@rank1@ .@rank1@ .\\n@rank2@ '; head -c 200000 /dev/zero | tr '\\0' y; echo; echo plain"
+    with guardian(["bash", "-c", script]) as started:
+        lines = [(frame["r"], frame["x"][:3]) for frame in started.frames() if frame["e"] == "line"]
+    assert lines == [(1, ".."), *[(2, "yyy")] * 4, (None, "pla")]
+
+
+def test_a_head_that_reads_nothing_any_more_does_not_keep_the_guardian() -> None:
+    with guardian(["bash", "-c", "yes | head -c 50000000"], lifeline_seconds=1) as started:
+        assert started.process.wait(timeout=30) == 0  # nobody reads its pipe
 
 
 def test_another_process_is_left_alone() -> None:
