@@ -154,7 +154,7 @@ def _ended(plan: LaunchPlan, directory: RunDirectory, outcome: Outcome, seconds:
         say(f"done in {seconds:.1f} s ({stages:.1f} s in the stages); everything is in {escape(str(directory.path))}")
         return 0
     if outcome.status == "interrupted":
-        where = f"stopped; not confirmed by {outcome.failure}" if outcome.failure else "stopped on every host"
+        where = f"stopped, {outcome.failure}" if outcome.failure else "stopped on every host"
         say(f"{escape(where)}; launch again to go on with the first stage that is not done")
         return outcome.exit_code
     say(f"\ndsdoctor: {escape(outcome.failure or 'failed')}")

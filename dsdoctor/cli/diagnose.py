@@ -59,6 +59,7 @@ def _diagnosed(paths: tuple[str, ...], recorded: str | None, rules: str | None) 
     from dsdoctor.logs.rules import load_rules
     from dsdoctor.run.log_files import open_sources
     from dsdoctor.terminal import status_line
+    from dsdoctor.yamlfile import FileError
 
     known = load_rules(rules)
     place = recorded if recorded is not None else _facts_of_run(paths)
@@ -68,6 +69,9 @@ def _diagnosed(paths: tuple[str, ...], recorded: str | None, rules: str | None) 
     with status_line() as line:
         reading = _Reading(open_sources(paths), line)
         report = judge(reading, known, facts)
+    if reading.size == 0:  # an empty log does not say that all is well
+        given = ", ".join("standard input" if path == "-" else path for path in paths)
+        raise FileError(given, "there is nothing in it (empty, or cut off before its first line); wanted a log")
     return msgspec.structs.replace(report, seconds=time.monotonic() - began - reading.pasted)
 
 
@@ -103,7 +107,7 @@ class _Reading:
     def __init__(self, sources: Sources, line: StatusLine) -> None:
         self._sources = sources
         self._line = line
-        self._size = 0
+        self.size = 0
         self._shown = time.monotonic()
         self.pasted = 0.0  # seconds
 
@@ -128,7 +132,7 @@ class _Reading:
         """Show the size once reading takes a while."""
         from dsdoctor.escape import escape
 
-        self._size += size
+        self.size += size
         if now - self._shown > 0.5:
-            self._line.show(f"{self._size / 1e6:.0f} MB read, {escape(name)}")
+            self._line.show(f"{self.size / 1e6:.0f} MB read, {escape(name)}")
             self._shown = now

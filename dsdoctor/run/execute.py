@@ -139,7 +139,8 @@ class _Run:
         if end.interrupted:
             self._save_stage(msgspec.structs.replace(ended, status="interrupted"))
             unsure = [name for name, host in end.hosts.items() if host.lost is not None]
-            return Outcome("interrupted", stage.name, failure=", ".join(unsure) or None)
+            doubt = f"not confirmed by {', '.join(unsure)}" if unsure else None
+            return Outcome("interrupted", stage.name, failure=doubt)
         failure = None if end.well else _failure(stage, end)
         if failure is None:
             missing = self._missing(stage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -189,9 +190,17 @@ def test_a_failed_log_from_a_file_and_from_standard_input(tmp_path: Path) -> Non
         assert (verdict["cause"], verdict["rank"], verdict["line"]) == ("cuda-oom", 1, 4)
 
 
-@pytest.mark.parametrize("text", ["", "step 1 loss 2.3\nstep 2 loss 2.1\ndone\n"])
-def test_a_healthy_log_is_well(text: str) -> None:
-    result = run("diagnose", input=text)
+def test_a_log_without_a_line_is_not_called_well(tmp_path: Path) -> None:
+    cut = tmp_path / "cut.log.gz"
+    cut.write_bytes(gzip.compress(b"step 1 loss 2.3\n")[:10])  # its header alone
+    for arguments, name in (((), "standard input"), ((str(cut),), "cut.log.gz")):
+        result = run("diagnose", *arguments, input="")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"{name}: there is nothing in it" in result.stderr
+
+
+def test_a_healthy_log_is_well() -> None:
+    result = run("diagnose", input="step 1 loss 2.3\nstep 2 loss 2.1\ndone\n")
     assert result.exit_code == 0
     assert result.stdout.startswith("✓ Nothing is wrong here.\n")
 
@@ -234,6 +243,6 @@ def test_facts_of_a_run_are_found_by_themselves(ill: Path, tmp_path: Path) -> No
 
 
 def test_how_to_paste_is_said_to_people_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run("diagnose", input="").stderr == ""
+    assert run("diagnose", input="done").stderr == ""
     monkeypatch.setattr("dsdoctor.terminal.is_terminal", lambda stream: True)
     assert "Ctrl-D" in run("diagnose", input="").stderr
