@@ -191,9 +191,9 @@ def test_a_failed_log_from_a_file_and_from_standard_input(tmp_path: Path) -> Non
 
 
 def test_a_log_without_a_line_is_not_called_well(tmp_path: Path) -> None:
-    cut = tmp_path / "cut.log.gz"
-    cut.write_bytes(gzip.compress(b"step 1 loss 2.3\n")[:10])  # its header alone
-    for arguments, name in (((), "standard input"), ((str(cut),), "cut.log.gz")):
+    packed = tmp_path / "nothing.log.gz"
+    packed.write_bytes(gzip.compress(b""))
+    for arguments, name in (((), "standard input"), ((str(packed),), "nothing.log.gz")):
         result = run("diagnose", *arguments, input="")
         assert (result.exit_code, result.stdout) == (2, "")
         assert f"{name}: there is nothing in it" in result.stderr
