@@ -49,18 +49,22 @@ def ask(
 
 
 def prepare(order: dict[str, Any]) -> dict[str, Any]:
-    """Make the code folder on a host, refuse a foreign one, leave a token by which a shared file system is seen."""
+    """Make the code folder on a host, refuse a foreign one, leave a token by which a shared file system is seen.
+
+    On a shared folder all hosts do this at the same moment, so the folder is looked at once, and what another host's
+    turn may have put there by then counts as ours.
+    """
     import os
 
     code, token = order["code_dir"], order["token"]
-    marker = os.path.join(code, ".dsdoctor-sync")
+    marker, tokens = os.path.join(code, ".dsdoctor-sync"), os.path.join(code, ".dsdoctor-tokens")
     try:
         os.makedirs(code, exist_ok=True)
-        if not os.path.exists(marker) and os.listdir(code):
+        found = set(os.listdir(code))
+        if os.path.basename(marker) not in found and found - {os.path.basename(tokens)}:
             return {"error": "foreign"}
         with open(marker, "a") as file:
             file.write("")
-        tokens = os.path.join(code, ".dsdoctor-tokens")
         os.makedirs(tokens, exist_ok=True)
         if token:
             with open(os.path.join(tokens, token), "w") as file:

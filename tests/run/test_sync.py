@@ -98,6 +98,24 @@ def test_an_absolute_exclude_is_refused_with_the_anchored_one(tmp_path: Path) ->
         sync(changed, transports_of(changed))
 
 
+def test_a_shared_folder_that_another_host_is_preparing_is_no_foreign_one(tmp_path: Path) -> None:
+    code, run = tmp_path / "code", tmp_path / "run"
+    order = {"code_dir": str(code), "run_dir": str(run), "token": "0-a"}
+    (code / ".dsdoctor-tokens").mkdir(parents=True)  # the other host's marker is not seen yet
+    (code / ".dsdoctor-tokens" / "1-b").write_text("1-b")
+    assert prepare(order) == {}
+    assert sorted(path.name for path in code.iterdir()) == [".dsdoctor-sync", ".dsdoctor-tokens"]
+    assert prepare(order) == {}
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", ".hidden"])
+def test_a_folder_with_anything_else_in_it_is_foreign(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("years of work")
+    order = {"code_dir": str(tmp_path), "run_dir": str(tmp_path / "run"), "token": ""}
+    assert prepare(order) == {"error": "foreign"}
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_a_host_that_answers_something_else_is_an_error(tmp_path: Path) -> None:
     transport = transports_of(plan_of({"s": {"far": "true"}}, tmp_path))["far"]
     with pytest.raises(HostAnswerError, match=r"exit code 1|ended"):
