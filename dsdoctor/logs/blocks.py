@@ -10,7 +10,7 @@ import codecs
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import islice
 from typing import NamedTuple
 
 from dsdoctor.logs.unwrap import unwrap
@@ -33,10 +33,10 @@ _BOMS = (
 
 
 class Block(NamedTuple):
-    """A piece of a log. `data` ends with a line unless that is longer than a block; `number` is its first line's."""
+    """A piece of a log. `data` ends with a line unless that is longer than a block."""
 
     data: bytes
-    number: int
+    last: bool = False
     joined: tuple[int, ...] = ()  # offsets at which a line break of the source was taken out
 
     def breaks(self, start: int, end: int) -> int:
@@ -48,18 +48,23 @@ class Block(NamedTuple):
 
 
 def blocks(chunks: Iterable[bytes]) -> Iterator[Block]:
-    """Cut a stream of bytes into blocks of about 1 MiB, decoded where they are UTF-16 or UTF-32, escapes taken off."""
-    number = 1
+    """Cut a stream of bytes into blocks of about 1 MiB, decoded where they are UTF-16 or UTF-32, escapes taken off.
+
+    The last block is between one and two MiB long where there is so much.
+    """
     pieces = _pieces(_ascii_compatible(chunks))
-    first = next(pieces, b"")
-    second = next(pieces, b"")
-    if first and not second:
-        data, joined = unwrap(_clean(first))
-        yield Block(data, number, joined)
+    held = [*islice(pieces, 2)]
+    if len(held) == 1:
+        data, joined = unwrap(_clean(held[0]))
+        yield Block(data, True, joined)
         return
-    for data in chain((first, second), pieces):
-        yield Block(_clean(data), number)
-        number += data.count(b"\n")
+    for data in pieces:
+        yield Block(_clean(held.pop(0)))
+        held.append(data)
+    if len(held) == 2 and held[0].endswith((b"\n", b"\r")):
+        held = [held[0] + held[1]]
+    for place, data in enumerate(held, 1):
+        yield Block(_clean(data), place == len(held))
 
 
 def _clean(data: bytes) -> bytes:

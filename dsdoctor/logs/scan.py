@@ -15,7 +15,7 @@ from typing import NamedTuple
 from dsdoctor.logs import exceptions
 from dsdoctor.logs.blocks import Block, blocks
 from dsdoctor.logs.exceptions import ExceptionTracker, Raised
-from dsdoctor.logs.keywords import Allowance, Keywords
+from dsdoctor.logs.keywords import Keywords
 from dsdoctor.logs.lines import Line, LineParser
 from dsdoctor.logs.rules import RuleSet
 
@@ -25,7 +25,7 @@ SIGHTINGS = 20_000  # kept of one source
 RAISED = 256  # exceptions kept of one source
 PARTS = 10_000
 FENCE = "```"
-PROGRESS_TAIL = 1 << 18  # bytes at the end of a block in which training steps are looked for
+PROGRESS_TAIL = 1 << 16  # bytes at the end of a block in which training steps are looked for
 
 _PROGRESS = (b"it/s]", b"s/it]", b"'loss': ", b'"loss": ', b"train_runtime")
 _ENDED = b"train_runtime"
@@ -165,7 +165,8 @@ class _Work:
     def __init__(self, rules: RuleSet, keywords: Keywords, found: Scan, parser: LineParser) -> None:
         self._matchers = rules.matchers
         self._keywords = keywords
-        self._allowance = Allowance(len(keywords))
+        self._search = keywords.search()
+        self._number = 1  # of the line at which the next block begins
         self._parser = parser
         self._tracker = ExceptionTracker()
         self._kept = 0
@@ -176,10 +177,9 @@ class _Work:
 
     def block(self, block: Block) -> None:
         """Search one block."""
-        data, number = block.data, block.number
-        hits = self._allowance.within(self._keywords.hits(data))
+        data, number = block.data, self._number
+        hits = self._search.hits(data, block.last)
         self.found.size += len(data)
-        self._progress(block)
         position, index, counted = 0, 0, 0
         while position < len(data):
             if not self._tracker.open:
@@ -198,6 +198,8 @@ class _Work:
             counted = position
             self._line(number, data[position:end], words)
             position = max(end, position + 1) if end - position >= SEGMENT else end + 1
+        self._number = number + block.breaks(counted, len(data))
+        self._progress(block)
 
     def _end(self, data: bytes, start: int) -> int:
         """Where the segment that begins at `start` ends: at a newline, a carriage return, or after SEGMENT bytes."""
@@ -214,13 +216,13 @@ class _Work:
         tail = max(0, len(data) - PROGRESS_TAIL)
         last = max(_last(data, mark, tail) for mark in _PROGRESS)
         if last >= 0:
-            self.found.last_progress = block.number + block.breaks(0, last)
+            self.found.last_progress = self._number - block.breaks(last, len(data))
         ended = data.rfind(_ENDED, tail)
         if ended >= 0:
-            self.found.last_end = block.number + block.breaks(0, ended)
+            self.found.last_end = self._number - block.breaks(ended, len(data))
         end = len(data.rstrip())
         if end:
-            self.found.last_line = block.number + block.breaks(0, end)
+            self.found.last_line = self._number - block.breaks(end, len(data))
 
     def _line(self, number: int, raw: bytes, words: set[int]) -> None:
         if not words and not raw:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dsdoctor.escape import escape_block
 from dsdoctor.logs.diagnose import diagnose
-from dsdoctor.logs.keywords import EDGE, PLENTY, Allowance
+from dsdoctor.logs.keywords import PLENTY, Keywords
 from dsdoctor.logs.rules import RuleSet, load_rules
 from dsdoctor.report.model import Report
 
@@ -101,14 +101,15 @@ def test_a_line_repeated_without_end(line: bytes) -> None:
     assert all(len(finding.evidence) <= 6 for finding in report.findings)
 
 
-def test_a_flood_of_one_word_keeps_its_edges() -> None:
-    allowance = Allowance(2)
-    flood = [(place, place + 1, 0) for place in range(10_000)]
-    rare = [(500_000, 500_001, 1)]
-    first = allowance.within([*flood, *rare])
-    assert len(first) == PLENTY + 1 and first[-1] == rare[0] and first[-2] == flood[-1]
-    second = allowance.within([*flood, *rare])
-    assert second == [*flood[:EDGE], *flood[-EDGE:], *rare]
+def test_a_flood_of_one_word_is_left_out_until_the_last_block() -> None:
+    search = Keywords([("flood", 0), ("rare", 1)]).search()
+    block = b"flood " * 10_000 + b"rare"
+    first = search.hits(block, last=False)
+    assert len(first) == PLENTY + 1
+    assert [block[start:end] for start, end, _ in first[-2:]] == [b"flood", b"rare"]
+    assert first[-2][0] == 6 * 9_999  # the last one too, not only the first
+    assert [(block[start:end], word) for start, end, word in search.hits(block, last=False)] == [(b"rare", 1)]
+    assert len(search.hits(block, last=True)) == PLENTY + 1
 
 
 def test_a_cause_behind_a_flood_is_found() -> None:
