@@ -1,8 +1,9 @@
-"""A log of a large job, written as it would be: 64 ranks on eight hosts, mostly healthy, with one failure at its end."""
+"""A log of a large job, 64 ranks on eight hosts, healthy until one of them fails at its end."""
 
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,8 +26,8 @@ _FAILURE = (
         (
             rank,
             f"[E ProcessGroupNCCL.cpp:474] [Rank {rank}] Watchdog caught collective operation timeout: "
-            "WorkNCCL(SeqNum=90871, OpType=ALLREDUCE, NumelIn=12582912, NumelOut=12582912, Timeout(ms)=1800000) ran for "
-            "1800703 milliseconds before timing out.",
+            "WorkNCCL(SeqNum=90871, OpType=ALLREDUCE, NumelIn=12582912, NumelOut=12582912, "
+            "Timeout(ms)=1800000) ran for 1800703 milliseconds before timing out.",
         )
         for rank in range(RANKS)
         if rank != 37
@@ -64,8 +65,9 @@ def _kinds(chance: random.Random) -> list[tuple[int, Callable[[int, int], str]]]
             f"forward {uniform(80, 120):.1f} ms backward {uniform(180, 240):.1f} ms comm {uniform(10, 30):.1f} ms"
         )),
         (7, lambda rank, step: (
-            f"gpu{rank // SLOTS:02d}:{4000 + rank}:{5000 + rank} [{rank % SLOTS}] NCCL INFO Channel {step % 32:02d}/0 : "
-            f"{rank}[{rank % SLOTS}] -> {(rank + 1) % RANKS}[{(rank + 1) % SLOTS}] via P2P/CUMEM/read"
+            f"gpu{rank // SLOTS:02d}:{4000 + rank}:{5000 + rank} [{rank % SLOTS}] NCCL INFO Channel "
+            f"{step % 32:02d}/0 : {rank}[{rank % SLOTS}] -> "
+            f"{(rank + 1) % RANKS}[{(rank + 1) % SLOTS}] via P2P/CUMEM/read"
         )),
         (3, lambda rank, step: f"[Rank {rank}] saved checkpoint-{step} to /data/out/checkpoint-{step} (4.2 GB)"),
     ]  # fmt: skip
@@ -92,3 +94,7 @@ def write(path: Path, size: int, seed: int = 7) -> None:
                 distinct.append(("\n".join(lines) + "\n").encode())
             written += file.write(distinct[(written // _CHUNK) % len(distinct)])
         file.write(("\n".join(_prefix(rank) + text for rank, text in _FAILURE) + "\n").encode())
+
+
+if __name__ == "__main__":  # in a process of its own, so that the benchmark that wants the log stays small
+    write(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

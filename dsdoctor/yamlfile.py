@@ -26,6 +26,9 @@ class FileError(Exception):
         self.line = line
         self.message = message
 
+    def __reduce__(self) -> tuple[type[FileError], tuple[str, str, int | None]]:
+        return FileError, (self.path, self.message, self.line)  # it comes back from worker processes, too
+
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """PyYAML's safe loader with YAML 1.2 scalars and no duplicate keys."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,6 @@ from dsdoctor.cli._options import report_options, with_options
 if TYPE_CHECKING:
     from dsdoctor.report.model import Report
     from dsdoctor.terminal import StatusLine
-
-Sources = Iterable[tuple[str, Iterable[bytes]]]
 
 
 @click.command()
@@ -55,9 +52,9 @@ def diagnose(
 def _diagnosed(paths: tuple[str, ...], recorded: str | None, rules: str | None) -> Report:
     import msgspec
 
-    from dsdoctor.logs.diagnose import diagnose as judge
+    from dsdoctor.logs.diagnose import conclude
     from dsdoctor.logs.rules import load_rules
-    from dsdoctor.run.log_files import open_sources
+    from dsdoctor.run.read_logs import read_logs
     from dsdoctor.terminal import status_line
     from dsdoctor.yamlfile import FileError
 
@@ -65,14 +62,14 @@ def _diagnosed(paths: tuple[str, ...], recorded: str | None, rules: str | None) 
     place = recorded if recorded is not None else _facts_of_run(paths)
     facts = _checked(place) if place is not None else None
     _tell_how_to_paste(paths)
-    began = time.monotonic()
     with status_line() as line:
-        reading = _Reading(open_sources(paths), line)
-        report = judge(reading, known, facts)
-    if reading.size == 0:  # an empty log does not say that all is well
+        progress = _Progress(line)
+        scans = read_logs(paths, known, progress)
+        report = conclude(scans, known, facts)
+    if not any(scan.size for scan in scans):  # an empty log does not say that all is well
         given = ", ".join("standard input" if path == "-" else path for path in paths)
         raise FileError(given, "there is nothing in it (empty, or cut off before its first line); wanted a log")
-    return msgspec.structs.replace(report, seconds=time.monotonic() - began - reading.pasted)
+    return msgspec.structs.replace(report, seconds=time.monotonic() - progress.began)
 
 
 def _facts_of_run(paths: tuple[str, ...]) -> str | None:
@@ -101,38 +98,24 @@ def _tell_how_to_paste(paths: tuple[str, ...]) -> None:
         say("Paste the log here, then press Enter and Ctrl-D. (Ctrl-C leaves.)")
 
 
-class _Reading:
-    """The sources on their way to the scanner: how much was read, and how long a person took to paste it."""
+class _Progress:
+    """Shows how much was read once reading takes a while."""
 
-    def __init__(self, sources: Sources, line: StatusLine) -> None:
-        self._sources = sources
-        self._line = line
-        self.size = 0
-        self._shown = time.monotonic()
-        self.pasted = 0.0  # seconds
-
-    def __iter__(self) -> Iterator[tuple[str, Iterator[bytes]]]:
-        for name, content in self._sources:
-            yield name, self._chunks(name, content)
-
-    def _chunks(self, name: str, content: Iterable[bytes]) -> Iterator[bytes]:
+    def __init__(self, line: StatusLine) -> None:
         from dsdoctor.terminal import is_terminal
 
-        by_hand = name == "stdin" and is_terminal(sys.stdin)
-        asked = time.monotonic()
-        for chunk in content:
-            now = time.monotonic()
-            self.pasted += now - asked if by_hand else 0.0
-            self._count(name, len(chunk), now)
-            yield chunk
-            asked = time.monotonic()
-        self.pasted += time.monotonic() - asked if by_hand else 0.0
+        self._line = line
+        self._by_hand = is_terminal(sys.stdin)
+        self._size = 0
+        self._shown = self.began = time.monotonic()
 
-    def _count(self, name: str, size: int, now: float) -> None:
-        """Show the size once reading takes a while."""
+    def __call__(self, name: str, size: int) -> None:
         from dsdoctor.escape import escape
 
-        self.size += size
+        now = time.monotonic()
+        if self._by_hand and name == "stdin":
+            self.began = now  # what a person took to paste is not ours
+        self._size += size
         if now - self._shown > 0.5:
-            self._line.show(f"{self.size / 1e6:.0f} MB read, {escape(name)}")
+            self._line.show(f"{self._size / 1e6:.0f} MB read, {escape(name)}")
             self._shown = now

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -13,15 +12,10 @@ from dsdoctor.logs.scan import Exc, Scan, Scanner, Sighting
 from dsdoctor.logs.verdict import Findings, judge
 from dsdoctor.report.model import Confidence, Evidence, Finding, Fix, Report, Severity, Verdict
 
+Names = Mapping[int, str]  # of the sources, by their number
+
 LINES = 6  # of evidence in a finding
 NOTES = 24  # harmless things named
-
-_BY_PATH = (
-    re.compile(r"(?:^|[/\\])(?P<host>[^/\\]{1,255})[/\\]rank(?P<rank>\d{1,6})\.log(?:\.\w{1,4})?$"),
-    re.compile(r"(?:^|[/\\])(?P<host>[^/\\]{1,255})[/\\]agent\.log$"),
-    re.compile(r"[/\\]attempt_\d+[/\\](?P<rank>\d{1,6})[/\\](?:stdout|stderr)\.log$"),
-    re.compile(r"(?:^|[/\\_.-])rank[_-]?(?P<rank>\d{1,6})(?:[_.-][^/\\]*)?$"),
-)
 
 
 def diagnose(
@@ -39,41 +33,31 @@ def diagnose(
     The `seconds` of the report are 0: the caller has the clock.
     """
     known = rules or load_rules()
-    scanner = Scanner(known)
-    scans: list[Scan] = []
-    for index, (name, chunks) in enumerate(sources):
-        host, rank = place_of(name)
-        scans.append(scanner.scan(index, name, chunks, host, rank))
-    found = judge(scans, known)
-    names = [scan.name for scan in scans]
+    return conclude(list(Scanner(known).scan_all(sources)), known, facts)
+
+
+def conclude(scans: list[Scan], rules: RuleSet, facts: Report | None = None) -> Report:
+    """The same, from scans that were made elsewhere (in several processes)."""
+    found = judge(scans, rules)
+    names = {scan.index: scan.name for scan in scans}
     verdict = found.verdict
     if verdict.line is not None:
         verdict = msgspec.structs.replace(verdict, source=_source_of(found, names))
     if facts is not None:
-        verdict = _confirmed(verdict, known, facts)
+        verdict = _confirmed(verdict, rules, facts)
     return Report(
         command="diagnose",
         seconds=0.0,
-        findings=tuple(_findings(found, known, names)),
+        findings=tuple(_findings(found, rules, names)),
         verdict=verdict,
-        notes=tuple(_notes(found, scans, verdict, known, facts)),
+        notes=tuple(_notes(found, scans, verdict, rules, facts)),
     )
-
-
-def place_of(name: str) -> tuple[str | None, int | None]:
-    """Host and rank that the path of a log tells: `HOST/rank3.log`, torchrun's `attempt_0/3/stderr.log`."""
-    for pattern in _BY_PATH:
-        match = pattern.search(name)
-        if match:
-            groups = match.groupdict()
-            return groups.get("host"), int(groups["rank"]) if groups.get("rank") else None
-    return None, None
 
 
 # --- findings
 
 
-def _findings(found: Findings, rules: RuleSet, names: list[str]) -> Iterable[Finding]:
+def _findings(found: Findings, rules: RuleSet, names: Names) -> Iterable[Finding]:
     """One finding a rule: causes first, then symptoms, then what no rule knows."""
     by_rule: dict[str, list[Observation]] = {}
     for observation in (*found.causes, *found.symptoms):
@@ -91,7 +75,7 @@ def _severity(rule: Rule, found: Findings) -> Severity:
     return Severity.WARNING if found.document else Severity.INFO
 
 
-def _finding(observations: list[Observation], severity: Severity, names: list[str]) -> Finding:
+def _finding(observations: list[Observation], severity: Severity, names: Names) -> Finding:
     first = observations[0]
     groups = first.first.groups
     sightings = tuple(each for observation in observations for each in observation.sightings)
@@ -129,7 +113,7 @@ def fixes(rule: Rule, groups: dict[str, str]) -> tuple[Fix, ...]:
     )
 
 
-def _evidence(sightings: tuple[Sighting, ...], names: list[str]) -> tuple[Evidence, ...]:
+def _evidence(sightings: tuple[Sighting, ...], names: Names) -> tuple[Evidence, ...]:
     """The first line, then the first of each other stream, then further ones; no text twice in one stream."""
     streams: set[tuple[int, str | None, int | None]] = set()
     first: list[Sighting] = []
@@ -147,7 +131,7 @@ def _evidence(sightings: tuple[Sighting, ...], names: list[str]) -> tuple[Eviden
     return tuple(Evidence(each.line.text, names[each.place.source], each.place.number) for each in kept.values())
 
 
-def _exception_finding(found: Findings, rules: RuleSet, names: list[str]) -> Finding:
+def _exception_finding(found: Findings, rules: RuleSet, names: Names) -> Finding:
     raised = [each.raised for each in found.exceptions]
     evidence = tuple(
         Evidence(each.raised.line.text, names[each.place.source], each.place.number)
@@ -181,7 +165,7 @@ def _ranks(sightings: tuple[Sighting, ...]) -> tuple[int, ...]:
 # --- verdict and notes
 
 
-def _source_of(found: Findings, names: list[str]) -> str | None:
+def _source_of(found: Findings, names: Names) -> str | None:
     """The source of the verdict's line."""
     places: list[Sighting | Exc] = [each.first for each in (*found.causes, *found.symptoms)]
     places += found.exceptions

@@ -17,6 +17,7 @@ from dsdoctor.logs.blocks import Block, blocks
 from dsdoctor.logs.exceptions import ExceptionTracker, Raised
 from dsdoctor.logs.keywords import Keywords
 from dsdoctor.logs.lines import Line, LineParser
+from dsdoctor.logs.places import place_of
 from dsdoctor.logs.rules import RuleSet
 
 SEGMENT = 16384  # bytes of a line looked at in one piece
@@ -147,13 +148,18 @@ class Scanner:
         self._rules = rules
         wanted = [(word, number) for number, matcher in enumerate(rules.matchers) for word in matcher.words]
         own = (*exceptions.WORDS, *_OWN_WORDS, *_BEGIN_WORDS, *_END_WORDS)
-        self._keywords = Keywords([*wanted, *((word, -1) for word in own)])
+        self.keywords = Keywords([*wanted, *((word, -1) for word in own)])
+
+    def scan_all(self, sources: Iterable[tuple[str, Iterable[bytes]]], first: int = 0) -> Iterator[Scan]:
+        """Read sources in their order, numbered from `first` on; host and rank of each are taken from its name."""
+        for index, (name, chunks) in enumerate(sources, first):
+            yield self.scan(index, name, chunks, *place_of(name))
 
     def scan(
         self, index: int, name: str, chunks: Iterable[bytes], host: str | None = None, rank: int | None = None
     ) -> Scan:
         """Read one source to its end. `host` and `rank` are those of the whole source, where its name tells."""
-        work = _Work(self._rules, self._keywords, Scan(name, index), LineParser(host, rank))
+        work = _Work(self._rules, self.keywords, Scan(name, index), LineParser(host, rank))
         for block in blocks(chunks):
             work.block(block)
         return work.found

@@ -18,6 +18,7 @@ from typing import IO, Protocol, cast
 from dsdoctor.yamlfile import FileError
 
 CHUNK = 1 << 18  # bytes
+STDIN = Path("-")
 
 
 class _Readable(Protocol):
@@ -45,22 +46,30 @@ def open_sources(paths: Iterable[str | Path]) -> Iterator[tuple[str, Iterator[by
     Raises:
         FileError: a path is not there or cannot be read, a folder has no log, a compressed file is broken.
     """
-    for each in paths:
-        if str(each) == "-":
+    for file in files_of(paths):
+        if file == STDIN:
             yield from _unpacked("stdin", cast("IO[bytes]", sys.stdin.buffer), Path("stdin"))
             continue
-        path = Path(each)
-        for file in _files(path):
-            try:
-                stream = file.open("rb")
-            except OSError as error:
-                raise FileError(file, f"cannot be read: {error.strerror or error}") from None
-            with stream:
-                yield from _unpacked(str(file), stream, file)
+        try:
+            stream = file.open("rb")
+        except OSError as error:
+            raise FileError(file, f"cannot be read: {error.strerror or error}") from None
+        with stream:
+            yield from _unpacked(str(file), stream, file)
+
+
+def files_of(paths: Iterable[str | Path]) -> list[Path]:
+    """The files of these paths, folders replaced by the logs below them; STDIN stands for itself.
+
+    Raises:
+        FileError: a path is not there, a folder cannot be read or has no log.
+    """
+    return [file for path in paths for file in _files(Path(path))]
 
 
 def _files(path: Path) -> list[Path]:
-    """The file itself, or the logs below a folder."""
+    if path == STDIN:
+        return [path]
     if not path.exists():
         raise FileError(path, "no such file; wanted a log, a folder of logs, or - for standard input")
     if not path.is_dir():

@@ -2,7 +2,8 @@
 
 import pytest
 
-from dsdoctor.logs.diagnose import diagnose, place_of
+from dsdoctor.logs.diagnose import diagnose
+from dsdoctor.logs.places import place_of
 from dsdoctor.logs.rules import RuleSet, load_rules
 from dsdoctor.report.model import Finding, Report, Severity, Verdict
 
