@@ -10,13 +10,13 @@ import calendar
 import re
 from typing import NamedTuple
 
+from dsdoctor.logs.plain import decode
+
 LONGEST = 4096  # characters kept of a line
 
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )
-_CJK = re.compile("[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]")
-_ODD = re.compile("[^\x00-\x7f\u3000-\u303f\u4e00-\u9fff\uff00-\uffef\u2500-\u259f]")
 
 _HOST = r"[A-Za-z0-9](?:[\w.-]{0,251}\w)?"
 _STAMP = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
@@ -75,20 +75,6 @@ class Line(NamedTuple):
 def harmless(text: str) -> str:
     """The text without control, invisible and direction-changing characters: safe on a terminal and in a report."""
     return _CONTROLS.sub("", text.replace("\t", "    "))
-
-
-def decode(raw: bytes) -> str:
-    """UTF-8, or GB18030 where UTF-8 fails and the result is mostly Chinese, or UTF-8 with replacement characters."""
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        pass
-    try:
-        text = raw.decode("gb18030")
-    except UnicodeDecodeError:
-        return raw.decode("utf-8", "replace")
-    chinese, odd = len(_CJK.findall(text)), len(_ODD.findall(text))
-    return text if chinese > 2 * odd else raw.decode("utf-8", "replace")
 
 
 class LineParser:

@@ -16,11 +16,13 @@ from dsdoctor.logs import exceptions
 from dsdoctor.logs.blocks import Block, blocks
 from dsdoctor.logs.exceptions import ExceptionTracker, Raised
 from dsdoctor.logs.keywords import Keywords
-from dsdoctor.logs.lines import Line, LineParser
+from dsdoctor.logs.lines import LONGEST, Line, LineParser
 from dsdoctor.logs.places import place_of
 from dsdoctor.logs.rules import RuleSet
 
-SEGMENT = 16384  # bytes of a line looked at in one piece
+SEGMENT = LONGEST  # bytes of a line looked at in one piece
+REACH = SEGMENT * 3 // 4  # of which further words are looked for; one that stands later begins the next piece
+BEFORE = SEGMENT // 4  # bytes of a long line looked at before a word in it
 FIRST, LAST = 16, 8  # sightings of one pattern in one stream that are kept
 SIGHTINGS = 20_000  # kept of one source
 RAISED = 256  # exceptions kept of one source
@@ -160,7 +162,7 @@ class Scanner:
     ) -> Scan:
         """Read one source to its end. `host` and `rank` are those of the whole source, where its name tells."""
         work = _Work(self._rules, self.keywords, Scan(name, index), LineParser(host, rank))
-        for block in blocks(chunks):
+        for block in blocks(chunks, name):
             work.block(block)
         return work.found
 
@@ -193,17 +195,18 @@ class _Work:
                     break
                 start = hits[index][0]
                 position = max(position, data.rfind(b"\n", position, start) + 1, data.rfind(b"\r", position, start) + 1)
-                if start - position > SEGMENT // 2:
-                    position = start - SEGMENT // 4
+                if start - position >= REACH:
+                    position = start - BEFORE
             end = self._end(data, position)
+            following = end + 1 if end - position < SEGMENT else position + REACH
             words: set[int] = set()
-            while index < len(hits) and hits[index][0] < max(end, position + 1):
+            while index < len(hits) and hits[index][0] < following:
                 words.update(self._keywords.numbers[hits[index][2]])
                 index += 1
             number += block.breaks(counted, position)
             counted = position
             self._line(number, data[position:end], words)
-            position = max(end, position + 1) if end - position >= SEGMENT else end + 1
+            position = following
         self._number = number + block.breaks(counted, len(data))
         self._progress(block)
 

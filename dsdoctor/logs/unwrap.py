@@ -10,9 +10,8 @@ import re
 import unicodedata
 from itertools import pairwise
 
-from dsdoctor.logs.lines import decode
+from dsdoctor.logs.shape import Numbered
 
-LARGEST = 1 << 18  # bytes of a source that may be a paste
 NARROWEST, WIDEST = 60, 400  # columns
 
 _BEGINNING = re.compile(
@@ -21,26 +20,20 @@ _BEGINNING = re.compile(
 )
 
 
-def unwrap(data: bytes) -> tuple[bytes, tuple[int, ...]]:
-    """The text with wrapped lines joined, and the offsets in it at which a line break was taken out."""
-    if len(data) > LARGEST or b"\r" in data.replace(b"\r\n", b""):
-        return data, ()
-    lines = decode(data).replace("\r\n", "\n").split("\n")
-    width = _width(lines)
+def unwrap(lines: list[Numbered]) -> list[Numbered]:
+    """The lines with wrapped ones joined; a joined one has the number of its first part."""
+    width = _width([text for _, text in lines])
     if width is None:
-        return data, ()
-    out: list[bytes] = []
-    breaks: list[int] = []
-    size = 0
-    for number, line in enumerate(lines):
-        out.append(line.encode())
-        size += len(out[-1])
-        if number + 1 < len(lines) and _continues(line, lines[number + 1], width):
-            breaks.append(size)
-        elif number + 1 < len(lines):
-            out.append(b"\n")
-            size += 1
-    return b"".join(out), tuple(breaks)
+        return lines
+    out: list[Numbered] = []
+    before: str | None = None  # the part that stands before, as it was pasted
+    for number, text in lines:
+        if before is not None and _continues(before, text, width):
+            out[-1] = (out[-1][0], out[-1][1] + text)
+        else:
+            out.append((number, text))
+        before = text
+    return out
 
 
 def _width(lines: list[str]) -> int | None:

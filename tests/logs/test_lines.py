@@ -228,10 +228,12 @@ LONG = (
 )
 
 
+def unwrapped(text: str) -> list[tuple[int, str]]:
+    return unwrap(list(enumerate(text.split("\n"), 1)))
+
+
 def test_a_paste_of_80_columns_is_put_together_again() -> None:
-    joined, breaks = unwrap(wrapped(f"short\n{LONG}\nend", 80).encode())
-    assert joined.decode() == f"short\n{LONG}\nend"
-    assert breaks == (len("short\n") + 80,)
+    assert unwrapped(wrapped(f"short\n{LONG}\nend", 80)) == [(1, "short"), (2, LONG), (4, "end")]
 
 
 def test_numbers_are_those_of_the_pasted_lines() -> None:
@@ -250,12 +252,13 @@ def test_numbers_are_those_of_the_pasted_lines() -> None:
     ],
 )
 def test_what_is_not_wrapped_stays(text: str) -> None:
-    assert unwrap(text.encode()) == (text.encode(), ())
+    assert unwrapped(text) == list(enumerate(text.split("\n"), 1))
 
 
 @given(st.lists(st.text(alphabet="abcdefgh =:[]", min_size=1, max_size=300), max_size=20))
 def test_unwrapping_loses_nothing_but_line_breaks(lines: list[str]) -> None:
-    data = wrapped("\n".join(lines), 80).encode()
-    joined, breaks = unwrap(data)
-    assert joined.replace(b"\n", b"") == data.replace(b"\n", b"")
-    assert joined.count(b"\n") + len(breaks) == data.count(b"\n")
+    text = wrapped("\n".join(lines), 80)
+    joined = unwrapped(text)
+    assert "".join(line for _, line in joined) == text.replace("\n", "")
+    parts = text.split("\n")
+    assert all(line.startswith(parts[number - 1]) for number, line in joined)

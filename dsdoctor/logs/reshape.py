@@ -1,0 +1,68 @@
+"""What was done to a log on its way here is undone: wrapped, numbered, put into records, a page or a notebook."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+from dsdoctor.logs.documents import is_markdown, is_page, markdown_lines, page_lines
+from dsdoctor.logs.notebooks import is_notebook, notebook_lines
+from dsdoctor.logs.plain import decode
+from dsdoctor.logs.records import records, said
+from dsdoctor.logs.shape import Numbered, Shape, from_lines, replaced
+from dsdoctor.logs.unwrap import unwrap
+
+PASTE = 1 << 18  # bytes of a source that may be a paste
+DOCUMENT = 1 << 24  # bytes of a page or a notebook, of which all must be at hand
+
+# `cat -n` and `less -N` (aligned), `grep -n`, editors and viewers of logs on the web.
+_NUMBERED = re.compile(r"[ ]{0,8}(?P<number>\d{1,7})(?:\t|:(?! )|\) | ?[|│] ?| {1,2})")
+
+
+def is_document(head: bytes, name: str) -> bool:
+    """Whether a source must be read whole: a page of HTML, a notebook."""
+    return is_notebook(head) or is_page(head, name)
+
+
+def whole(data: bytes, name: str) -> Shape:
+    """A source of which all is at hand: a document, a paste, or any small log."""
+    lines: list[Numbered] | None = None
+    if is_notebook(data):
+        lines = notebook_lines(decode(data))
+    elif is_page(data, name):
+        lines = page_lines("\n".join(decode(line) for line in data.split(b"\n")))
+    if lines is not None:
+        return from_lines(lines)
+    if len(data) > PASTE and not is_markdown(name):
+        return piece(data)
+    given = [(number, decode(line.removesuffix(b"\r"))) for number, line in enumerate(data.split(b"\n"), 1)]
+    shaped = _unnumbered(markdown_lines(given) if is_markdown(name) else given)
+    if len(data) <= PASTE and not any("\r" in text for _, text in given):
+        shaped = unwrap(shaped)
+    if shaped == given:
+        return piece(data)
+    return from_lines([line for each in shaped for line in _said(each)])
+
+
+def piece(data: bytes) -> Shape:
+    """A part of a log, cut at the end of a line: only records are taken apart."""
+    return replaced(data, records(data))
+
+
+def _said(line: Numbered) -> list[Numbered]:
+    """The lines of a record, or the line itself."""
+    number, text = line
+    lines = said(text.encode("utf-8", "replace")) if "{" in text or '": "' in text else None
+    return [line] if lines is None else [(number, decode(each)) for each in lines]
+
+
+def _unnumbered(lines: list[Numbered]) -> list[Numbered]:
+    """The lines without numbers that a viewer put before them: of all lines, each greater than the one before."""
+    found = [(_NUMBERED.match(text), number, text) for number, text in lines if text.strip()]
+    counts = [int(match["number"]) for match, _, _ in found if match]
+    if len(found) < 4 or len(counts) < len(found):
+        return lines
+    steps = [after - before for before, after in pairwise(counts)]
+    if min(steps) < 1 or (steps.count(1) < len(steps) * 0.8 and ":" not in found[0][2][:8]):
+        return lines
+    return [(number, _NUMBERED.sub("", text, count=1)) for number, text in lines]
