@@ -13,7 +13,9 @@ from collections.abc import Iterable, Sequence
 import ahocorasick_rs
 
 LARGE = 1 << 20  # bytes after which the dense automaton pays
-PLENTY = 2048  # hits of one word in one source that are all looked at
+PLENTY = 2048  # hits of one word that are all looked at, in a source that is the only one
+FEW = 128  # at least, in one of many sources
+KEPT = 16  # automata of some of the words
 EDGE = 24  # of the block in which it becomes too many, also the last ones
 
 Hit = tuple[int, int, int]  # start, end, index into `numbers`
@@ -30,6 +32,7 @@ class Keywords:
         self.numbers = [tuple(numbers[word]) for word in self.words]
         self._sparse: ahocorasick_rs.BytesAhoCorasick | None = None
         self._dense: ahocorasick_rs.BytesAhoCorasick | None = None
+        self._some: dict[tuple[int, ...], ahocorasick_rs.BytesAhoCorasick] = {}
 
     def automaton(self, size: int) -> ahocorasick_rs.BytesAhoCorasick:
         """The automaton of all words, in the form that pays for so many bytes."""
@@ -42,9 +45,17 @@ class Keywords:
             self._sparse = ahocorasick_rs.BytesAhoCorasick(self.words)
         return self._sparse
 
-    def search(self) -> Search:
-        """A search through one source."""
-        return Search(self)
+    def some(self, numbers: tuple[int, ...]) -> ahocorasick_rs.BytesAhoCorasick:
+        """The dense automaton of some of the words; the logs of one job mostly want the same."""
+        if numbers not in self._some:
+            if len(self._some) >= KEPT:
+                del self._some[next(iter(self._some))]
+            self._some[numbers] = _dense([self.words[number] for number in numbers])
+        return self._some[numbers]
+
+    def search(self, sources: int = 1) -> Search:
+        """A search through one of so many sources."""
+        return Search(self, max(FEW, PLENTY // sources))
 
 
 class Search:
@@ -55,10 +66,13 @@ class Search:
     out are further lines of a kind that has been seen thousands of times.
     """
 
-    def __init__(self, keywords: Keywords) -> None:
+    def __init__(self, keywords: Keywords, plenty: int = PLENTY) -> None:
         self._keywords = keywords
+        self._plenty = plenty
         self._seen = [0] * len(keywords.words)
-        self._rare: tuple[ahocorasick_rs.BytesAhoCorasick, list[int]] | None = None  # without what floods; its numbers
+        self._rare: tuple[ahocorasick_rs.BytesAhoCorasick, tuple[int, ...]] | None = (
+            None  # without what floods; its numbers
+        )
 
     def hits(self, data: bytes, last: bool) -> list[Hit]:
         """The places where a word stands, in order of the start."""
@@ -78,7 +92,7 @@ class Search:
         counts = Counter([word for _, _, word in hits])
         crowded: dict[int, list[int]] = {}
         for word, count in counts.items():
-            allowed = max(2 * EDGE, PLENTY - self._seen[word])
+            allowed = max(2 * EDGE, self._plenty - self._seen[word])
             self._seen[word] += count
             if count > allowed:
                 crowded[word] = [allowed - EDGE, count - EDGE, 0]
@@ -97,8 +111,8 @@ class Search:
 
     def _leave_out(self) -> None:
         """Search on without the words that have been seen too often."""
-        numbers = [number for number, seen in enumerate(self._seen) if seen <= PLENTY]
-        self._rare = _dense([self._keywords.words[number] for number in numbers]), numbers
+        numbers = tuple(number for number, seen in enumerate(self._seen) if seen <= self._plenty)
+        self._rare = self._keywords.some(numbers), numbers
 
 
 def _dense(words: Sequence[bytes]) -> ahocorasick_rs.BytesAhoCorasick:

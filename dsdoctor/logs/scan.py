@@ -24,7 +24,7 @@ SEGMENT = LONGEST  # bytes of a line looked at in one piece
 REACH = SEGMENT * 3 // 4  # of which further words are looked for; one that stands later begins the next piece
 BEFORE = SEGMENT // 4  # bytes of a long line looked at before a word in it
 FIRST, LAST = 16, 8  # sightings of one pattern in one stream that are kept
-SIGHTINGS = 20_000  # kept of one source
+SIGHTINGS = 20_000  # kept of all sources together, about
 RAISED = 256  # exceptions kept of one source
 PARTS = 10_000
 FENCE = "```"
@@ -144,10 +144,14 @@ class Scan:
 
 
 class Scanner:
-    """Scans sources with one set of rules; the automaton is built once."""
+    """Scans sources with one set of rules; the automaton is built once.
 
-    def __init__(self, rules: RuleSet) -> None:
+    Of one of many sources less is kept, so that a job's hundred logs take the time and memory of one as long.
+    """
+
+    def __init__(self, rules: RuleSet, sources: int = 1) -> None:
         self._rules = rules
+        self._sources = sources
         wanted = [(word, number) for number, matcher in enumerate(rules.matchers) for word in matcher.words]
         own = (*exceptions.WORDS, *_OWN_WORDS, *_BEGIN_WORDS, *_END_WORDS)
         self.keywords = Keywords([*wanted, *((word, -1) for word in own)])
@@ -161,7 +165,7 @@ class Scanner:
         self, index: int, name: str, chunks: Iterable[bytes], host: str | None = None, rank: int | None = None
     ) -> Scan:
         """Read one source to its end. `host` and `rank` are those of the whole source, where its name tells."""
-        work = _Work(self._rules, self.keywords, Scan(name, index), LineParser(host, rank))
+        work = _Work(self._rules, self.keywords, Scan(name, index), LineParser(host, rank), self._sources)
         for block in blocks(chunks, name):
             work.block(block)
         return work.found
@@ -170,10 +174,11 @@ class Scanner:
 class _Work:
     """The state of one pass over one source."""
 
-    def __init__(self, rules: RuleSet, keywords: Keywords, found: Scan, parser: LineParser) -> None:
+    def __init__(self, rules: RuleSet, keywords: Keywords, found: Scan, parser: LineParser, sources: int) -> None:
         self._matchers = rules.matchers
         self._keywords = keywords
-        self._search = keywords.search()
+        self._search = keywords.search(sources)
+        self._most = max(1000, SIGHTINGS // sources)
         self._number = 1  # of the line at which the next block begins
         self._parser = parser
         self._tracker = ExceptionTracker()
@@ -257,10 +262,10 @@ class _Work:
         key = (matcher, sighting.groups.get("host", line.host), rank, sighting.part)
         shelf = self.found.shelves.get(key)
         if shelf is None:
-            if self._kept >= SIGHTINGS:
+            if self._kept >= self._most:
                 return
             shelf = self.found.shelves[key] = Shelf()
-        if self._kept < SIGHTINGS:
+        if self._kept < self._most:
             self._kept += shelf.add(sighting)
         else:
             shelf.count += 1

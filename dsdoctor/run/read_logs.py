@@ -30,7 +30,7 @@ def read_logs(paths: Iterable[str | Path], rules: RuleSet, progress: Progress = 
     sizes = {file: file.stat().st_size for file in files if file != STDIN}
     workers = min(len(sizes), _cores())
     if workers < 2 or STDIN in files or sum(sizes.values()) < LARGE:
-        return list(Scanner(rules).scan_all(_counted(open_sources(files), progress)))
+        return list(Scanner(rules, len(files)).scan_all(_counted(open_sources(files), progress)))
     return _in_processes(files, sizes, workers, rules, progress)
 
 
@@ -43,7 +43,7 @@ def _in_processes(
     largest_first = sorted(range(len(files)), key=lambda number: -sizes[files[number]])
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
     stop = context.Event()
-    with ProcessPoolExecutor(workers, context, _begin, (rules, stop)) as pool:
+    with ProcessPoolExecutor(workers, context, _begin, (rules, len(files), stop)) as pool:
         tasks = {number: pool.submit(_read, files[number], number * MEMBERS) for number in largest_first}
         try:
             scans: dict[int, list[Scan]] = {}
@@ -81,9 +81,9 @@ _scanner: Scanner
 _stop: Event
 
 
-def _begin(rules: RuleSet, stop: Event) -> None:
+def _begin(rules: RuleSet, sources: int, stop: Event) -> None:
     global _scanner, _stop
-    _scanner, _stop = Scanner(rules), stop
+    _scanner, _stop = Scanner(rules, sources), stop
 
 
 def _read(path: Path, first: int) -> list[Scan]:
