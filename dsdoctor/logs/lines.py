@@ -11,6 +11,7 @@ import re
 from typing import NamedTuple
 
 from dsdoctor.logs.plain import decode
+from dsdoctor.logs.records import said
 
 LONGEST = 4096  # characters kept of a line
 
@@ -97,7 +98,9 @@ class LineParser:
         host, rank, start = self._prefixes(text)
         rest = text[start:]
         if rest.startswith('{"'):
-            rest, host, rank = _json_message(rest, host, rank)
+            told = _record(rest)
+            named, inner, start = self._prefixes(told)
+            host, rank, rest = host or named, rank if rank is not None else inner, told[start:]
         time = self._time(text)
         if "%|" in rest:
             rest = _after_bar(rest)
@@ -166,20 +169,13 @@ class LineParser:
         return None
 
 
-def _json_message(text: str, host: str | None, rank: int | None) -> tuple[str, str | None, int | None]:
-    """What a line of JSON (Docker, Kubernetes, structlog) says, and the host and rank it names."""
-    import json
-
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return text, host, rank
-    message = next((value[key] for key in ("log", "message", "msg", "text") if isinstance(value.get(key), str)), None)
-    if message is None:
-        return text, host, rank
-    named = next((value[key] for key in ("host", "hostname", "node") if isinstance(value.get(key), str)), None)
-    number = value.get("rank")
-    return harmless(message).rstrip(), host or named, number if rank is None and isinstance(number, int) else rank
+def _record(text: str) -> str:
+    """What a record of JSON in the midst of a log says: the end of its traceback, or its message; else the text."""
+    lines = said(text.encode("utf-8", "replace"))
+    if lines is None:
+        return text
+    told = [harmless(decode(line)).rstrip() for line in lines]
+    return told[-1] if any("Traceback (most" in line for line in told) else " ".join(told)
 
 
 def _seconds(fraction: str | None, *date: int) -> float | None:

@@ -10,15 +10,19 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from dsdoctor.logs.plain import clean
 
+T = TypeVar("T")
+
 DEEPEST = 3  # records inside records: Docker's of structlog's
 LONGEST = 1 << 20  # bytes of a record
+SAMPLE = 1 << 14  # bytes at each end of a large text that tell whether there are records in it
 
 _KEYS = rb"log|message|msg|event|text|line|body|MESSAGE|textPayload|@message|short_message"
 _RECORD = re.compile(rb'[{,] ?"(?:' + _KEYS + rb')" ?: ?["{]')
@@ -49,8 +53,14 @@ _STAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]
 
 
 def records(data: bytes) -> list[tuple[int, int, list[bytes]]]:
-    """The records among the lines of a text: where each begins and ends (without its newline), and its lines."""
+    """The records among the lines of a text: where each begins and ends (without its newline), and its lines.
+
+    A collector makes a record of every line, so a large text that has none at its ends is left as it is; a single
+    record in the midst of it is read by :class:`dsdoctor.logs.lines.LineParser`.
+    """
     found: list[tuple[int, int, list[bytes]]] = []
+    if len(data) > 4 * SAMPLE and not any(next(_candidates(end), None) for end in (data[:SAMPLE], data[-SAMPLE:])):
+        return found
     for start, end in _candidates(data):
         lines = said(data[start:end])
         if lines is not None:
@@ -113,39 +123,56 @@ def _lines(head: bytes, value: Any) -> list[bytes] | None:
     """What a record says, with its prefix before each line."""
     if not isinstance(value, dict):
         return None
-    text = "\n".join(_texts(value, DEEPEST))
-    if not text.strip():
+    text = _text(value, DEEPEST)
+    if not text:
         return None
     prefix = head + _prefix(value, text).encode("utf-8", "replace")
-    lines = clean(text.encode("utf-8", "replace")).rstrip(b"\r\n").split(b"\n")
+    lines = clean(text.encode("utf-8", "replace")).split(b"\n")
     return [prefix + line for line in lines]
 
 
-def _texts(value: dict[str, Any], depth: int) -> Iterator[str]:
-    """The message of a record, then its exception."""
-    key = next((key for key in _MESSAGES if isinstance(value.get(key), str) and _is_log(key, value)), None)
-    told = value[key] if key else ""
-    if told.startswith("{") and depth:
+class _Plan(NamedTuple):
+    """Which keys of a record are worth a look; the records of one log have the same."""
+
+    message: str | None
+    inside: tuple[str, ...]
+    errors: tuple[str, ...]
+    hosts: tuple[tuple[str, ...], ...]
+    ranks: tuple[tuple[str, ...], ...]
+    times: tuple[tuple[str, ...], ...]
+
+
+@lru_cache(maxsize=256)
+def _plan(keys: tuple[str, ...]) -> _Plan:
+    log = not _BESIDE.isdisjoint(keys)
+    return _Plan(
+        next((key for key in _MESSAGES if key in keys and (log or key in _PLAIN)), None),
+        inside=tuple(key for key in _INSIDE if key in keys),
+        errors=tuple(key for key in _ERRORS if key in keys),
+        hosts=tuple(path for path in _HOSTS if path[0] in keys),
+        ranks=tuple(path for path in _RANKS if path[0] in keys),
+        times=tuple(path for path in _TIMES if path[0] in keys),
+    )
+
+
+def _text(value: dict[str, Any], depth: int) -> str:
+    """The message of a record, then its exception, without line breaks at the end."""
+    plan = _plan(tuple(value))
+    told = value[plan.message] if plan.message else ""
+    if not isinstance(told, str):
+        told = ""
+    told = told.rstrip("\r\n")
+    if told.startswith(('{"', '{ "')) and depth:
         inner = _decoded(told.encode("utf-8", "replace"))
-        texts = list(_texts(inner, depth - 1)) if isinstance(inner, dict) else []
-        told = "\n".join(texts) or told
-    if told:
-        yield told.rstrip("\n")
-    for name in _INSIDE:
-        inside = value.get(name)
-        if isinstance(inside, dict) and depth:
-            yield from _texts(inside, depth - 1)
-    if key or depth < DEEPEST:
-        for name in _ERRORS:
-            error = value.get(name)
-            text = error if isinstance(error, str) else _traceback(error)
-            if text and text.strip() not in told:
-                yield text
-
-
-def _is_log(key: str, value: dict[str, Any]) -> bool:
-    """Whether it is a line of a log rather than a row of a data set."""
-    return key in _PLAIN or not _BESIDE.isdisjoint(value)
+        told = (_text(inner, depth - 1) if isinstance(inner, dict) else "") or told
+    if not plan.inside and not plan.errors:
+        return told
+    texts = [told]
+    texts += [_text(value[key], depth - 1) for key in plan.inside if isinstance(value[key], dict) and depth]
+    if plan.message or depth < DEEPEST:  # an error alone, on the outside, may be anything
+        errors = [each if isinstance(each, str) else _traceback(each) for each in map(value.get, plan.errors)]
+        texts += [each.rstrip() for each in errors if each.strip() not in told]
+    return "\n".join(filter(None, texts))
 
 
 def _traceback(value: Any) -> str:
@@ -165,21 +192,26 @@ def _traceback(value: Any) -> str:
 
 def _prefix(value: dict[str, Any], text: str) -> str:
     """Time, host and rank of a record, as dsdoctor writes them before a line."""
-    host = next((name for path in _HOSTS if (name := _host(_at(value, path)))), None)
-    rank = next((number for path in _RANKS if (number := _rank(_at(value, path))) is not None), None)
-    stamp = next((stamp for path in _TIMES if (stamp := _time(_at(value, path)))), None)
-    before = f"{stamp} " if stamp and not _STAMP.match(text) else ""
+    plan = _plan(tuple(value))
+    host = _first(value, plan.hosts, _host)
+    rank = _first(value, plan.ranks, _rank)
+    before = "" if _STAMP.match(text) else _first(value, plan.times, _time)
+    before = f"{before} " if before else ""
     if host:
         return f"{before}{host}:{rank if rank is not None else '-'}| "
     return f"{before}[rank{rank}]: " if rank is not None else before
 
 
-def _at(value: Any, path: tuple[str, ...]) -> Any:
-    for key in path:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(key)
-    return value
+def _first(value: dict[str, Any], paths: tuple[tuple[str, ...], ...], read: Callable[[Any], T | None]) -> T | None:
+    """What the first of these paths that holds such a thing leads to."""
+    for path in paths:
+        inside: Any = value
+        for key in path:
+            inside = inside.get(key) if isinstance(inside, dict) else None
+        found = read(inside)
+        if found is not None:
+            return found
+    return None
 
 
 def _host(value: Any) -> str | None:
@@ -198,7 +230,7 @@ def _time(value: Any) -> str | None:
         found = _STAMP.match(value)
         return found[0] if found else None
     try:
-        seconds = float(value)
+        seconds = float(value or 0)
     except (TypeError, ValueError, OverflowError):
         return None
     for _ in range(3):
