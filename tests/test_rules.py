@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from dsdoctor.checks.engine import discover
 from dsdoctor.logs.diagnose import diagnose
 from dsdoctor.logs.rules import (
     COMPILED,
@@ -37,6 +38,8 @@ else:
 
 RULES = {path.stem: parse_rule(path) for path in sorted(FOLDER.glob("*.yaml"))}
 ALL = RuleSet(tuple(RULES.values()))
+
+CHECKS = set(discover())  # by name
 
 # The root causes that `diagnose` may answer with (beside "none" and "unknown"): names are never changed.
 TAXONOMY = (Path(__file__).parent / "logs" / "taxonomy.txt").read_text().split()
@@ -121,7 +124,11 @@ def test_every_root_cause_has_a_rule() -> None:
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
 def test_a_rule_is_complete(rule: Rule) -> None:
-    assert rule.matches and rule.ignores
+    logs = [sample.log for sample in samples(rule)]
+    assert len(logs) == len(set(logs)) >= 2, "samples from two versions, ranks or launchers at least"
+    assert rule.ignores, "a neighbour that it must leave alone"
+    assert not set(logs) & set(rule.ignores)
+    assert set(rule.checks) <= CHECKS, "checks names one that there is not"
     assert rule.message[0].islower() or rule.message.split()[0].strip("'s") not in {"A", "The", "An", "This"}
     assert not rule.message.endswith(".")
     assert "!" not in rule.message + rule.why
