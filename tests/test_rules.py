@@ -143,6 +143,27 @@ def test_a_rule_is_complete(rule: Rule) -> None:
         assert not fix.safe, "what a log says must never be run unasked"
 
 
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_no_command_is_cut_at_a_comma(path: Path) -> None:
+    """In a list in brackets YAML cuts plain text at every comma: `mount -o remount,size=1G` must be quoted there."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if re.match(r" *commands: \[", line):
+            plain = re.sub(r"'(?:[^']|'')*'|\"(?:[^\"\\\\]|\\\\.)*\"", "", line)
+            assert not re.search(r",\S", plain), line
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_a_mend_takes_away_nothing_that_is_not_ours(rule: Rule) -> None:
+    """A fix is pasted: what deletes goes by a cache's own name, and looks first whether it is in use."""
+    for fix in rule.fixes:
+        deleting = [command for command in fix.commands if re.search(r"\brm\b|-delete\b|\bmkfs|\bdd\b", command)]
+        for command in deleting:
+            assert "torch_extensions" in command and "-name" in command, command
+            assert re.search(r"build|ninja", fix.title + "".join(fix.commands)), command
+        for command in fix.commands:
+            assert not re.search(r"\bpkill\b|\bkillall\b|StrictHostKeyChecking=no|\b777\b", command), command
+
+
 def expressions(rule: Rule) -> list[str]:
     found: list[str] = []
     for pattern in rule.patterns:
