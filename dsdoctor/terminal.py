@@ -77,7 +77,7 @@ def deliver(text: str, output: str | None) -> None:
 
     path = Path(os.path.realpath(output))
     if path.is_dir():
-        raise FileError(output, "is a folder; --output wants the name of a file")
+        raise FileError(output, "is a folder; wanted the name of a file")
     if not path.parent.is_dir():
         raise FileError(output, f"the folder {path.parent} does not exist; make it first: mkdir -p {path.parent}")
     data = (text if text.endswith("\n") else text + "\n").encode("utf-8", "backslashreplace")

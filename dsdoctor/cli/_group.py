@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from dsdoctor import __version__
+from dsdoctor.cli._project import apply_project
 
 # Where a command stands in --help. A command that is not named here comes after these, by the alphabet.
 _ORDER = (
@@ -75,6 +76,7 @@ class CommandFiles(click.Group):
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             ctx.fail(f"There is no command {name!r}{_near(name, self.list_commands(ctx))}")
+        apply_project(ctx, name)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

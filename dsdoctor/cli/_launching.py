@@ -13,6 +13,7 @@ import click
 
 from dsdoctor.cli._failures import UNEXAMINED
 from dsdoctor.cli._options import host_choice
+from dsdoctor.cli._project import judged
 from dsdoctor.escape import escape, escape_block
 from dsdoctor.terminal import say, write
 
@@ -40,6 +41,7 @@ class Launching:
         from dsdoctor.run.launch import choose_target, prepare
 
         began = time.monotonic()
+        self._baseline: str | None = options["baseline"]
         self.transports: dict[str, Transport] = {}
         stack.callback(self._close)
         self.job: ResolvedJob = load_job(options["job"], options["profile"], options["settings"])
@@ -68,7 +70,7 @@ class Launching:
         """What the checks found, as the report that `check` would give."""
         from dsdoctor.report.assemble import report_of
 
-        return report_of(self.cluster, self.prepared.checked, self.seconds)
+        return judged(report_of(self.cluster, self.prepared.checked, self.seconds), self._baseline)
 
     def refusal(self) -> int:
         """The exit code that keeps the launch from starting, 0 when it may start."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from dsdoctor.cli._project import Adding
+
 if TYPE_CHECKING:
     from dsdoctor.hosts.examine import HostChoice
 
@@ -54,6 +56,11 @@ def host_choice(options: dict[str, Any]) -> HostChoice:
 
     names = ("hostfile", "include", "exclude", "transport", "python", "timeout")
     return HostChoice(**{name: options.pop(name) for name in names})
+
+
+def ignore_option(text: str) -> Decorator:
+    """--ignore, which adds to what the project's file ignores."""
+    return click.option("--ignore", cls=Adding, multiple=True, metavar="NAME", help=text)
 
 
 def facts_options() -> tuple[Decorator, ...]:

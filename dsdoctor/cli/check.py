@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dsdoctor.cli._options import facts_options, host_choice, host_options, report_options, with_options
+from dsdoctor.cli._options import (
+    facts_options,
+    host_choice,
+    host_options,
+    ignore_option,
+    report_options,
+    with_options,
+)
+from dsdoctor.cli._project import judged, keep_baseline
 
 if TYPE_CHECKING:
     from dsdoctor.hosts.examine import HostChoice
@@ -23,7 +31,9 @@ if TYPE_CHECKING:
     click.option("--job", metavar="NAME|FILE", help="Judge this job's settings too, on these hosts."),
     *facts_options(),
     click.option("--select", multiple=True, metavar="NAME", help="Only this check. May be given several times."),
-    click.option("--ignore", multiple=True, metavar="NAME", help="Let this finding pass: it is shown, and no error."),
+    ignore_option("Let this finding pass: it is shown, and no error."),
+    click.option("--baseline", metavar="FILE", help="Let the findings pass that are in this file; new ones count."),
+    click.option("--save-baseline", "accepted", metavar="FILE", help="Write the findings into such a file."),
     *report_options(),
     click.option("--fix", "mend", is_flag=True, help="Run the fixes that are safe, after showing them and asking."),
     click.option("--yes", is_flag=True, help="Do not ask before --fix runs them."),
@@ -41,6 +51,8 @@ def check(**options: Any) -> int:
     report = _look(choice, options)
     if options["mend"]:
         report = _mended(report, choice, options)
+    if options["accepted"] is not None:
+        keep_baseline(report, options["accepted"])
     _print(report, options)
     return report.exit_code(Severity(options["fail_on"]))
 
@@ -49,6 +61,8 @@ def _consistent(options: dict[str, Any]) -> None:
     """Refuse options that do not go together. Raises UsageError."""
     from dsdoctor.terminal import is_terminal
 
+    if options["accepted"] is not None and options["baseline"] is not None:
+        raise click.UsageError("--save-baseline writes all that is found, --baseline hides some of it; leave one out")
     if options["redact"] and options["keep"] is None:
         raise click.UsageError("--redact is about what --save-facts DIR keeps; give both")
     if options["mend"] and options["recorded"] is not None:
@@ -76,7 +90,7 @@ def _look(choice: HostChoice, options: dict[str, Any]) -> Report:
     except UnknownCheckError as error:
         raise click.UsageError(str(error)) from None
     notes = _notes(options["recorded"], job)
-    return report_of(cluster, outcome, time.monotonic() - began, notes=notes)
+    return judged(report_of(cluster, outcome, time.monotonic() - began, notes=notes), options["baseline"])
 
 
 def _notes(recorded: str | None, job: ResolvedJob | None) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dsdoctor.cli._options import Decorator, host_options, with_options
+from dsdoctor.cli._options import Decorator, host_options, ignore_option, with_options
 
 
 def launch_options() -> tuple[Decorator, ...]:
@@ -26,7 +26,8 @@ def launch_options() -> tuple[Decorator, ...]:
             help="Set a variable for the ranks, of one host or of all. Without a value it is taken from here.",
         ),
         click.option("--master-port", type=click.IntRange(1, 65535), help="Where the ranks meet; else a free port."),
-        click.option("--ignore", multiple=True, metavar="NAME", help="Do not let this finding stop the launch."),
+        ignore_option("Do not let this finding stop the launch."),
+        click.option("--baseline", metavar="FILE", help="Nor those in this file; see dsdoctor check --save-baseline."),
         click.option("--no-check", is_flag=True, help="Do not check the hosts."),
         click.option(
             "--runs",
