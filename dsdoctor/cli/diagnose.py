@@ -68,7 +68,11 @@ def _diagnosed(paths: tuple[str, ...], recorded: str | None, rules: str | None) 
         report = conclude(scans, known, facts)
     if not any(scan.size for scan in scans):  # an empty log does not say that all is well
         given = ", ".join("standard input" if path == "-" else path for path in paths)
-        raise FileError(given, "there is nothing in it (empty, or cut off before its first line); wanted a log")
+        name, reason = next(
+            ((scan.name, scan.remark) for scan in scans if scan.remark),
+            (given, "there is nothing in it (empty, or cut off before its first line)"),
+        )
+        raise FileError(name, f"{reason}; wanted a log")
     return msgspec.structs.replace(report, seconds=time.monotonic() - progress.began)
 
 

@@ -189,6 +189,7 @@ def _confirmed(verdict: Verdict, rules: RuleSet, facts: Report) -> Verdict:
 
 
 def _notes(found: Findings, scans: list[Scan], verdict: Verdict, rules: RuleSet, facts: Report | None) -> Iterable[str]:
+    yield from _remarks(scans)
     if not any(scan.size for scan in scans):
         yield "The log is empty."
         return
@@ -200,7 +201,7 @@ def _notes(found: Findings, scans: list[Scan], verdict: Verdict, rules: RuleSet,
         )
     if found.earlier:
         names = dict.fromkeys(each.rule.name for each in found.earlier)
-        yield f"Earlier attempts in the same log failed of {', '.join(names)}; the verdict is for the last one."
+        yield f"Earlier attempts failed of {', '.join(names)}; the verdict is for the last one."
     if verdict.cause in rules.rules:
         yield rules[verdict.cause].why
     if facts is not None and verdict.cause in rules.rules:
@@ -210,6 +211,18 @@ def _notes(found: Findings, scans: list[Scan], verdict: Verdict, rules: RuleSet,
     if verdict.cause == "none" and not found.benign:
         yield "Nothing in the log says that anything is wrong. If the job hangs, take its ranks' stacks (py-spy dump)."
     yield from _harmless_notes(found.benign)
+
+
+def _remarks(scans: list[Scan]) -> Iterable[str]:
+    """What was not read, or not to its end, one note a reason."""
+    by_reason: dict[str, list[str]] = {}
+    for scan in scans:
+        if scan.remark:
+            by_reason.setdefault(scan.remark, []).append(scan.name)
+    for reason, names in list(by_reason.items())[:NOTES]:
+        others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+        read = "" if all(scan.size == 0 for scan in scans if scan.remark == reason) else "; what is there was read"
+        yield f"{names[0]}{others} {reason}{read}."
 
 
 def _harmless_notes(benign: tuple[Observation, ...]) -> Iterable[str]:

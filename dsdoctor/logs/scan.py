@@ -19,6 +19,7 @@ from dsdoctor.logs.keywords import Keywords
 from dsdoctor.logs.lines import LONGEST, Line, LineParser
 from dsdoctor.logs.places import place_of
 from dsdoctor.logs.rules import RuleSet
+from dsdoctor.logs.source import IncompleteError
 
 SEGMENT = LONGEST  # bytes of a line looked at in one piece
 REACH = SEGMENT * 3 // 4  # of which further words are looked for; one that stands later begins the next piece
@@ -132,6 +133,7 @@ class Scan:
     last_progress: int = 0  # number of the last line that shows a training step or its end
     last_end: int = 0  # number of the last line that shows the end of a whole training
     size: int = 0  # bytes
+    remark: str | None = None  # why it was not read to its end, or at all
 
     @property
     def document(self) -> bool:
@@ -166,9 +168,16 @@ class Scanner:
     ) -> Scan:
         """Read one source to its end. `host` and `rank` are those of the whole source, where its name tells."""
         work = _Work(self._rules, self.keywords, Scan(name, index), LineParser(host, rank), self._sources)
-        for block in blocks(chunks, name):
+        for block in blocks(_as_far_as_it_goes(chunks, work.found), name):
             work.block(block)
         return work.found
+
+
+def _as_far_as_it_goes(chunks: Iterable[bytes], found: Scan) -> Iterator[bytes]:
+    try:
+        yield from chunks
+    except IncompleteError as reason:
+        found.remark = str(reason)
 
 
 class _Work:

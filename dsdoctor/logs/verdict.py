@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from dsdoctor.logs.observe import Observation, observe
+from dsdoctor.logs.places import superseded
 from dsdoctor.logs.rules import SCRIPT_EXCEPTION, RuleSet
 from dsdoctor.logs.scan import Exc, Place, Scan, Sighting
 from dsdoctor.report.model import Confidence, Verdict
@@ -42,10 +43,12 @@ def judge(scans: list[Scan], rules: RuleSet) -> Findings:
     observed = list(observe(scans, rules))
     logs = [scan for scan in scans if not scan.document]
     documents = [scan for scan in scans if scan.document]
-    last = {(scan.index, scan.parts[-1]) for scan in logs}
+    before = superseded(scan.name for scan in logs)
+    latest = [scan for scan in logs if scan.name not in before]
+    last = {(scan.index, scan.parts[-1]) for scan in latest}
     current = [each for each in observed if each.scope in last]
     current = [each for each in current if not _survived(each, logs, current)]
-    judged = [_judge(current, _unknown(logs, current), scans)]
+    judged = [_judge(current, _unknown(latest, current), scans)]
     for scan in documents:
         mine = [each for each in observed if each.scope[0] == scan.index]
         raised = [each for each in _unknown([scan], mine) if each.raised.in_script]

@@ -62,11 +62,19 @@ def test_the_same_is_found_in_the_same_order(logs: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("in_processes")
-def test_a_broken_file_is_named(logs: Path) -> None:
+def test_a_broken_file_is_named_and_the_others_are_read(logs: Path) -> None:
     (logs / "node6.log.gz").write_bytes(b"\x1f\x8b\x08\x00 this is no gzip")
-    with pytest.raises(FileError, match=r"node6\.log\.gz: cannot be") as caught:
-        read_logs([logs], RULES)
-    assert caught.value.path == str(logs / "node6.log.gz")
+    report = conclude(read_logs([logs], RULES), RULES)
+    assert report.verdict is not None and report.verdict.cause == "cuda-oom"
+    assert any("node6.log.gz is damaged" in note for note in report.notes)
+
+
+@pytest.mark.usefixtures("in_processes")
+def test_a_file_that_cannot_be_read_is_named(logs: Path) -> None:
+    (logs / "node7.log").symlink_to("/proc/self/mem")  # opens, and cannot be read
+    with pytest.raises(FileError, match=r"node7\.log: cannot be read") as caught:
+        read_logs([*logs.glob("*.log")], RULES)
+    assert caught.value.path == str(logs / "node7.log")
 
 
 def test_small_logs_start_no_process(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
