@@ -43,6 +43,8 @@ def conclude(scans: list[Scan], rules: RuleSet, facts: Report | None = None) -> 
     verdict = found.verdict
     if verdict.line is not None:
         verdict = msgspec.structs.replace(verdict, source=_source_of(found, names))
+    if verdict.cause == "none" and any(scan.cut for scan in scans):
+        verdict = msgspec.structs.replace(verdict, confidence="possible")  # the end is where failures stand
     if facts is not None:
         verdict = _confirmed(verdict, rules, facts)
     return Report(

@@ -28,6 +28,11 @@ _BY_PATH = (
     re.compile(r"(?:^|/)[a-z0-9-]{1,63}_(?P<host>[a-z0-9.-]{1,253})_[0-9a-f-]{32,36}/[^/]{1,63}/\d{1,4}\.log"),
     re.compile(r"(?:^|/)(?P<host>[a-z0-9.-]{1,253})_[a-z0-9-]{1,63}_[a-z0-9.-]{1,63}-[0-9a-f]{64}\.log"),
 )
+# Folders that no host is called like.
+_NO_HOST = re.compile(
+    r"(?i)(?:logs?|out(?:puts?)?|results?|runs?|train(?:ing)?|jobs?|exp(?:eriments?)?|tmp|data|std(?:out|err)|ranks?"
+    r"|[\d._-]+|.*\.(?:tar(?:\.\w{2,4})?|tgz|zip|log|txt))"
+)
 _RANK = (
     # torchrun: attempt_0/3/stderr.log, error.json; mpirun --output-filename: 1/rank.3/stderr
     re.compile(r"(?:^|/)attempt_\d{1,6}/(?P<rank>\d{1,6})/(?:stdout\.log|stderr\.log|error\.json)"),
@@ -52,7 +57,9 @@ def place_of(name: str) -> tuple[str | None, int | None]:
         match = pattern.search(path)
         if match:
             groups = match.groupdict()
-            return groups["host"], int(groups["rank"]) if groups.get("rank") else None
+            rank = int(groups["rank"]) if groups.get("rank") else None
+            if not _NO_HOST.fullmatch(groups["host"]) or _ADDRESS.search(groups["host"]):
+                return groups["host"], rank
     rank = next((int(match["rank"]) for pattern in _RANK if (match := pattern.search(path))), None)
     parts = _OF_TORCHRUN.sub("", path).split("/")
     near = len(parts) - 3  # further up are the disk and the user: /mnt/server1/…

@@ -19,7 +19,7 @@ from dsdoctor.logs.keywords import Keywords
 from dsdoctor.logs.lines import LONGEST, Line, LineParser
 from dsdoctor.logs.places import place_of
 from dsdoctor.logs.rules import RuleSet
-from dsdoctor.logs.source import IncompleteError
+from dsdoctor.logs.source import IncompleteError, NotTextError
 
 SEGMENT = LONGEST  # bytes of a line looked at in one piece
 REACH = SEGMENT * 3 // 4  # of which further words are looked for; one that stands later begins the next piece
@@ -134,6 +134,7 @@ class Scan:
     last_end: int = 0  # number of the last line that shows the end of a whole training
     size: int = 0  # bytes
     remark: str | None = None  # why it was not read to its end, or at all
+    cut: bool = False  # it was not read to its end
 
     @property
     def document(self) -> bool:
@@ -177,7 +178,7 @@ def _as_far_as_it_goes(chunks: Iterable[bytes], found: Scan) -> Iterator[bytes]:
     try:
         yield from chunks
     except IncompleteError as reason:
-        found.remark = str(reason)
+        found.remark, found.cut = str(reason), not isinstance(reason, NotTextError)
 
 
 class _Work:

@@ -17,7 +17,7 @@ _MAGIC = (
     (b"\x89HDF", "an HDF5 file"),
     (b"PAR1", "a Parquet file"),
     (b"SQLite format 3", "an SQLite database"),
-    (b":W&B", "wandb's own record; the text is in files/output.log beside it"),
+    (b":W&B", "wandb's own record (the text is in files/output.log beside it)"),
     (b"\x80\x02", "a pickle"),
     (b"\x80\x04", "a pickle"),
     (b"\x80\x05", "a pickle"),
@@ -32,7 +32,11 @@ _HOLE = re.compile(rb"\x00{64,}")  # a file that was cut while it was written, o
 
 
 class IncompleteError(Exception):
-    """A source that is no text, or ends before its time: what was read of it counts, and the reason is told."""
+    """A source that ends before its time: what was read of it counts, and the reason is told."""
+
+
+class NotTextError(IncompleteError):
+    """A source that is no log at all, so that nothing is missing without it."""
 
 
 def not_text(head: bytes) -> str | None:

@@ -24,7 +24,8 @@ def headline(report: Report) -> str:
 def state(report: Report) -> str:
     """`error`, `warning`, `unknown` or `ok`: the colour of the headline."""
     if report.verdict is not None:
-        return {"none": "ok", "unknown": "unknown"}.get(report.verdict.cause, "error")
+        well = "ok" if report.verdict.confidence != "possible" else "unknown"
+        return {"none": well, "unknown": "unknown"}.get(report.verdict.cause, "error")
     ill = {finding.severity for finding in alive(report) if finding.name != UNREACHABLE}
     if Severity.ERROR in ill:
         return "error"
@@ -71,7 +72,8 @@ def _where(findings: Iterable[Finding], report: Report) -> str:
 def _diagnosis_headline(report: Report) -> str:
     verdict = report.verdict
     if verdict is None or verdict.cause == "none":
-        return "Nothing is wrong here."
+        part = verdict is not None and verdict.confidence == "possible"
+        return "Nothing is wrong in what could be read." if part else "Nothing is wrong here."
     where = place(verdict.host, () if verdict.rank is None else (verdict.rank,))
     if verdict.cause != "unknown":
         return f"{verdict.cause} ({verdict.confidence})" + (f", began on {where}" if where else "")

@@ -8,12 +8,11 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
-from dsdoctor.logs.source import IncompleteError, not_text
+from dsdoctor.logs.source import IncompleteError, NotTextError, not_text
 from dsdoctor.yamlfile import FileError
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def _text(begun: _Begun) -> Iterator[bytes]:
     chunk = begun.read(CHUNK)
     what = not_text(chunk)
     if what is not None:
-        raise IncompleteError(f"was left out: it is {what}")
+        raise NotTextError(f"is {what} and was left out")
     while chunk:
         yield chunk
         chunk = begun.read(CHUNK)
@@ -173,21 +172,55 @@ def _tar(name: str, begun: _Begun, path: Path, wanted: Wanted, depth: int) -> It
     import tarfile
 
     found = False
+    padded = _Padded(begun)
     try:
-        with tarfile.open(fileobj=cast("IO[bytes]", begun), mode="r|") as archive:
+        with tarfile.open(fileobj=cast("IO[bytes]", padded), mode="r|") as archive:
             for member in archive:
                 content = archive.extractfile(member) if member.isfile() and wanted(member.name) else None
                 if content is not None:
                     found = True
-                    stream = cast("IO[bytes]", _Compressed(cast("_Readable", content)))
+                    stream = cast("IO[bytes]", _Member(cast("_Readable", content), padded))
                     yield from _unpacked(f"{name}/{member.name}", stream, path, wanted, depth - 1)
-    except IncompleteError as reason:
-        yield name, _stopped(str(reason))
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        yield name, _stopped(f"is damaged or cut off, and was read as far as it goes: {error}")
+                if padded.cut:
+                    break
+    except tarfile.TarError as error:
+        yield name, _stopped(IncompleteError(f"is damaged and cannot be unpacked any further: {error}"))
     else:
         if not found:
-            yield name, _stopped("is an archive without a log in it")
+            yield name, _stopped(padded.cut or NotTextError("is an archive without a log in it"))
+
+
+class _Padded:
+    """A stream that goes on in zeros behind its end: tarfile keeps nothing of a member that is cut off."""
+
+    def __init__(self, begun: _Begun) -> None:
+        self._begun = begun
+        self.cut: IncompleteError | None = None
+
+    def read(self, size: int) -> bytes:
+        """As many bytes as are asked for, or some."""
+        try:
+            data = self._begun.read(size)
+        except IncompleteError as reason:
+            self.cut, data = reason, b""
+        if not data and self.cut is None:
+            self.cut = IncompleteError("is cut off: the archive ends before its end")
+        return data or bytes(size)
+
+
+class _Member:
+    """A member of a tar archive, up to where the archive is cut off."""
+
+    def __init__(self, content: _Readable, padded: _Padded) -> None:
+        self._content = content
+        self._padded = padded
+
+    def read1(self, size: int = -1) -> bytes:
+        """At most `size` bytes, none at the end. Raises IncompleteError where the archive is cut off."""
+        if self._padded.cut is not None:
+            raise self._padded.cut
+        data = self._content.read1(size)
+        return data.rstrip(b"\x00") if self._padded.cut is not None else data
 
 
 def _zip(name: str, begun: _Begun, stream: IO[bytes], path: Path, wanted: Wanted, depth: int) -> Iterator[Source]:
@@ -200,12 +233,14 @@ def _zip(name: str, begun: _Begun, stream: IO[bytes], path: Path, wanted: Wanted
             other = next((what for end, what in _NO_LOGS.items() if any(each.endswith(end) for each in names)), None)
             members = [each for each in archive.infolist() if not each.is_dir() and wanted(each.filename)]
             if other or not members:
-                yield name, _stopped(f"was left out: it is {other or 'an archive without a log in it'}")
+                reason = f"is {other} and was left out" if other else "is an archive without a log in it"
+                yield name, _stopped(NotTextError(reason))
                 return
             for member in members:
                 yield from _zip_member(f"{name}/{member.filename}", archive, member, path, wanted, depth)
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        yield name, _stopped(f"is a zip archive that cannot be opened: {error}")
+        reason = f"cannot be opened as the zip archive that it begins as, cut off or damaged: {error}"
+        yield name, _stopped(IncompleteError(reason))
     finally:
         if file is not stream:
             file.close()
@@ -217,7 +252,7 @@ def _zip_member(
     try:
         content = archive.open(member)
     except Exception as error:  # encrypted, compressed in a way that Python does not know, damaged
-        yield name, _stopped(f"cannot be unpacked: {error}")
+        yield name, _stopped(IncompleteError(f"cannot be unpacked: {error}"))
         return
     with content:
         stream = cast("IO[bytes]", _Compressed(cast("_Readable", content)))
@@ -235,7 +270,7 @@ def _at_random(begun: _Begun, stream: IO[bytes]) -> IO[bytes]:
     return copy
 
 
-def _stopped(reason: str) -> Iterator[bytes]:
+def _stopped(reason: IncompleteError) -> Iterator[bytes]:
     """A source of which nothing can be read."""
     yield from ()
-    raise IncompleteError(reason)
+    raise reason
