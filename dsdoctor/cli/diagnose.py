@@ -55,16 +55,18 @@ def _diagnosed(paths: tuple[str, ...], recorded: str | None, rules: str | None) 
     from dsdoctor.logs.diagnose import conclude
     from dsdoctor.logs.rules import load_rules
     from dsdoctor.run.read_logs import read_logs
-    from dsdoctor.terminal import status_line
+    from dsdoctor.terminal import say, status_line
     from dsdoctor.yamlfile import FileError
 
     known = load_rules(rules)
     place = recorded if recorded is not None else _facts_of_run(paths)
     facts = _checked(place) if place is not None else None
-    _tell_how_to_paste(paths)
+    pasted = _tell_how_to_paste(paths)
     with status_line() as line:
         progress = _Progress(line)
         scans = read_logs(paths, known, progress)
+        if pasted:
+            say("")  # the answer begins below the paste
         report = conclude(scans, known, facts)
     if not any(scan.size for scan in scans):  # an empty log does not say that all is well
         given = ", ".join("standard input" if path == "-" else path for path in paths)
@@ -95,11 +97,14 @@ def _checked(folder: str) -> Report:
     return report_of(cluster, run_checks(cluster), 0.0)
 
 
-def _tell_how_to_paste(paths: tuple[str, ...]) -> None:
+def _tell_how_to_paste(paths: tuple[str, ...]) -> bool:
+    """Say how, when a person is to paste; whether that is so."""
     from dsdoctor.terminal import is_terminal, say
 
-    if "-" in paths and is_terminal(sys.stdin):
+    wanted = "-" in paths and is_terminal(sys.stdin)
+    if wanted:
         say("Paste the log here, then press Enter and Ctrl-D. (Ctrl-C leaves.)")
+    return wanted
 
 
 class _Progress:
@@ -118,7 +123,8 @@ class _Progress:
 
         now = time.monotonic()
         if self._by_hand and name == "stdin":
-            self.began = now  # what a person took to paste is not ours
+            self.began = now  # what a person took to paste is not ours, and they see it
+            return
         self._size += size
         if now - self._shown > 0.5:
             self._line.show(f"{self._size / 1e6:.0f} MB read, {escape(name)}")

@@ -42,7 +42,7 @@ def open_sources(paths: Iterable[str | Path]) -> Iterator[tuple[str, Iterator[by
     """
     for file in files_of(paths):
         if file == STDIN:
-            yield from unpacked("stdin", cast("IO[bytes]", sys.stdin.buffer), Path("stdin"), may_be_log)
+            yield from _standard_input()
             continue
         try:
             stream = file.open("rb")
@@ -50,6 +50,17 @@ def open_sources(paths: Iterable[str | Path]) -> Iterator[tuple[str, Iterator[by
             raise FileError(file, f"cannot be read: {error.strerror or error}") from None
         with stream:
             yield from unpacked(str(file), stream, file, may_be_log)
+
+
+def _standard_input() -> Iterator[tuple[str, Iterator[bytes]]]:
+    stream = sys.stdin.buffer
+    if not stream.isatty():
+        yield from unpacked("stdin", stream, Path("stdin"), may_be_log)
+        return
+    from dsdoctor.run.paste import Paste
+
+    with Paste(stream) as paste:
+        yield from unpacked("stdin", cast("IO[bytes]", paste), Path("stdin"), may_be_log)
 
 
 def files_of(paths: Iterable[str | Path]) -> list[Path]:
