@@ -16,7 +16,7 @@ NARROWEST, WIDEST = 60, 400  # columns
 
 _BEGINNING = re.compile(
     r"\[(?:rank|default|[WEI]\d?|\d{4}-)|\d{4}-\d\d-\d\d|\d\d/\d\d/\d{4}"
-    r'|Traceback|\s*File "|[A-Z]\w*(?:Error|Warning):'
+    r'|Traceback|\s*File "|(?:[A-Za-z_]\w{0,60}\.){0,8}[A-Z]\w{0,80}(?:Error|Exception|Interrupt|Warning)\b'
 )
 
 
@@ -41,13 +41,22 @@ def _width(lines: list[str]) -> int | None:
     widest = max((_columns(line) for line in lines), default=0)
     if not NARROWEST <= widest <= WIDEST:
         return None
-    pairs = sum(_continues(line, following, widest) for line, following in pairwise(lines))
-    return widest if pairs >= 3 or (pairs and widest == 80) else None
+    pairs = {(line, following) for line, following in pairwise(lines) if _continues(line, following, widest)}
+    enough = len(pairs) >= 2 or any(_in_a_word(line, following) or widest == 80 for line, following in pairs)
+    return widest if enough else None
+
+
+def _in_a_word(line: str, following: str) -> bool:
+    """Whether the break stands inside a word."""
+    return line[-1].isalnum() and following[0].islower()
 
 
 def _continues(line: str, following: str, width: int) -> bool:
     """Whether a line goes on in the next one, which then does not begin as lines of logs do."""
-    if not following.strip() or _columns(line) != width or _ruler(line) or _ruler(following):
+    if not following.strip() or _ruler(line) or _ruler(following):
+        return False
+    # A wide letter that does not fit any more leaves a column empty.
+    if _columns(line) != width and not (_columns(line) == width - 1 and _columns(following[0]) == 2):
         return False
     return not _BEGINNING.match(following) and following[:8] != line[:8]
 
@@ -55,7 +64,7 @@ def _continues(line: str, following: str, width: int) -> bool:
 def _ruler(line: str) -> bool:
     """Lines of one repeated character, such as ======, end where they are meant to."""
     text = line.strip()
-    return len(set(text[-20:])) <= 1
+    return len(text) > 3 and len(set(text[-20:])) <= 1
 
 
 def _columns(line: str) -> int:
