@@ -24,19 +24,32 @@ _STAMP = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)
 _MERGED = re.compile(rf"(?P<host>{_HOST}):(?:(?P<rank>\d{{1,6}})|-)\| ?")  # - : the host's launcher
 _MERGED_BRACKETS = re.compile(rf"\[(?P<host>(?=[\d.:]*[A-Za-z]|\d+\.\d+\.){_HOST}):(?P<rank>\d{{1,6}})\] ")
 _TORCHRUN = re.compile(r"\[(?!cuda|GPU)[A-Za-z_][A-Za-z_-]{0,30}(?:\d+\|)?(?P<rank>\d{1,6})\]: ?")
-_MPIRUN = re.compile(r"\[\d+,(?P<rank>\d{1,6})\]<std(?:out|err)>: ?")
+_MPIRUN = re.compile(  # SageMaker adds the host
+    r"(?:[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4})?"
+    r"\[\d+,(?:mpirank:)?(?P<rank>\d{1,6})(?:,(?P<host>[\w.-]{1,60}))?\]<std(?:out|err)>: ?"
+)
 _RAY = re.compile(r"\((?:[\w.]+(?:\([^)]*\))? )?pid=\d+(?:, ip=(?P<host>[\d.a-f:]+))?\) ?")
 _SRUN = re.compile(r"(?P<rank>\d{1,5}): ")
 _IPV4 = re.compile(r"(?P<host>\d{1,3}\.[\dx]{1,3}\.[\dx]{1,3}\.[\dx]{1,3})(?:: ?| (?=\S))")
 _NAMED = re.compile(rf"(?P<host>{_HOST}): ")
-_KUBERNETES = re.compile(r"\[pod/(?P<host>[\w.-]{1,253})/[\w.-]{1,253}\] ")
-_COMPOSE = re.compile(r"(?P<host>[\w.-]{1,60}[-_]\d{1,4}) {1,40}\| ")
+_KUBERNETES = re.compile(
+    r"\[pod/(?P<host>[\w.-]{1,253})/[\w.-]{1,253}\] ?"  # kubectl logs --prefix
+    r"|(?:stdout|stderr) [FP] "  # /var/log/pods
+)
+_STERN = re.compile(
+    r"(?P<open>\[)?(?P<host>(?:[a-z0-9][a-z0-9-]{0,200}-)?(?:worker|master|launcher|trainer|chief|node)-\d{1,5})"
+    r" (?(open)[a-z0-9][a-z0-9-]{0,62}\]|(?:pytorch|tensorflow|main|app|train(?:er|ing)?|worker|master|launcher)) "
+)
+_COMPOSE = re.compile(r"(?P<host>[\w.-]{1,60}[-_]\d{1,4}) {1,40}\| ?")
+_SWARM = re.compile(rf"[\w.-]{{1,80}}@(?P<host>{_HOST}) {{1,40}}\| ?")
+_SYSLOG = re.compile(rf"[A-Z][a-z]{{2}} [ \d]\d \d\d:\d\d:\d\d (?P<host>{_HOST}) [\w./@-]{{1,80}}(?:\[\d{{1,8}}\])?: ?")
+_NOTEBOOK = re.compile(r"In \[\d{1,6}\]\| ?")
 _NUMBERED = re.compile(r"\[\d{3,7}\] {0,3}(?=[^\s\d]|\d{1,3}%)")  # the lines' numbers, of a web page
-_QUOTE = re.compile(r"(?:> ){1,4}(?=\S)")  # of an e-mail or an issue
-_TIMED = re.compile(rf"(?:\[{_STAMP}\] ?|{_STAMP} (?=\S)|\| )")
+_QUOTE = re.compile(r"(?:> ?){1,4}")  # of an e-mail or an issue
+_TIMED = re.compile(rf"(?:\[{_STAMP}\] ?|{_STAMP} (?=\S)|\d{{4}}-\d\d-\d\dT[\d:.,]{{8,18}}(?:Z|[+-]\d\d:?\d\d) |\| )")
 _ORDER = (
     *(_MERGED, _MERGED_BRACKETS, _TORCHRUN, _MPIRUN, _RAY, _IPV4, _SRUN),
-    *(_QUOTE, _NUMBERED, _TIMED, _KUBERNETES, _COMPOSE),
+    *(_QUOTE, _NUMBERED, _TIMED, _KUBERNETES, _STERN, _COMPOSE, _SWARM, _SYSLOG, _NOTEBOOK),
 )
 
 # What looks like `host: ` and is a program, a file or a word of prose.
@@ -51,6 +64,9 @@ _BAR = re.compile(
 )
 _RANK_INSIDE = re.compile(r"\[(?:PG [^\]]{0,80} )?Rank (\d{1,6})\]")
 _NCCL = re.compile(rf"(?P<host>{_HOST}):\d+:\d+ \[\d+\] ")
+_SLURM = re.compile(
+    rf"(?:slurmstepd-(?P<stepd>{_HOST}): |srun: error: (?P<srun>{_HOST}): tasks? (?:(?P<task>\d{{1,6}}):)?)"
+)
 _DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)[T _](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?")
 _US_DATE = re.compile(r"\b(\d\d)/(\d\d)/(\d{4}) (\d\d):(\d\d):(\d\d)")
 _GLOG = re.compile(r"(?:^|[\[\s])[IWEFCD](\d{1,2})(\d\d) (\d\d):(\d\d):(\d\d)\.(\d{1,9})")
@@ -108,6 +124,10 @@ class LineParser:
         if rank is None:
             inside = _RANK_INSIDE.search(body, 0, 200)
             rank = int(inside[1]) if inside else None
+        slurm = _SLURM.match(body)
+        if slurm:
+            host = host or slurm["stepd"] or slurm["srun"]
+            rank = int(slurm["task"]) if slurm["task"] else None  # a label before it is that of any task of the host
         if host is None:
             nccl = _NCCL.match(body)
             host = nccl["host"] if nccl else None

@@ -124,7 +124,7 @@ def _lines(head: bytes, value: Any) -> list[bytes] | None:
     if not isinstance(value, dict):
         return None
     text = _text(value, DEEPEST)
-    if not text:
+    if not text and not isinstance(value.get(_plan(tuple(value)).message or ""), str):
         return None
     prefix = head + _prefix(value, text).encode("utf-8", "replace")
     lines = clean(text.encode("utf-8", "replace")).split(b"\n")
