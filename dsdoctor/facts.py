@@ -86,6 +86,7 @@ class TorchFacts(msgspec.Struct, frozen=True, kw_only=True):
     path: str | None = None
     nccl_requirement: str | None = None  # "nvidia-nccl-cu12==2.18.1", the pin in torch's own metadata
     arch_list: tuple[str, ...] | None = None  # ("sm_70", "sm_80", "compute_90"); None when it could not be read
+    glibc: str | None = None  # the newest glibc that its libraries ask for: "2.28"
     cxx11_abi: bool | None = None
 
 
@@ -121,6 +122,7 @@ class GpuProcess(msgspec.Struct, frozen=True, kw_only=True):
     memory_mib: int | None = None
     command: str = ""
     user: str = ""
+    age_seconds: float | None = None  # since it was started
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,23 +131,40 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     name: str
     uuid: str = ""
+    brand: int | None = None  # nvmlBrandType_t: 2 Tesla, 5 GeForce, 6 Titan, 13 NVIDIA RTX, 14 NVIDIA (data center)
     memory_mib: int | None = None
-    memory_used_mib: int | None = None
+    memory_used_mib: int | None = None  # with the reserved part where `memory_reserved_mib` is not known
+    memory_reserved_mib: int | None = None  # what the driver keeps for itself
     compute_capability: tuple[int, int] | None = None
-    pci_bus_id: str = ""
-    pcie_generation: int | None = None
-    pcie_generation_max: int | None = None
+    pci_bus_id: str = ""  # "00000000:17:00.0"
+    pcie_generation: int | None = None  # now; an idle card lowers it
+    pcie_generation_max: int | None = None  # of card and slot together
+    pcie_generation_card: int | None = None  # of the card alone
     pcie_width: int | None = None
-    pcie_width_max: int | None = None
+    pcie_width_max: int | None = None  # of card and slot together
     ecc: bool | None = None
-    ecc_uncorrected: int | None = None
+    ecc_uncorrected: int | None = None  # over the card's life
+    ecc_uncorrected_now: int | None = None  # since the driver was loaded
+    rows_remapped: int | None = None  # after uncorrectable errors; Ampere and newer
+    row_remap_pending: bool | None = None  # a reset is needed
+    row_remap_failed: bool | None = None  # at some time
+    pages_retired: int | None = None  # for either cause; before Ampere
+    page_retirement_pending: bool | None = None
     temperature_c: int | None = None
     power_limit_w: float | None = None
-    throttle_reasons: int | None = None  # NVML's bit field
-    compute_mode: int | None = None  # 0 default, 3 exclusive process
+    power_limit_default_w: float | None = None
+    performance_state: int | None = None  # 0 the fastest … 15
+    throttle_reasons: int | None = None  # NVML's bit field, nvmlClocksEventReasons
+    compute_mode: int | None = None  # 0 default, 2 prohibited, 3 exclusive process
     persistence: bool | None = None
+    display: bool | None = None  # a display server has memory on it
     mig: bool | None = None
+    mig_devices: int | None = None  # instances that can be used, where MIG is on
     nvlinks: int | None = None  # links that are up
+    nvlinks_total: int | None = None  # links that the card has
+    nvlinks_to_switch: int | None = None  # of those that are up, how many lead to an NVSwitch
+    fabric_state: int | None = None  # NVML_GPU_FABRIC_STATE_: 0 not supported, 1 not started, 2 in progress, 3 done
+    fabric_status: int | None = None  # nvmlReturn_t, once the state is 3
     processes: tuple[GpuProcess, ...] = ()
     error: str | None = None  # "GPU is lost": the card is there but does not answer
 
@@ -190,6 +209,73 @@ class DriverFacts(msgspec.Struct, frozen=True, kw_only=True):
     module_files: tuple[str, ...] = ()  # nvidia.ko* found below /lib/modules/<running kernel>
     pci_gpus: tuple[str, ...] = ()  # PCI addresses of NVIDIA display controllers, from sysfs
     modules: tuple[str, ...] = ()  # nvidia, nvidia_uvm, nouveau ... out of /sys/module
+    open_module: bool | None = None  # NVIDIA's open kernel module is the one that is loaded
+    library_version: str | None = None  # of the libnvidia-ml.so.1 that the loader finds, out of its file's name
+    fabric_manager_running: bool | None = None  # asked only where NVSwitches are on the bus
+
+
+class PciLink(msgspec.Struct, frozen=True, kw_only=True):
+    """A PCI Express link as sysfs has it; None where it does not say. Speeds in GT/s."""
+
+    width: int | None = None
+    width_max: int | None = None  # of the device alone
+    speed_gts: float | None = None  # now; an idle card lowers it
+    speed_max_gts: float | None = None  # of the device alone
+
+
+class PciBridge(msgspec.Struct, frozen=True, kw_only=True):
+    """A bridge above a GPU."""
+
+    address: str
+    acs: int | None = None  # ACS control register; None: it has none, or only root may read it
+    root_port: bool = False  # where PCI Express begins, on the processor or the chipset
+
+
+class PciGpu(msgspec.Struct, frozen=True, kw_only=True):
+    """An NVIDIA display or 3D controller on the bus."""
+
+    address: str  # "0000:17:00.0"
+    driver: str = ""  # nvidia, nouveau, vfio-pci, or nothing
+    link: PciLink = PciLink()
+    port: PciLink = PciLink()  # of the slot that the card sits in
+    bridges: tuple[str, ...] = ()  # above it, from the root down
+    iommu: str | None = None  # the IOMMU group's type: DMA, DMA-FQ, identity; None: no group, or an old kernel
+
+
+class PciFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The PCI bus as far as GPUs go. `registers` says whether the bridges' registers could be read (by root only)."""
+
+    gpus: tuple[PciGpu, ...] = ()
+    bridges: tuple[PciBridge, ...] = ()
+    nvswitches: tuple[str, ...] = ()  # PCI addresses
+    registers: bool = False
+    iommu_groups: int = 0  # 0: no IOMMU is in use
+    kernel_parameters: tuple[str, ...] = ()  # those about iommu, pci, nvidia and nouveau
+
+    def gpu(self, address: str) -> PciGpu | None:
+        """The card at an address, with a domain of 4 digits or NVML's 8."""
+        domain, _, rest = address.lower().partition(":")
+        wanted = f"{domain[-4:]}:{rest}"
+        return next((gpu for gpu in self.gpus if gpu.address.lower() == wanted), None)
+
+
+class Xid(msgspec.Struct, frozen=True, kw_only=True):
+    """An error number of NVIDIA's driver in the kernel's log, with how often and when it came."""
+
+    code: int
+    address: str  # "0000:3b:00"
+    count: int = 1
+    last_seconds_ago: float | None = None
+    text: str = ""  # of the last one, without process and number
+
+
+class KernelLogFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the kernel's log since the boot says of GPUs. `since_seconds` is how far back it goes."""
+
+    source: str  # /dev/kmsg | journalctl | dmesg; empty where none of them may be read
+    detail: str = ""  # why
+    xids: tuple[Xid, ...] = ()
+    since_seconds: float | None = None
 
 
 class CudaToolkit(msgspec.Struct, frozen=True, kw_only=True):
@@ -285,6 +371,7 @@ class InfinibandFacts(msgspec.Struct, frozen=True, kw_only=True):
     """RDMA devices, and whether GPUDirect's module is loaded."""
 
     devices: tuple[IbDevice, ...] = ()
+    verbs: tuple[str, ...] | None = None  # what programs open: the uverbs entries of /dev/infiniband; None: not told
     peermem_loaded: bool = False
 
 
@@ -296,13 +383,19 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LimitFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What getrlimit says inside the job's kind of session. Bytes for memlock and stack, counts for the others."""
+    """What getrlimit says inside the job's kind of session. Bytes for memlock and stack, counts for the others.
+
+    `nproc` counts the processes and threads of the user, `cgroup_pids` those of the tightest cgroup around the session
+    (a container's --pids-limit), of which `cgroup_pids_used` are there already.
+    """
 
     nofile: Limit
     nproc: Limit | None = None
     memlock: Limit | None = None
     stack: Limit | None = None
     core: Limit | None = None
+    cgroup_pids: int | None = None
+    cgroup_pids_used: int | None = None
 
 
 class ShmFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -321,6 +414,7 @@ class DiskPath(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     path: str
+    roles: tuple[str, ...] = ()  # what is written there: home, temporary, hub cache, extension cache, work, output
     exists: bool
     total_bytes: int
     free_bytes: int
@@ -378,6 +472,7 @@ class ContainerFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str
     evidence: str = ""
+    capabilities: int | None = None  # CapEff of /proc/self/status: bit 14 CAP_IPC_LOCK, bit 23 CAP_SYS_NICE
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
@@ -402,6 +497,143 @@ class BitsandbytesFacts(msgspec.Struct, frozen=True, kw_only=True):
     libraries: tuple[str, ...] = ()  # file names: libbitsandbytes_cuda121.so
 
 
+class PeerPort(msgspec.Struct, frozen=True, kw_only=True):
+    """One port of another host, tried with a real connection."""
+
+    kind: str  # ephemeral | master
+    port: int
+    error: str | None = None  # in the words of the system, or who else answered
+    seconds: float = 0.0
+    round_trip_ms: float | None = None  # median of 32 messages of 64 bytes
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """Another host as seen from this one. Speeds are known to the one host of each pair that measured them."""
+
+    peer: str
+    address: str
+    ports: tuple[PeerPort, ...] = ()
+    error: str | None = None  # why none was tried
+    send_mbit: float | None = None
+    receive_mbit: float | None = None
+    speed_error: str | None = None
+
+
+class PeerFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of `--network`: `address` is the one this host took part with."""
+
+    address: str
+    problems: tuple[str, ...] = ()  # a port that could not be listened on
+    peers: tuple[Peer, ...] = ()
+
+
+class ExtensionBuild(msgspec.Struct, frozen=True, kw_only=True):
+    """A folder of torch's extension cache: an op that torch.utils.cpp_extension built there, or is to build."""
+
+    name: str  # below the cache: "py311_cu128/cpu_adam"
+    path: str
+    built: bool = False  # a shared library lies there
+    native: bool = False  # its build.ninja asks for the instructions of the host that builds it (-march=native)
+    lock_age_seconds: float | None = None  # of the file called `lock`; None: there is none
+    lock_holders: tuple[int, ...] = ()  # this host's processes that have it open
+
+
+class ExtensionFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """torch's cache of extensions that are built at first use.
+
+    `lock_kind` says how the installed torch guards a build: `file`, a file whose being there is the lock (FileBaton; a
+    killed build leaves it), or `flock`, a lock of the kernel's on a file that stays (torch 2.14). None: no torch.
+    """
+
+    folder: str
+    exists: bool = False
+    filesystem: str = ""
+    source: str = ""  # the device or export
+    environment: str | None = None  # the folder in it that this Python and torch use: "py311_cu128"; None: itself
+    lock_kind: str | None = None
+    builds: tuple[ExtensionBuild, ...] = ()
+
+
+class SessionFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The session that a command gets on the host: the login shell around it, and what systemd-logind does with it.
+
+    `printed` is what the login shell wrote to standard output before the command began, at most 2,000 characters.
+    """
+
+    shell: str = ""  # the user's login shell
+    shell_seconds: float | None = None  # from its start to the command's; None where that cannot be told
+    printed: str = ""
+    logind: bool = False  # systemd-logind keeps track of sessions here
+    login_session: str | None = None  # the one that this session is, "12"; None: logind does not know it
+    remove_ipc: bool | None = None  # RemoveIPC=: shared memory of a user without a session is removed
+    kill_user_processes: bool | None = None  # KillUserProcesses=
+    lingers: bool = False  # the user counts as logged in for good
+
+
+class InputEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A file or folder right below a path of the job. `digest` covers names and sizes, and small files' content."""
+
+    name: str
+    files: int
+    total_bytes: int
+    digest: str = ""
+
+
+class ModelFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model's folder holds, as transformers reads it. Weights are not read, only their headers or ends."""
+
+    model_type: str | None = None  # of config.json
+    dtype: str | None = None
+    tokenizer_class: str | None = None  # of tokenizer_config.json
+    tokenizer_files: tuple[str, ...] = ()
+    weights: str = ""  # safetensors | bin | gguf; empty: none
+    weights_bytes: int = 0
+    largest_bytes: int = 0
+    shards: int = 0
+    missing: tuple[str, ...] = ()  # shards that the index names
+    cut_off: tuple[str, ...] = ()  # weights whose own header, or missing end, says that they are not whole
+    broken: tuple[str, ...] = ()  # config.json or an index that is not JSON
+    adapter: bool = False  # adapter_config.json is there
+
+
+class InputPath(msgspec.Struct, frozen=True, kw_only=True):
+    """A path that the job names, as it is on this host. With `complete` false the walk was given up: lower bounds.
+
+    `kind` is file, folder, missing, other, or unknown with an `error` (a mount that hangs).
+    """
+
+    path: str  # as the job has it
+    role: str  # model | data | output | log
+    at: str  # where that is on this host
+    kind: str
+    error: str | None = None
+    nearest: str = ""  # the deepest part of the way that is there
+    blocked: str | None = None  # the folder on the way that this user may not enter
+    readable: bool = True
+    writable: bool = True
+    files: int = 0
+    total_bytes: int = 0
+    complete: bool = True
+    digest: str = ""
+    entries: tuple[InputEntry, ...] = ()  # the first 200
+    unreadable: tuple[str, ...] = ()  # names inside that this user may not read or enter, the first 20
+    unreadable_count: int = 0
+    pointers: tuple[str, ...] = ()  # Git-LFS pointers in the place of files, the first 20
+    checkpoints: tuple[str, ...] = ()  # folders and files in an output folder that a run left to go on from
+    newest: float | None = None  # the newest of these, seconds since the epoch
+    model: ModelFiles | None = None
+
+
+class InputFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The paths that the job names. Empty when the probe was asked about no job."""
+
+    paths: tuple[InputPath, ...] = ()
+
+    def find(self, path: str) -> InputPath | None:
+        """What was learnt about a path, as the job has it; None when the probe was not asked about it."""
+        return next((found for found in self.paths if found.path == path), None)
+
+
 class Section(msgspec.Struct, frozen=True, omit_defaults=True):
     """One section of a probe's answer, as it came: a value or an error, and what it cost."""
 
@@ -424,8 +656,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 class _Fact(Generic[T]):
     """A typed section of :class:`HostFacts`; reading it may raise :class:`FactUnavailable`."""
 
-    def __init__(self, kind: type[T]) -> None:
+    def __init__(self, kind: type[T], gathered: bool = True) -> None:
         self.kind = kind
+        self.gathered = gathered  # by every probe; others are there when they were asked for
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -450,6 +683,8 @@ class HostFacts:
     nccl = _Fact(NcclFacts)
     gpu = _Fact(GpuFacts)
     driver = _Fact(DriverFacts)
+    pci = _Fact(PciFacts)
+    kernel_log = _Fact(KernelLogFacts)
     cuda = _Fact(CudaFacts)
     network = _Fact(NetworkFacts)
     infiniband = _Fact(InfinibandFacts)
@@ -462,6 +697,10 @@ class HostFacts:
     container = _Fact(ContainerFacts)
     compilers = _Fact(CompilerFacts)
     bitsandbytes = _Fact(BitsandbytesFacts)
+    extensions = _Fact(ExtensionFacts)
+    session = _Fact(SessionFacts)
+    inputs = _Fact(InputFacts)
+    peers = _Fact(PeerFacts, gathered=False)
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -495,5 +734,5 @@ class HostFacts:
 
     @classmethod
     def sections(cls) -> tuple[str, ...]:
-        """The names of all sections, in the order of the class."""
-        return tuple(name for name, value in vars(cls).items() if isinstance(value, _Fact))
+        """The names of the sections that every probe gathers, in the order of the class."""
+        return tuple(name for name, value in vars(cls).items() if isinstance(value, _Fact) and value.gathered)

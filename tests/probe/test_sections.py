@@ -197,6 +197,9 @@ def test_a_driver_built_for_another_kernel(root: Path, tmp_path: Path, monkeypat
         "module_files": [],
         "pci_gpus": ["0000:17:00.0"],
         "modules": ["nouveau"],
+        "open_module": None,
+        "library_version": None,
+        "fabric_manager_running": None,
     }
 
 
