@@ -13,6 +13,7 @@ from itertools import pairwise
 from dsdoctor.logs.shape import Numbered
 
 NARROWEST, WIDEST = 60, 400  # columns
+USUAL = (80, 90, 100, 120, 132, 160, 200)  # of a terminal: one line that is cut there in a word is enough
 
 _BEGINNING = re.compile(
     r"\[(?:rank|default|[WEI]\d?|\d{4}-)|\d{4}-\d\d-\d\d|\d\d/\d\d/\d{4}"
@@ -42,8 +43,8 @@ def _width(lines: list[str]) -> int | None:
     if not NARROWEST <= widest <= WIDEST:
         return None
     pairs = {(line, following) for line, following in pairwise(lines) if _continues(line, following, widest)}
-    enough = len(pairs) >= 2 or any(_in_a_word(line, following) or widest == 80 for line, following in pairs)
-    return widest if enough else None
+    one = widest == 80 or (widest in USUAL and any(_in_a_word(line, following) for line, following in pairs))
+    return widest if len(pairs) >= 2 or (pairs and one) else None
 
 
 def _in_a_word(line: str, following: str) -> bool:

@@ -18,6 +18,8 @@ from dsdoctor.logs.rules import SCRIPT_EXCEPTION, RuleSet
 from dsdoctor.logs.scan import Exc, Place, Scan, Sighting
 from dsdoctor.report.model import Confidence, Verdict
 
+ENTRY = 80  # lines of an entry of torchrun's table of failures, with its traceback
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -211,11 +213,16 @@ def _placed(verdict: Verdict, causes: list[Observation], scans: list[Scan]) -> V
 
     torchrun's table of failures has them. Without it the local rank is the rank when there is but one host.
     """
-    local = causes[0].first.groups.get("local_rank", "") if causes else ""
+    if not causes:
+        return verdict
+    local, place = causes[0].first.groups.get("local_rank", ""), causes[0].first.place
+    table = [each for scan in scans if scan.index == place.source for each in scan.failed]
+    if verdict.rank is None and causes[0].first.line.indent >= 2:  # the traceback of an error file, in the table itself
+        above = [each for each in table if 0 < place.number - each.number <= ENTRY]
+        if above:
+            return msgspec.structs.replace(verdict, host=verdict.host or above[-1].host, rank=above[-1].rank)
     if not local.isdigit() or len(local) > 6:
         return verdict
-    place = causes[0].first.place
-    table = [each for scan in scans if scan.index == place.source for each in scan.failed]
     for each in reversed([each for each in table if each.local_rank == int(local) and each.number > place.number]):
         return msgspec.structs.replace(verdict, host=verdict.host or each.host, rank=each.rank)
     return verdict if verdict.host or verdict.rank is not None else msgspec.structs.replace(verdict, rank=int(local))
