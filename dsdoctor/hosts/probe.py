@@ -62,6 +62,7 @@ try:
     import base64
     import errno
     import functools
+    import itertools
     import json
     import mmap
     import os
@@ -1675,7 +1676,7 @@ def fact_driver(ask):
 
 def nvml_library_version():
     # type: () -> Optional[str]
-    """The driver's version in the name of the NVML that the loader finds: libnvidia-ml.so.1 is a link to .535.154.05."""
+    """The driver's version in the name of the NVML that the loader finds: libnvidia-ml.so.1 points to .535.154.05."""
     found = [folder + "/libnvidia-ml.so.1" for folder in path_list("LD_LIBRARY_PATH")]
     found += loader_cache("libnvidia-ml.so.1") + [at(folder) + "/libnvidia-ml.so.1" for folder in SYSTEM_FOLDERS]
     real = next((os.path.realpath(path) for path in found if os.path.isfile(path)), "")
@@ -1902,9 +1903,13 @@ def age_of_first(lines):
 
 def kmsg_lines():
     # type: () -> List[Tuple[float, str]]
-    """The kernel's messages with their seconds since the boot. Source: Documentation/ABI/testing/dev-kmsg."""
+    """The kernel's messages with their seconds since the boot; each read gives one, and the last would block.
+
+    `PRIORITY,NUMBER,MICROSECONDS,FLAGS;TEXT`, and lines about the device that begin with a blank. Source:
+    Documentation/ABI/testing/dev-kmsg.
+    """
     handle = os.open(at("/dev/kmsg"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    lines, size = [], 0
+    records, size = [], 0
     try:
         while size < KMSG_BYTES:
             try:
@@ -1913,20 +1918,18 @@ def kmsg_lines():
                 if failure.errno == errno.EPIPE:
                     continue  # overwritten while it was read: the next one is there
                 if failure.errno == errno.EAGAIN:
-                    break  # that was the last
+                    break
                 raise
             if not record:
                 break
             size += len(record)
-            head, _, text = record.decode("utf-8", "replace").partition(";")
-            time_text = head.split(",")[2:3]
-            if time_text and time_text[0].isdigit():
-                lines.append((int(time_text[0]) / 1e6, text.split("\n")[0]))
+            records.append(record)
     finally:
         os.close(handle)
-    if not lines:
+    found = re.findall(r"^\d+,\d+,(\d+),[^;\n]*;(.*)$", b"".join(records).decode("utf-8", "replace"), re.M)
+    if not found:
         raise ProbeError("no message is in it")
-    return lines
+    return [(int(microseconds) / 1e6, text) for microseconds, text in found]
 
 
 def journal_lines():
@@ -2653,7 +2656,7 @@ def logind_setting(name, default):
             if each.endswith(".conf"):
                 drop_ins.setdefault(each, folder + "/logind.conf.d/" + each)
     texts = [main] + [read_or(drop_ins[each]) for each in sorted(drop_ins)]
-    pattern = r"^\s*%s\s*%s\s*=\s*(\w+)"
+    pattern = r"^[ \t]*%s[ \t]*%s[ \t]*=[ \t]*(\w+)"
     words = re.findall(pattern % ("", name), "\n".join(texts), re.M)
     words = words or re.findall(pattern % ("#", name), main, re.M)
     return words[-1].lower() in ("yes", "true", "on", "1", "y", "t") if words else default
@@ -2774,20 +2777,25 @@ class Walk(object):
     def folder(self):
         # type: () -> Dict[str, Any]
         """The fields for a folder."""
-        waiting, seen, count = [""], set(), 0  # type: Tuple[List[str], Set[Tuple[int, int]], int]
+        status = os.stat(self.place)
+        waiting, seen, left = [""], {(status.st_dev, status.st_ino)}, WALK_ENTRIES
         while waiting and self.complete:
             inside = waiting.pop()
             try:
                 with os.scandir(os.path.join(self.place, inside)) as listed:
-                    for entry in listed:
-                        count += 1
-                        self.complete = count <= WALK_ENTRIES and time.monotonic() < self.until
-                        if not self.complete:
-                            break
-                        if not PASSING.match(entry.name):
-                            self.take(entry, os.path.join(inside, entry.name), waiting, seen)
+                    found = list(itertools.islice(listed, left + 1))
             except OSError:
                 self.unreadable.append(inside or ".")
+                continue
+            left -= len(found)
+            self.complete = left >= 0
+            # In the order of their names: of two links to one folder the first is followed, on every host the same.
+            for entry in sorted(found, key=lambda entry: entry.name):
+                if time.monotonic() > self.until:
+                    self.complete = False
+                    break
+                if not PASSING.match(entry.name):
+                    self.take(entry, os.path.join(inside, entry.name), waiting, seen)
         return self.described()
 
     def take(self, entry, name, waiting, seen):

@@ -80,6 +80,78 @@ def test_a_sick_card_beside_a_healthy_one(binding: str, tmp_path: Path) -> None:
     assert found["p2p_read"] == found["topology"] == [[None, None], [None, None]]
 
 
+# Of the stand-in's file -> of the facts. The codes are nvml.h's: brand 5 is GeForce, fabric state 2 "in progress".
+TOLD = {
+    "brand 5": {"brand": 5},
+    "generation_card 5": {"pcie_generation_card": 5, "pcie_generation_max": 4},
+    "reserved_mib 600": {"memory_reserved_mib": 600, "memory_used_mib": 0},
+    "ecc_volatile_uncorrected 3": {"ecc_uncorrected_now": 3, "ecc_uncorrected": 0},
+    "remapped 2": {"rows_remapped": 2, "row_remap_pending": False, "row_remap_failed": False},
+    "remap_pending 1": {"row_remap_pending": True},
+    "remap_failed 1": {"row_remap_failed": True},
+    "retired_pages 7": {"pages_retired": 7, "page_retirement_pending": False},
+    "retirement_pending 1": {"page_retirement_pending": None},  # an A100 has rows to remap and no pages to retire
+    "power_default_mw 400000": {"power_limit_default_w": 400.0, "power_limit_w": 250.0},
+    "pstate 8": {"performance_state": 8},
+    "display 1": {"display": True},
+    "compute_mode 2": {"compute_mode": 2},
+    "nvlinks_up 4": {"nvlinks": 4, "nvlinks_total": 12, "nvlinks_to_switch": 0},
+    "fabric_state 2": {"fabric_state": 2, "fabric_status": 0},
+    "fabric_state 0": {"fabric_state": 0},
+}
+
+
+@NEEDS_GCC
+@pytest.mark.parametrize("binding", BINDINGS)
+def test_what_a_preflight_asks_of_a_card(binding: str, tmp_path: Path) -> None:
+    profile = read_profile("a100").text.split("\ngpu ")
+    text = "\n".join([profile[0], *(f"gpu {profile[1]}\n{line}\n" for line in TOLD)])
+    gpus = ask(binding, text, tmp_path)["gpus"]
+    for (line, wanted), gpu in zip(TOLD.items(), gpus, strict=True):
+        assert {name: gpu[name] for name in wanted} == wanted, line
+
+
+@NEEDS_GCC
+@pytest.mark.parametrize("binding", BINDINGS)
+def test_a_divided_card_and_one_on_a_switch(binding: str, tmp_path: Path) -> None:
+    lines = {0: ["mig 1", "mig_instances 3"], 1: ["nvlinks_up 12", "nvlinks_to_switch 1", "fabric_state 3"]}
+    divided, switched = ask(
+        binding, read_profile("a100", {**lines, 1: [*lines[1], "fabric_status 15"]}).text, tmp_path
+    )["gpus"]
+    assert (divided["mig"], divided["mig_devices"], divided["rows_remapped"]) == (True, 3, None)
+    assert (switched["mig"], switched["mig_devices"], switched["nvlinks_to_switch"]) == (False, None, 12)
+    assert (switched["fabric_state"], switched["fabric_status"]) == (3, 15)
+
+
+# What came with a driver, and what the older name for it still tells. Source: the changelog in the NVML reference.
+LACKING = {
+    "nvmlDeviceGetMemoryInfo_v2": {"memory_used_mib": 564, "memory_reserved_mib": None, "memory_mib": 40960},
+    "nvmlDeviceGetGpuFabricInfoV": {"fabric_state": 1, "fabric_status": 0},
+    "nvmlDeviceGetCurrentClocksEventReasons": {"throttle_reasons": 1},
+    "nvmlDeviceGetCurrentClocksThrottleReasons": {"throttle_reasons": 1},
+    "nvmlDeviceGetGpuMaxPcieLinkGeneration": {"pcie_generation_card": None, "pcie_generation_max": 4},
+    "nvmlDeviceGetRemappedRows": {"rows_remapped": None, "row_remap_pending": None, "row_remap_failed": None},
+    "nvmlDeviceGetNvLinkRemoteDeviceType": {"nvlinks": 2, "nvlinks_total": 12, "nvlinks_to_switch": None},
+    "nvmlDeviceGetNvLinkState": {"nvlinks": None, "nvlinks_total": None, "nvlinks_to_switch": None},
+    "nvmlDeviceGetBrand": {"brand": None},
+    "nvmlDeviceGetMigMode": {"mig": None, "mig_devices": None},
+    "nvmlDeviceGetComputeRunningProcesses_v3": {"processes": []},
+}
+
+
+@NEEDS_GCC
+@pytest.mark.parametrize("binding", BINDINGS)
+def test_a_function_that_a_driver_lacks_costs_its_own_answer(binding: str, tmp_path: Path) -> None:
+    profile = read_profile("a100").text.split("\ngpu ")
+    more = "nvlinks_up 2\nfabric_state 1"
+    text = "\n".join([profile[0], *(f"gpu {profile[1]}\n{more}\nlacks {name}\n" for name in LACKING)])
+    gpus = ask(binding, text, tmp_path)["gpus"]
+    whole = ask(binding, f"{profile[0]}\ngpu {profile[1]}\n{more}\n", tmp_path)["gpus"][0]
+    for (name, wanted), gpu in zip(LACKING.items(), gpus, strict=True):
+        expected = {**whole, **{key: gpu[key] for key in ("index", "uuid", "pci_bus_id")}, **wanted}
+        assert gpu == expected, name
+
+
 @NEEDS_GCC
 @pytest.mark.parametrize("binding", BINDINGS)
 @pytest.mark.parametrize(

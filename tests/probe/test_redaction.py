@@ -384,3 +384,19 @@ def test_the_composed_clusters_can_be_shared() -> None:
             section = host.snapshot.sections.get(name)
             if section is not None and section.error is None:
                 getattr(host, name)
+
+
+def test_addresses_on_the_pci_bus_are_no_addresses_of_hosts() -> None:
+    bus = {
+        "gpus": [{"address": "0000:3b:00.0", "driver": "nvidia", "bridges": ["0000:3a:01.0"], "iommu": "DMA-FQ"}],
+        "bridges": [{"address": "0000:3a:01.0", "acs": 29}],
+        "nvswitches": ["0000:c1:00.0"],
+        "kernel_parameters": ["iommu=pt"],
+    }
+    text = "Timeout, host gpu-a, GPU-5ca1ab1e-1234-5678-9abc-def012345678"
+    log = {"source": "/dev/kmsg", "xids": [{"address": "0000:3b:00", "code": 79, "text": text}]}
+    (one,) = redacted(snapshot("gpu-a", pci=bus, kernel_log=log))
+    assert one.sections["pci"].value == bus
+    (xid,) = one.sections["kernel_log"].value["xids"]
+    assert (xid["address"], xid["code"]) == ("0000:3b:00", 79)
+    assert xid["text"] == "Timeout, host host1, GPU-00000000-0000-0000-0000-000000000001"

@@ -23,6 +23,11 @@ HERE = Path(__file__).parent
 PROFILES = tuple(sorted(path.stem for path in HERE.glob("*.conf")))
 CONFIG = "/etc/dsdoctor-test/fake_nvml.conf"
 PLANTED = "/run/dsdoctor-test"  # on the host's tmpfs: what is mounted over /proc/driver and parts of /sys
+PCI_LINK = {
+    f"{when}_link_{what}": value
+    for when in ("current", "max")
+    for what, value in (("width", "16"), ("speed", "16.0 GT/s PCIe"))
+}
 OLD_KERNEL = "5.14.0-284.11.1.el9_2.x86_64"  # what dkms built the module for before the kernel was upgraded
 
 MOUNT = """
@@ -114,8 +119,12 @@ def install(host: Host, name: str, more: Mapping[int, Sequence[str]] | None = No
     host.write(CONFIG, profile.text)
     for address, device in profile.cards:
         kind = "0x030000" if device == "0x2684" else "0x030200"  # display of a GeForce, 3D controller of the others
-        for file, content in (("vendor", "0x10de"), ("device", device.lower()), ("class", kind)):
+        files = {"vendor": "0x10de", "device": device.lower(), "class": kind, **PCI_LINK}
+        for file, content in files.items():
             host.write(f"{PLANTED}/bus/pci/upper/devices/{address}/{file}", f"{content}\n")
+        if profile.kernel_module:
+            driver = f"{PLANTED}/bus/pci/upper/devices/{address}/driver"
+            host.run(["ln", "-sfn", "../../drivers/nvidia", driver])
     host.write(f"/usr/src/nvidia-{profile.driver}/dkms.conf", f'PACKAGE_VERSION="{profile.driver}"\n')
     built_for = kernel if profile.kernel_module else OLD_KERNEL
     dkms_line = f"nvidia/{profile.driver}, {built_for}, x86_64: installed"

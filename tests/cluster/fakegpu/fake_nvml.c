@@ -117,12 +117,18 @@ GIVES(u32, nvmlDeviceGetIndex, gpu - gpus)
 GIVES(u32, nvmlDeviceGetMinorNumber, gpu - gpus)
 GIVES(u32, nvmlDeviceGetCurrPcieLinkGeneration, gpu->generation)
 GIVES(u32, nvmlDeviceGetMaxPcieLinkGeneration, gpu->generation_max)
-GIVES(u32, nvmlDeviceGetGpuMaxPcieLinkGeneration, gpu->generation_max)
+GIVES(u32, nvmlDeviceGetGpuMaxPcieLinkGeneration,
+      gpu->generation_card < 0 ? gpu->generation_max : gpu->generation_card)
 GIVES(u32, nvmlDeviceGetCurrPcieLinkWidth, gpu->width)
 GIVES(u32, nvmlDeviceGetMaxPcieLinkWidth, gpu->width_max)
 GIVES(u32, nvmlDeviceGetPowerUsage, gpu->power_mw)
 GIVES(u32, nvmlDeviceGetPowerManagementLimit, gpu->power_limit_mw)
 GIVES(u32, nvmlDeviceGetEnforcedPowerLimit, gpu->power_limit_mw)
+GIVES(u32, nvmlDeviceGetPowerManagementDefaultLimit,
+      gpu->power_default_mw < 0 ? gpu->power_limit_mw : gpu->power_default_mw)
+GIVES(u32, nvmlDeviceGetBrand, gpu->brand)
+GIVES(u32, nvmlDeviceGetPerformanceState, gpu->pstate)
+GIVES(u32, nvmlDeviceGetDisplayActive, gpu->display)
 GIVES(u64, nvmlDeviceGetCurrentClocksThrottleReasons, gpu->throttle)
 GIVES(u64, nvmlDeviceGetCurrentClocksEventReasons, gpu->throttle)
 GIVES(int, nvmlDeviceGetComputeMode, gpu->compute_mode)
@@ -203,8 +209,11 @@ int nvmlDeviceGetTotalEccErrors(void *handle, int type, int counter, u64 *count)
 int nvmlDeviceGetRemappedRows(void *handle, u32 *corrected, u32 *uncorrected, u32 *pending, u32 *failed) {
     GPU_OR_RETURN(gpu, handle);
     SUPPORTED_OR_RETURN(gpu->remapped);
-    *corrected = *pending = *failed = 0;
+    if (gpu->mig == 1 && gpu->mig_instances) return NOT_SUPPORTED;
+    *corrected = 0;
     *uncorrected = (u32)gpu->remapped;
+    *pending = (u32)gpu->remap_pending;
+    *failed = (u32)gpu->remap_failed;
     return SUCCESS;
 }
 
@@ -219,6 +228,13 @@ int nvmlDeviceGetRetiredPages(void *handle, int cause, u32 *count, u64 *addresse
     return SUCCESS;
 }
 
+int nvmlDeviceGetRetiredPagesPendingStatus(void *handle, u32 *pending) {
+    GPU_OR_RETURN(gpu, handle);
+    SUPPORTED_OR_RETURN(gpu->retired_pages);
+    *pending = (u32)gpu->retirement_pending;
+    return SUCCESS;
+}
+
 int nvmlDeviceGetMigMode(void *handle, u32 *current, u32 *pending) {
     GPU_OR_RETURN(gpu, handle);
     SUPPORTED_OR_RETURN(gpu->mig);
@@ -227,9 +243,11 @@ int nvmlDeviceGetMigMode(void *handle, u32 *current, u32 *pending) {
 }
 GIVES(u32, nvmlDeviceGetMaxMigDeviceCount, gpu->mig < 0 ? 0 : 7)
 int nvmlDeviceGetMigDeviceHandleByIndex(void *handle, u32 index, void **mig) {
-    (void)index, (void)mig;
     GPU_OR_RETURN(gpu, handle);
-    return gpu->mig < 0 ? NOT_SUPPORTED : NOT_FOUND; /* no instance has been made on any profile */
+    SUPPORTED_OR_RETURN(gpu->mig);
+    if (gpu->mig == 0 || index >= gpu->mig_instances) return NOT_FOUND;
+    *mig = handle; /* what can be asked of an instance is not imitated */
+    return SUCCESS;
 }
 
 /* --- GPUs among each other */
@@ -239,6 +257,32 @@ int nvmlDeviceGetNvLinkState(void *handle, u32 link, int *active) {
     if (!gpu->nvlinks) return NOT_SUPPORTED;
     if (link >= MAX_NVLINKS || link >= gpu->nvlinks) return INVALID_ARGUMENT;
     *active = link < gpu->nvlinks_up;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetNvLinkRemoteDeviceType(void *handle, u32 link, int *type) {
+    enum { TO_GPU, TO_IBM_NPU, TO_SWITCH };
+    GPU_OR_RETURN(gpu, handle);
+    if (!gpu->nvlinks) return NOT_SUPPORTED;
+    if (link >= gpu->nvlinks_up) return INVALID_ARGUMENT;
+    *type = gpu->nvlinks_to_switch ? TO_SWITCH : TO_GPU;
+    return SUCCESS;
+}
+
+typedef struct { unsigned char uuid[16]; u32 status, clique; unsigned char state; } Fabric;
+typedef struct { u32 version; unsigned char uuid[16]; u32 status, clique; unsigned char state; u32 health; } Fabric2;
+_Static_assert(sizeof(Fabric) == 28 && sizeof(Fabric2) == 36 && sizeof(Memory2) == 40, "as in nvml.h");
+int nvmlDeviceGetGpuFabricInfo(void *handle, Fabric *fabric) {
+    GPU_OR_RETURN(gpu, handle);
+    SUPPORTED_OR_RETURN(gpu->fabric_state);
+    *fabric = (Fabric){{0}, (u32)gpu->fabric_status, 0, (unsigned char)gpu->fabric_state};
+    return SUCCESS;
+}
+int nvmlDeviceGetGpuFabricInfoV(void *handle, Fabric2 *fabric) {
+    GPU_OR_RETURN(gpu, handle);
+    SUPPORTED_OR_RETURN(gpu->fabric_state);
+    if (fabric->version != (sizeof(Fabric2) | 2u << 24)) return 25; /* argument version mismatch */
+    *fabric = (Fabric2){fabric->version, {0}, (u32)gpu->fabric_status, 0, (unsigned char)gpu->fabric_state, 0};
     return SUCCESS;
 }
 

@@ -10,6 +10,7 @@
  *     p2p, topology  one number a GPU, in their order: nvmlGpuP2PStatus_t, nvmlGpuTopologyLevel_t
  *     process        PID MIB                            a compute process that holds memory (16 at most)
  *     error          FUNCTION CODE                      that function answers with that code (8 at most)
+ *     lacks          FUNCTION                           the library of that driver has no such function: code 13
  *     and the numbers of NUMBERS below; -1 means "not supported" where that table says so
  * An unknown key or a bad value makes nvmlInit fail with 999 and a line on standard error.
  */
@@ -25,16 +26,19 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 
 enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
-       DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, UNKNOWN = 999 };
+       DRIVER_NOT_LOADED = 9, FUNCTION_NOT_FOUND = 13, GPU_IS_LOST = 15, UNKNOWN = 999 };
 enum { MAX_GPUS = 16, MAX_PROCESSES = 16, MAX_ERRORS = 8, MAX_NVLINKS = 36, TEXT = 96 };
 
 typedef struct {
     char name[TEXT], uuid[TEXT], bus[TEXT], serial[TEXT];
     int compute_major, compute_minor;
-    long long memory_mib, used_mib, reserved_mib, pci_device, generation, generation_max, width, width_max;
-    long long ecc, ecc_corrected, ecc_uncorrected, ecc_volatile_uncorrected, remapped, retired_pages;
-    long long temperature, power_mw, power_limit_mw, utilization, throttle, clock_mhz, clock_max_mhz;
-    long long compute_mode, persistence, mig, nvlinks, nvlinks_up, lost;
+    long long brand, memory_mib, used_mib, reserved_mib, pci_device;
+    long long generation, generation_max, generation_card, width, width_max;
+    long long ecc, ecc_corrected, ecc_uncorrected, ecc_volatile_uncorrected, remapped, remap_pending, remap_failed;
+    long long retired_pages, retirement_pending;
+    long long temperature, power_mw, power_limit_mw, power_default_mw, utilization, throttle, clock_mhz, clock_max_mhz;
+    long long pstate, compute_mode, persistence, display, mig, mig_instances;
+    long long nvlinks, nvlinks_up, nvlinks_to_switch, fabric_state, fabric_status, lost;
     int p2p[MAX_GPUS], topology[MAX_GPUS];
     struct { u32 pid; u64 bytes; } processes[MAX_PROCESSES];
     struct { char function[TEXT]; int code; } errors[MAX_ERRORS];
@@ -44,17 +48,27 @@ typedef struct {
 static struct { const char *key; size_t offset; long long initial; } NUMBERS[] = {
 #define NUMBER(field, initial) { #field, offsetof(Gpu, field), initial }
     NUMBER(memory_mib, 0), NUMBER(used_mib, 0), NUMBER(reserved_mib, 0), NUMBER(pci_device, 0),
+    NUMBER(brand, 0),          /* nvmlBrandType_t: 2 Tesla, 5 GeForce, 14 NVIDIA */
     NUMBER(generation, 4), NUMBER(generation_max, 4), NUMBER(width, 16), NUMBER(width_max, 16),
+    NUMBER(generation_card, -1), /* -1: the same as generation_max */
     NUMBER(ecc, -1),           /* -1 none, 0 off, 1 on */
     NUMBER(ecc_corrected, 0), NUMBER(ecc_uncorrected, 0), NUMBER(ecc_volatile_uncorrected, 0),
     NUMBER(remapped, -1),      /* rows remapped after uncorrectable errors; -1: before Ampere */
+    NUMBER(remap_pending, 0), NUMBER(remap_failed, 0),
     NUMBER(retired_pages, -1), /* pages retired after double-bit errors; -1: from Ampere on */
+    NUMBER(retirement_pending, 0),
     NUMBER(temperature, 35), NUMBER(power_mw, 40000), NUMBER(power_limit_mw, 250000), NUMBER(utilization, 0),
+    NUMBER(power_default_mw, -1), /* -1: the same as power_limit_mw */
+    NUMBER(pstate, 0),
     NUMBER(throttle, 1),       /* bits of nvmlClocksEventReasons; 1 is "idle" */
     NUMBER(clock_mhz, 210), NUMBER(clock_max_mhz, 1410),
-    NUMBER(compute_mode, 0), NUMBER(persistence, 0),
+    NUMBER(compute_mode, 0), NUMBER(persistence, 0), NUMBER(display, 0),
     NUMBER(mig, -1),           /* -1 none, 0 off, 1 on */
+    NUMBER(mig_instances, 0),
     NUMBER(nvlinks, 0), NUMBER(nvlinks_up, 0),
+    NUMBER(nvlinks_to_switch, 0), /* 1: they lead to an NVSwitch */
+    NUMBER(fabric_state, -1),  /* -1: before Hopper */
+    NUMBER(fabric_status, 0),
     NUMBER(lost, 0),           /* 1: fallen off the bus */
 };
 #define NUMBER_COUNT (sizeof NUMBERS / sizeof *NUMBERS)
@@ -111,6 +125,14 @@ static int put_error(Gpu *gpu, const char *value) {
     return 1;
 }
 
+static int put_lack(Gpu *gpu, const char *value) {
+    int at = gpu->error_count;
+    if (at == MAX_ERRORS || !put_text(gpu->errors[at].function, value)) return 0;
+    gpu->errors[at].code = FUNCTION_NOT_FOUND;
+    gpu->error_count++;
+    return 1;
+}
+
 static int put_gpu_line(Gpu *gpu, const char *key, char *value) {
     if (!strcmp(key, "uuid")) return put_text(gpu->uuid, value);
     if (!strcmp(key, "bus")) return put_text(gpu->bus, value);
@@ -120,6 +142,7 @@ static int put_gpu_line(Gpu *gpu, const char *key, char *value) {
     if (!strcmp(key, "topology")) return put_row(gpu->topology, value);
     if (!strcmp(key, "process")) return put_process(gpu, value);
     if (!strcmp(key, "error")) return put_error(gpu, value);
+    if (!strcmp(key, "lacks")) return put_lack(gpu, value);
     for (size_t i = 0; i < NUMBER_COUNT; i++)
         if (!strcmp(key, NUMBERS[i].key)) return put_number((long long *)((char *)gpu + NUMBERS[i].offset), value);
     return 0;
