@@ -164,7 +164,7 @@ def _text(value: dict[str, Any], depth: int) -> str:
     told = told.rstrip("\r\n")
     if told.startswith(('{"', '{ "')) and depth:
         inner = _decoded(told.encode("utf-8", "replace"))
-        told = (_text(inner, depth - 1) if isinstance(inner, dict) else "") or told
+        told = (_prefixed(inner, depth - 1) if isinstance(inner, dict) else "") or told
     if not plan.inside and not plan.errors:
         return told
     texts = [told]
@@ -173,6 +173,13 @@ def _text(value: dict[str, Any], depth: int) -> str:
         errors = [each if isinstance(each, str) else _traceback(each) for each in map(value.get, plan.errors)]
         texts += [each.rstrip() for each in errors if each.strip() not in told]
     return "\n".join(filter(None, texts))
+
+
+def _prefixed(value: dict[str, Any], depth: int) -> str:
+    """What a record inside another one says, with what it knows of its host, rank and time."""
+    text = _text(value, depth)
+    prefix = _prefix(value, text) if text else ""
+    return "\n".join(prefix + line for line in text.split("\n"))
 
 
 def _traceback(value: Any) -> str:

@@ -16,7 +16,7 @@ PASTE = 1 << 18  # bytes of a source that may be a paste
 DOCUMENT = 1 << 24  # bytes of a page or a notebook, of which all must be at hand
 
 # `cat -n` and `less -N` (aligned), `grep -n`, editors and viewers of logs on the web.
-_NUMBERED = re.compile(r"[ ]{0,8}(?P<number>\d{1,7})(?:\t|:(?! )|\) | ?[|│] ?| {1,2})")
+_NUMBERED = re.compile(r"[ ]{0,8}(?P<number>\d{1,7})(?P<mark>\t|:|\) | ?[|│] ?| {1,2})")
 
 
 def is_document(head: bytes, name: str) -> bool:
@@ -60,9 +60,14 @@ def _unnumbered(lines: list[Numbered]) -> list[Numbered]:
     """The lines without numbers that a viewer put before them: of all lines, each greater than the one before."""
     found = [(_NUMBERED.match(text), number, text) for number, text in lines if text.strip()]
     counts = [int(match["number"]) for match, _, _ in found if match]
-    if len(found) < 4 or len(counts) < len(found):
+    if len(found) < 3 or len(counts) < len(found):
         return lines
     steps = [after - before for before, after in pairwise(counts)]
-    if min(steps) < 1 or (steps.count(1) < len(steps) * 0.8 and ":" not in found[0][2][:8]):
-        return lines
+    colons = [text[match.end() :][:1] or " " for match, _, text in found if match and match["mark"] == ":"]
+    if (
+        min(steps) < 1
+        or (steps.count(1) < len(steps) * 0.8 and not colons)
+        or colons.count(" ") * 10 > 9 * len(colons) > 0
+    ):
+        return lines  # of srun --label each has a blank behind the colon
     return [(number, _NUMBERED.sub("", text, count=1)) for number, text in lines]
