@@ -48,6 +48,7 @@ class PythonFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     version: str  # "3.11.7"
     executable: str
+    implementation: str = "CPython"
     prefix: str = ""
     base_prefix: str = ""
     conda_prefix: str | None = None
@@ -75,6 +76,62 @@ class PackageFacts(msgspec.Struct, frozen=True, kw_only=True):
         """The version that `import` would take, or None."""
         wanted = name.lower().replace("_", "-")
         return next((package.version for package in self.distributions if package.name == wanted), None)
+
+
+class Requires(msgspec.Struct, frozen=True, kw_only=True):
+    """What a distribution says that it needs, in the words of its metadata."""
+
+    python: str = ""  # Requires-Python: ">=3.9"
+    requires: tuple[str, ...] = ()  # Requires-Dist: "torch>=2.6; extra == \"torch\""
+
+
+class RequirementFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The requirements of every installed distribution by name, of two with one name those of the one imported.
+
+    Of the requirements of extras only those are there that another distribution asks for, and what transformers and
+    accelerate want for torch and DeepSpeed.
+    """
+
+    packages: dict[str, Requires] = {}
+
+
+class NativeModule(msgspec.Struct, frozen=True, kw_only=True):
+    """A compiled module that is linked with torch: flash-attn's, xformers', torchvision's, DeepSpeed's built ops.
+
+    `missing` are symbols of torch that it asks for and the installed torch does not have; it cannot be loaded then.
+    """
+
+    package: str
+    path: str
+    python: str | None = None  # "310" of a name with .cpython-310-; None: for any
+    cuda: str | None = None  # major version of the libcudart.so that it asks for: "12"
+    cxx11_abi: bool | None = None
+    missing: tuple[str, ...] = ()  # the first 3
+    checked: bool = False  # whether the symbols could be compared
+
+
+class BuiltFor(msgspec.Struct, frozen=True, kw_only=True):
+    """What a package says that it was built with."""
+
+    torch: str | None = None  # "2.5.0+cu121"
+    cuda: str | None = None  # "12.1"
+
+
+class BinaryFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The compiled modules that are linked with torch, and what packages say of their build (xformers does)."""
+
+    modules: tuple[NativeModule, ...] = ()
+    built_for: dict[str, BuiltFor] = {}
+
+
+class DeepspeedFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The installed DeepSpeed and the ops that were built at its installation; `version` None when there is none."""
+
+    version: str | None = None
+    path: str | None = None
+    installed_ops: tuple[str, ...] = ()  # DS_BUILD_*: they are loaded as they are, the others are built at first use
+    built_torch: str | None = None  # "2.1"
+    built_cuda: str | None = None  # "12.1"
 
 
 class TorchFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -292,6 +349,8 @@ class CudaFacts(msgspec.Struct, frozen=True, kw_only=True):
     nvcc: str | None = None
     nvcc_version: str | None = None  # "12.6"
     toolkits: tuple[CudaToolkit, ...] = ()
+    runtime_headers: bool | None = None  # cuda_runtime.h is in the home's include; None: no home, or not looked for
+    curand: bool | None = None  # curand_kernel.h and libcurand.so are in the home: cpu_adam is linked with it
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
@@ -487,6 +546,11 @@ class CompilerFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     tools: dict[str, Tool | None] = {}
     python_headers: bool | None = None
+    cxx: Tool | None = None  # what torch compiles with: $CXX, else c++
+    cxx_name: str = ""  # as it is asked for; empty in snapshots that did not look for it
+    cxx_clang: bool = False
+    libaio: bool | None = None  # the linker finds libaio.so; None: no compiler to ask
+    libaio_header: bool | None = None  # the compiler finds libaio.h
 
 
 class BitsandbytesFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -697,6 +761,9 @@ class HostFacts:
     container = _Fact(ContainerFacts)
     compilers = _Fact(CompilerFacts)
     bitsandbytes = _Fact(BitsandbytesFacts)
+    requirements = _Fact(RequirementFacts)
+    binaries = _Fact(BinaryFacts)
+    deepspeed = _Fact(DeepspeedFacts)
     extensions = _Fact(ExtensionFacts)
     session = _Fact(SessionFacts)
     inputs = _Fact(InputFacts)

@@ -369,28 +369,37 @@ class Library(object):
         # type: () -> Dict[str, List[str]]
         """The dynamic table's `needed`, `soname`, `rpath` and `runpath`. Source: the ELF specification, chapter 5."""
         found = {"needed": [], "soname": [], "rpath": [], "runpath": []}  # type: Dict[str, List[str]]
-        if not self.elf:
-            return found
         try:
-            base, size, count = self.unpack("Q", 0x20) + self.unpack("HH", 0x36)
-            headers = [self.unpack("IIQQQQ", base + size * index) for index in range(count)]
-            loads = [(head[3], head[2], head[5]) for head in headers if head[0] == 1]  # PT_LOAD
-            table = next(((head[2], head[5]) for head in headers if head[0] == 2), None)  # PT_DYNAMIC
-            if table is None:
-                return found
-            tags = [self.unpack("qQ", table[0] + step) for step in range(0, table[1], 16)]
-            address = next(value for tag, value in tags if tag == 5)  # DT_STRTAB
-            strings = next(address - begin + offset for begin, offset, long in loads if begin <= address < begin + long)
+            tags, loads = self.dynamic_table()
+            strings = place_of(next(value for tag, value in tags if tag == 5), loads)  # DT_STRTAB
             names = {1: "needed", 14: "soname", 15: "rpath", 29: "runpath"}
             for tag, value in tags:
-                if tag == 0:
-                    break
                 if tag in names:
                     end = self.bytes.find(b"\0", strings + value)
                     found[names[tag]].append(self.bytes[strings + value : end].decode("utf-8", "surrogateescape"))
         except (struct.error, ValueError, StopIteration):
             pass  # cut off or damaged
         return found
+
+    def dynamic_table(self):
+        # type: () -> Tuple[List[Tuple[int, int]], List[Tuple[int, int, int]]]
+        """The dynamic table's tags and values, and the loaded segments: address, offset and length. Empty: none.
+
+        Raises struct.error for a file that is cut off.
+        """
+        if not self.elf:
+            return [], []
+        base, size, count = self.unpack("Q", 0x20) + self.unpack("HH", 0x36)
+        headers = [self.unpack("IIQQQQ", base + size * index) for index in range(count)]
+        loads = [(head[3], head[2], head[5]) for head in headers if head[0] == 1]  # PT_LOAD
+        begin, length = next(((head[2], head[5]) for head in headers if head[0] == 2), (0, 0))  # PT_DYNAMIC
+        tags = []
+        for step in range(0, min(length, 1 << 16), 16):
+            tag, value = self.unpack("qQ", begin + step)
+            if tag == 0:
+                break
+            tags.append((tag, value))
+        return tags, loads
 
     def versions(self):
         # type: () -> List[str]
@@ -499,6 +508,7 @@ def fact_python(ask):
     return {
         "version": "%d.%d.%d" % sys.version_info[:3],
         "executable": sys.executable or "",
+        "implementation": {"cpython": "CPython", "pypy": "PyPy"}.get(sys.implementation.name, sys.implementation.name),
         "prefix": sys.prefix,
         "base_prefix": sys.base_prefix,
         "conda_prefix": prefix,
@@ -693,6 +703,72 @@ def own_namespaces():
         except OSError:
             return True  # cannot be told
     return False
+
+
+def place_of(address, loads):
+    # type: (int, List[Tuple[int, int, int]]) -> int
+    """Where in the file an address lies. Raises StopIteration for one outside of what is loaded."""
+    return next(address - begin + offset for begin, offset, long in loads if begin <= address < begin + long)
+
+
+class Symbols(object):
+    """A library's dynamic symbols, found by the hash table that the loader uses: a few pages of it are read.
+
+    Source: the ELF specification, chapter 5; the GNU hash table as ld writes it (binutils, bfd/elflink.c): symbols that
+    the library asks others for stand before those that it has. Raises KeyError, StopIteration or struct.error for a
+    library without such a table.
+    """
+
+    def __init__(self, library):
+        # type: (Library) -> None
+        tags, loads = library.dynamic_table()
+        values = dict(tags)
+        self.library = library
+        self.names = place_of(values[5], loads)  # DT_STRTAB
+        self.table = place_of(values[6], loads)  # DT_SYMTAB
+        self.hash = place_of(values[0x6FFFFEF5], loads)  # DT_GNU_HASH
+        self.buckets, self.first, self.words, self.shift = library.unpack("IIII", self.hash)
+        if not (self.buckets and self.words):
+            raise KeyError("DT_GNU_HASH")
+
+    def name(self, index):
+        # type: (int) -> bytes
+        """The name of a symbol."""
+        begin = self.names + self.library.unpack("I", self.table + 24 * index)[0]
+        end = self.library.bytes.find(b"\0", begin, begin + 4096)
+        return bytes(self.library.bytes[begin:end]) if end > 0 else b""
+
+    def wanted(self):
+        # type: () -> List[bytes]
+        """The names that other libraries must have; weak ones may be missing."""
+        found = []
+        for index in range(1, min(self.first, 100000)):
+            info, _, part = self.library.unpack("BBH", self.table + 24 * index + 4)
+            if part == 0 and info >> 4 == 1:  # undefined, STB_GLOBAL
+                found.append(self.name(index))
+        return found
+
+    def has(self, name):
+        # type: (bytes) -> bool
+        """Whether the library offers a symbol to others."""
+        code = 5381
+        for byte in bytearray(name):
+            code = (code * 33 + byte) & 0xFFFFFFFF
+        bloom = self.hash + 16
+        word = self.library.unpack("Q", bloom + 8 * (code // 64 % self.words))[0]
+        if not (word >> code % 64) & (word >> (code >> self.shift) % 64) & 1:
+            return False
+        buckets = bloom + 8 * self.words
+        index = self.library.unpack("I", buckets + 4 * (code % self.buckets))[0]
+        chain = buckets + 4 * self.buckets
+        for _ in range(100000) if index >= self.first else ():
+            value = self.library.unpack("I", chain + 4 * (index - self.first))[0]
+            if (value ^ code) >> 1 == 0 and self.name(index) == name:
+                return bool(self.library.unpack("H", self.table + 24 * index + 6)[0])  # has a section: is defined
+            if value & 1:
+                break
+            index += 1
+        return False
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -933,6 +1009,275 @@ def fact_bitsandbytes(ask):
     version = next((item["version"] for item in distributions() if item["name"] == "bitsandbytes"), None)
     libraries = [name for name in entries(path) if name.startswith("libbitsandbytes") and ".so" in name]
     return {"version": version or "unknown", "path": path, "libraries": libraries}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What packages ask for, and what their compiled parts ask of torch
+
+REQUIREMENTS = 200  # of one distribution
+EXTRA = re.compile(r"""extra\s*==\s*["']([^"']+)["']""")
+# What a program on transformers or accelerate needs besides them, depending on what it uses of them.
+EXTRAS = {"transformers": {"torch", "deepspeed", "accelerate"}, "accelerate": {"deepspeed"}}
+
+
+@section("metadata")
+def fact_requirements(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: Requires-Dist and Requires-Python of each METADATA, requires.txt of an egg."""
+    found = {}  # type: Dict[str, Dict[str, Any]]
+    for item in distributions():
+        if not item["leftover"] and item["name"] not in found:
+            found[item["name"]] = requirements(item["info"])
+    wanted = {name: set(extras) for name, extras in EXTRAS.items()}
+    for _ in range(3):  # an extra may ask for an extra
+        for name, row in found.items():
+            for line in row["requires"]:
+                match = re.match(r"\s*([\w.-]+)\s*\[([^\]]*)\]", line)
+                if match and of_extras(line, wanted.get(name, ())):
+                    asked = {extra.strip().lower() for extra in match.group(2).split(",")}
+                    wanted.setdefault(re.sub(r"[-_.]+", "-", match.group(1)).lower(), set()).update(asked)
+    for name, row in found.items():
+        row["requires"] = [line for line in row["requires"] if of_extras(line, wanted.get(name, ()))][:REQUIREMENTS]
+    return {"packages": {name: row for name, row in found.items() if row["requires"] or row["python"]}}
+
+
+def of_extras(line, wanted):
+    # type: (str, Iterable[str]) -> bool
+    """Whether a requirement is for all, or for one of the extras."""
+    extras = [extra.lower() for extra in EXTRA.findall(line.partition(";")[2])]
+    return not extras or any(extra in wanted for extra in extras)
+
+
+def requirements(info):
+    # type: (str) -> Dict[str, Any]
+    """What a distribution asks for: its Python and its requirements, those of extras with their marker."""
+    rows = {"python": "", "requires": []}  # type: Dict[str, Any]
+    egg = not info.endswith(".dist-info")
+    for line in headers(info + ("/METADATA" if not egg else "/PKG-INFO" if os.path.isdir(info) else "")):
+        name, _, value = line.partition(":")
+        if name.lower() == "requires-python":
+            rows["python"] = value.strip()[:200]
+        elif name.lower() == "requires-dist":
+            rows["requires"].append(value.strip()[:500])
+    if egg and not rows["requires"] and os.path.isdir(info):
+        rows["requires"] = egg_requirements(read_or(info + "/requires.txt"))
+    return rows
+
+
+def headers(path):
+    # type: (str) -> List[str]
+    """The lines of a METADATA or PKG-INFO file before its description."""
+    for limit in (1 << 14, 1 << 20):
+        text = read_or(path, limit=limit).replace("\r\n", "\n")
+        if "\n\n" in text or len(text) < limit // 2:
+            break
+    return text.partition("\n\n")[0].splitlines()
+
+
+def egg_requirements(text):
+    # type: (str) -> List[str]
+    """requires.txt of setuptools, whose [extra:marker] lines hold for what follows, as Requires-Dist has it."""
+    found = []
+    condition = ""
+    for line in (line.strip() for line in text.splitlines()):
+        if line.startswith("["):
+            extra, _, marker = line.strip("[]").partition(":")
+            parts = ["(%s)" % marker] if marker else []
+            condition = " and ".join(parts + (['extra == "%s"' % extra] if extra else []))
+        elif line:
+            found.append((line + ("; " + condition if condition else ""))[:500])
+    return found
+
+
+NATIVE_SECONDS = 4.0
+TORCH_LIBRARIES = (
+    "libc10.so",
+    "libtorch_cpu.so",
+    "libtorch_python.so",
+    "libc10_cuda.so",
+    "libtorch_cuda.so",
+    "libtorch_cuda_linalg.so",
+    "libtorch.so",
+)
+# c10::, at::, torch:: and caffe2::, as the Itanium C++ ABI spells names, vtables and typeinfo of them.
+OF_TORCH = re.compile(rb"_Z(?:NK?|T[VIST]N?)(?:3c10|2at|5torch|6caffe2)\d")
+# Modules that lie beside the package that they belong to.
+OWNERS = {
+    "flash_attn_2_cuda": "flash-attn",
+    "flash_attn_cuda": "flash-attn",
+    "flash_attn_3_cuda": "flash-attn-3",
+    "fused_dense_lib": "flash-attn",
+    "dropout_layer_norm": "flash-attn",
+    "rotary_emb": "flash-attn",
+    "causal_conv1d_cuda": "causal-conv1d",
+    "selective_scan_cuda": "mamba-ssm",
+    "amp_C": "apex",
+    "apex_C": "apex",
+    "fused_layer_norm_cuda": "apex",
+}
+NATIVE_FOLDERS = ("flash_attn_3", "xformers", "torchvision", "torchaudio/lib", "torchaudio", "exllamav2", "vllm")
+
+
+@section("binaries")
+def fact_binaries(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: the dynamic tables of compiled modules and of torch's libraries, which are not loaded; cpp_lib.json."""
+    until = min(time.monotonic() + NATIVE_SECONDS, ask.deadline)
+    torch = torch_symbols()
+    modules = []
+    for package, path in native_files():
+        row = native_module(package, path, torch, until)
+        if row is not None:
+            modules.append(row)
+    built = built_for(read_or((package_folder("xformers") or "") + "/cpp_lib.json"))
+    return {"modules": modules, "built_for": {"xformers": built} if built else {}}
+
+
+def native_files():
+    # type: () -> Iterator[Tuple[str, str]]
+    """The files that may be compiled modules linked with torch, each with its package."""
+    for folder in site_folders():
+        if os.path.basename(folder) not in ("site-packages", "dist-packages"):
+            continue
+        for name in entries(folder):
+            if name.endswith(".so"):
+                stem = name.partition(".")[0]
+                yield OWNERS.get(stem, stem.replace("_", "-").lower()), os.path.join(folder, name)
+        operations = os.path.join(folder, "deepspeed/ops")
+        inside = [os.path.join(folder, name) for name in NATIVE_FOLDERS]
+        inside += [os.path.join(operations, name) for name in entries(operations)]
+        for path in inside:
+            package = os.path.relpath(path, folder).split("/")[0].replace("_", "-")
+            for name in entries(path):
+                if name.endswith(".so"):
+                    yield package, os.path.join(path, name)
+
+
+def torch_symbols():
+    # type: () -> List[Symbols]
+    """The symbol tables of the installed torch's libraries; none where a library of them cannot be read."""
+    path = package_folder("torch")
+    found = []
+    for name in TORCH_LIBRARIES if path else ():
+        try:
+            found.append(Symbols(Library("%s/lib/%s" % (path, name))))
+        except OSError:
+            continue  # a build for CPUs has no libtorch_cuda.so
+        except (KeyError, StopIteration, ValueError, struct.error):
+            return []  # it cannot be told what torch has
+    return found
+
+
+def native_module(package, path, torch, until):
+    # type: (str, str, List[Symbols], float) -> Optional[Dict[str, Any]]
+    """A compiled module that is linked with torch, or None for another file."""
+    try:
+        library = Library(path)
+    except (OSError, ValueError):
+        return None
+    try:
+        needed = library.dynamic()["needed"]
+        if not any(re.match(r"lib(torch|c10)", name) for name in needed):
+            return None
+        tag = re.search(r"\.cpython-(\d+)", os.path.basename(path))
+        runtime = next((name for name in needed if name.startswith("libcudart.so.")), "")
+        missing = None if time.monotonic() > until else missing_symbols(library, path, needed, torch, until)
+        return {
+            "package": package,
+            "path": path,
+            "python": tag.group(1) if tag else None,
+            "cuda": runtime[len("libcudart.so.") :].partition(".")[0] or None,
+            "cxx11_abi": module_abi(library),
+            "missing": (missing or [])[:3],
+            "checked": missing is not None,
+        }
+    finally:
+        library.close()
+
+
+def missing_symbols(library, path, needed, torch, until):
+    # type: (Library, str, List[str], List[Symbols], float) -> Optional[List[str]]
+    """The symbols of torch that a module asks for and no library that it loads has; None when that cannot be told."""
+    if not torch:
+        return None
+    try:
+        offered = torch + [Symbols(Library(place)) for place in beside(path, needed)]
+        found = []
+        for name in Symbols(library).wanted():
+            if time.monotonic() > until:
+                return None
+            if OF_TORCH.match(name) and not any(symbols.has(name) for symbols in offered):
+                found.append(name.decode("ascii", "replace"))
+                if len(found) == 3:
+                    break
+        return found
+    except (OSError, KeyError, StopIteration, ValueError, struct.error):
+        return None
+
+
+def beside(path, needed):
+    # type: (str, List[str]) -> List[str]
+    """Libraries of the module's own package that it is linked with: in its folder, or in NAME.libs beside it."""
+    folder = os.path.dirname(path)
+    places = [folder, os.path.join(folder, "lib"), folder + ".libs"]
+    paths = [os.path.join(place, name) for place in places for name in needed if "/" not in name]
+    return [path for path in paths if os.path.isfile(path)]
+
+
+def module_abi(library):
+    # type: (Library) -> Optional[bool]
+    """Whether a module uses the C++11 ABI of libstdc++ in what it asks of torch, or None when it passes no strings."""
+    if library.search(r"_ZNK?3c10\w*NSt7__cxx11", b".dynstr"):
+        return True
+    return False if library.search(r"_ZNK?3c10[A-Za-z0-9]\w*Ss\w*\0", b".dynstr") else None
+
+
+def built_for(text):
+    # type: (str) -> Optional[Dict[str, Any]]
+    """What xformers/cpp_lib.json says of its build: {"version": {"torch": "2.5.0+cu121", "cuda": 1201, ...}}."""
+    try:
+        version = json.loads(text)["version"]
+        cuda = number(version.get("cuda"))
+        return {
+            "torch": str(version["torch"]) if version.get("torch") else None,
+            "cuda": "%d.%d" % (cuda // 100, cuda % 100) if cuda else None,
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+@section("site")
+def fact_deepspeed(ask):
+    # type: (Ask) -> Dict[str, Any]
+    """Source: the distributions, and git_version_info_installed.py, which DeepSpeed's setup.py writes."""
+    path = package_folder("deepspeed")
+    if path is None:
+        return {"version": None}
+    version = next((item["version"] for item in distributions() if item["name"] == "deepspeed"), None)
+    values = mappings(read_or(path + "/git_version_info_installed.py"))
+    built = values.get("torch_info", {})
+    return {
+        "version": version or "unknown",
+        "path": path,
+        "installed_ops": sorted(str(name) for name, there in values.get("installed_ops", {}).items() if there is True),
+        "built_torch": built.get("version"),
+        "built_cuda": built.get("cuda_version"),
+    }
+
+
+def mappings(source):
+    # type: (str) -> Dict[str, Dict[Any, Any]]
+    """The names a module gives plain mappings to, read as a syntax tree and not run."""
+    import ast
+
+    values = {}  # type: Dict[str, Dict[Any, Any]]
+    try:
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+                values.update((name.id, ast.literal_eval(node.value)) for name in node.targets if hasattr(name, "id"))
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        pass  # what came before it stands
+    return values
 
 
 NCCL_NAME = "libnccl.so.2"
@@ -2008,7 +2353,19 @@ def fact_cuda(ask):
         "nvcc": nvcc,
         "nvcc_version": nvcc_version(nvcc) if nvcc else None,
         "toolkits": list(toolkits.values()),
+        "runtime_headers": toolkit_has(home, "include", "cuda_runtime.h") if home else None,
+        "curand": toolkit_has(home, "include", "curand_kernel.h") and toolkit_has(home, "lib", "libcurand.so")
+        if home
+        else None,
     }
+
+
+def toolkit_has(home, kind, name):
+    # type: (str, str, str) -> bool
+    """Whether a toolkit has a header or a library; conda keeps them in targets/x86_64-linux."""
+    folders = ["/include"] if kind == "include" else ["/lib64", "/lib"]
+    targets = [home + "/targets/" + target for target in entries(home + "/targets")]
+    return any(os.path.isfile("%s%s/%s" % (base, folder, name)) for base in [home] + targets for folder in folders)
 
 
 def nvcc_version(nvcc):
@@ -2033,20 +2390,48 @@ def toolkit_version(folder):
 @section("programs")
 def fact_compilers(ask):
     # type: (Ask) -> Dict[str, Any]
-    """Source: the PATH, `--version` of each program, and sysconfig for Python.h."""
+    """Source: the PATH, CXX, `--version` of each program, sysconfig for Python.h, the C compiler for libaio."""
     import sysconfig
 
     include = sysconfig.get_path("include")
+    name = ask.variables.get("CXX") or "c++"
+    words = [word for word in name.split() if not word.startswith("-")] or ["c++"]
+    compiler = next((word for word in words if re.search(r"\+\+|clang", word)), words[0])  # after ccache
+    cxx = tool(compiler)
+    library, header = libaio(ask)
     return {
         "tools": {name: tool(name) for name in ("gcc", "g++", "ninja", "make", "nvcc")},
         "python_headers": os.path.isfile(include + "/Python.h") if include else None,
+        "cxx": cxx,
+        "cxx_name": name,
+        "cxx_clang": bool(cxx and re.search(r"\bclang\b", version_text(cxx["path"]))),
+        "libaio": library,
+        "libaio_header": header,
     }
+
+
+def libaio(ask):
+    # type: (Ask) -> Tuple[Optional[bool], Optional[bool]]
+    """Whether the linker finds libaio.so and the compiler libaio.h; None where there is no C compiler to ask."""
+    words = (ask.variables.get("CC") or "gcc").split()
+    path = which(words[-1]) or which("gcc") or which("cc")
+    if path is None:
+        return None, None
+    flags = [flag for name in ("CFLAGS", "CPPFLAGS") for flag in ask.variables.get(name, "").split()]
+    folders = [flag[2:] for flag in ask.variables.get("LDFLAGS", "").split() if flag.startswith("-L")]
+    try:
+        found = run([path, "-print-file-name=libaio.so"])[1].strip()
+        include = [flag for flag in flags if flag.startswith("-I")]
+        status = run([path] + include + ["-E", "-x", "c", "-o", os.devnull, "-"], text="#include <libaio.h>\n")[0]
+    except ProbeError:
+        return None, None
+    return os.path.isabs(found) or any(os.path.isfile(folder + "/libaio.so") for folder in folders), status == 0
 
 
 def tool(name):
     # type: (str) -> Optional[Dict[str, str]]
-    """A program on the PATH with its version; the version is empty when it does not run."""
-    path = which(name)
+    """A program on the PATH (or at a path) with its version; the version is empty when it does not run."""
+    path = which(name) if "/" not in name else name if os.access(name, os.X_OK) and os.path.isfile(name) else None
     return {"path": path, "version": program_version(version_text(path))} if path else None
 
 

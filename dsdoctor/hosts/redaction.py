@@ -39,7 +39,17 @@ _VERBATIM = {
     "container": {"kind"},
     "compilers": {"version"},
     "bitsandbytes": {"version", "libraries"},
+    "extensions": {"filesystem", "environment", "lock_kind"},
+    "session": {"login_session"},
+    "inputs": {"role", "kind", "model_type", "dtype", "tokenizer_class", "tokenizer_files", "weights", "broken"},
 }
+# Names of files in the job's folders may say whose data it is; those that every model and data set has say nothing.
+_FILE_NAMES = {"name", "unreadable", "pointers", "missing", "cut_off", "checkpoints"}
+_USUAL_FILE = re.compile(
+    r"(?:config|generation_config|adapter_config|tokenizer\w*|special_tokens_map|vocab|merges|labels|train|dev|test|"
+    r"valid|validation|trainer_state)\.\w+|(?:pytorch_|adapter_)?model[\w.-]*\.(?:bin|safetensors|json)|spiece\.model|"
+    r"checkpoint-\d+|global_step\d+|adapter|train|dev|test|README\.md"
+)
 _INTERFACE_NAMES = {"network": {"name", "device", "default_device"}, "infiniband": {"name", "net_devices"}}
 _IDENTITY = re.compile(r"USER|ENTITY|EMAIL|LOGIN|ACCOUNT|NODELIST|JOB_NAME|SUBMIT|HOSTNAME|HOSTFILE", re.I)
 _HEX = "[0-9A-Fa-f]"
@@ -119,7 +129,20 @@ class Redaction:
             return re.sub(_MAC_NAME, lambda match: self._mac(match[0]), value)
         if key == "kernel":  # 5.15.90.1-microsoft is no address
             return self._name.sub(self._placeholder, value)
+        if (section, key) == ("session", "printed"):
+            return "***" if value else ""  # a banner tells whose machine it is
+        if section == "inputs" and key == "digest":
+            return f"digest{self._names.number('digest', value)}" if value else ""
+        if section == "inputs" and key in _FILE_NAMES:
+            return self._file_name(value)
         return value if key in _VERBATIM.get(section, ()) else self.text(value)
+
+    def _file_name(self, name: str) -> str:
+        """A name below one of the job's folders; its suffix stays, which tells data from weights."""
+        if _USUAL_FILE.fullmatch(name):
+            return name
+        suffix = re.search(r"\.[A-Za-z]\w{0,10}$", name)
+        return f"entry{self._names.number('entry', name)}" + (suffix[0] if suffix else "")
 
     def _variables(self, variables: dict[str, Any]) -> dict[str, str]:
         """Environment variables: secrets left out, identities blotted out, the rest with placeholders."""
@@ -199,7 +222,7 @@ def _host_names(snapshot: Snapshot) -> Iterator[Any]:
     yield variables.get("MASTER_ADDR")
     for name in ("no_proxy", "NO_PROXY"):
         yield from (word.strip("*. ") for word in str(variables.get(name, "")).split(","))
-    for path in _rows(_mapping(values.get("disk")).get("paths")):
+    for path in (*_rows(_mapping(values.get("disk")).get("paths")), values.get("extensions")):
         server, colon, _ = str(_mapping(path).get("source") or "").partition(":")  # nfs, cifs, lustre: SERVER:EXPORT
         yield server.strip("/") if colon else None
 

@@ -153,6 +153,33 @@ def test_redacted_facts_are_facts(tmp_path: Path) -> None:
     assert hosts["host1"].network.interface("bond0") is not None
 
 
+def test_files_of_the_job_and_banners() -> None:
+    entries = [{"name": name, "files": 1, "total_bytes": 2, "digest": "ab12"} for name in ("train", "mrs-smith.json")]
+    path = {
+        "path": "/data/li/notes", "role": "data", "at": "/data/li/notes", "kind": "folder", "digest": "cd34",
+        "entries": entries, "unreadable": ["mrs-smith.json"],
+        "model": {"weights": "bin", "missing": ["pytorch_model-00002-of-00002.bin"], "tokenizer_files": ["vocab.txt"]},
+    }  # fmt: skip
+    sections = {
+        "os": {"user": "li"},
+        "inputs": {"paths": [path]},
+        "session": {"printed": "Welcome to the clinic's cluster", "shell": "/bin/bash", "login_session": "7"},
+        "extensions": {"folder": "/home/li/.cache", "source": "nas-3:/home", "environment": "py311_cu128"},
+    }
+    (one,) = redacted(snapshot("gpu-a", **sections))
+    values = {name: section.value for name, section in one.sections.items()}
+    (found,) = values["inputs"]["paths"]
+    assert found["at"] == found["path"] == "/data/user1/notes"
+    assert [(entry["name"], entry["digest"]) for entry in found["entries"]] == [
+        ("train", "digest2"),
+        ("entry1.json", "digest2"),
+    ]
+    assert found["unreadable"] == ["entry1.json"] and found["digest"] == "digest1"
+    assert found["model"] == path["model"]
+    assert values["session"] == {"printed": "***", "shell": "/bin/bash", "login_session": "7"}
+    assert values["extensions"]["source"] == "host2:/home"
+
+
 def test_hosts_that_differ_by_case_alone_both_stay() -> None:
     assert len(redact({"a1": HostFacts(snapshot("a1")), "A1": HostFacts(snapshot("A1"))})) == 2
 

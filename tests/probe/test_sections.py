@@ -45,7 +45,7 @@ def test_infiniband_ports_and_their_states(root: Path) -> None:
 
 
 def test_no_infiniband(root: Path) -> None:
-    assert probe.fact_infiniband(ASK) == {"devices": [], "peermem_loaded": False}
+    assert probe.fact_infiniband(ASK) == {"devices": [], "peermem_loaded": False, "verbs": []}
 
 
 MEMINFO = (
@@ -337,6 +337,7 @@ def test_a_torch_of_another_build_is_read_from_its_files(tmp_path: Path) -> None
         "nccl_requirement": "nvidia-nccl-cu12==2.27.5",
         "arch_list": ["sm_70", "sm_75", "sm_80"],
         "cxx11_abi": False,
+        "glibc": None,
     }
 
 
