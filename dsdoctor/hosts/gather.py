@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,21 @@ from dsdoctor.hosts.transport import OUTPUT_LIMIT, Completed, Transport, Transpo
 
 BEGIN = b"<<<dsdoctor-facts"  # probe.py prints its answer between these two lines; login shells print around them
 END = b"dsdoctor-facts>>>"
+SHELL = b"<<<dsdoctor-shell\n"  # printed when the login shell has come to the command
+# Notes that moment for the probe, as /proc/uptime has it: what the login shell did before is what every command costs.
+_THROUGH_SHELL = (
+    "sh",
+    "-c",
+    'read DSDOCTOR_SHELL_AT _ 2>/dev/null </proc/uptime; export DSDOCTOR_SHELL_AT; echo "<<<dsdoctor-shell"; exec "$@"',
+    "sh",
+)
+PRINTED = 2000  # characters kept of what a login shell prints
 PARALLEL = 32
+# For a program that is talked with: it comes first on standard input, behind a line with its length.
+BOOT = (
+    "import sys;sys.path[:]=filter(None,sys.path);"  # a queue.py in the home must not hide the library's
+    'b=sys.stdin.buffer;exec(compile(b.read(int(b.readline())),"dsdoctor","exec"))'
+)
 ARGUMENT_LIMIT = 120_000  # Linux takes at most 128 KiB for one argument
 
 
@@ -87,6 +101,7 @@ def gather(
     entries: Sequence[HostEntry],
     *,
     config: Mapping[str, Any],
+    own: Mapping[str, Mapping[str, Any]] | None = None,
     source: bytes | None = None,
     python: str | None = None,
     setup: Sequence[str] = (),
@@ -101,24 +116,24 @@ def gather(
 
     A host takes at most `connect_timeout` + 5 + `timeout` seconds, whatever it does. `python` is the job's interpreter;
     the host's own `python=` outranks it, without either this machine's hosts use dsdoctor's and others `python3`.
-    `config` is the probe's (targets, paths, deep). With `transports`, connections found there are used, and those of
-    hosts that were reached stay open in it for the caller to close. `on_progress` is called in the caller's thread.
+    `config` is the probe's, with what `own` has for a host's name laid over it. With `transports`, connections found
+    there are used, and those of hosts that were reached stay open in it for the caller to close. `on_progress` is
+    called in the caller's thread.
     """
     source = probe_source() if source is None else source
     limit = min(float(config.get("timeout", timeout)), max(1.0, float(timeout) - 2))
-    packed = base64.b64encode(json.dumps({**config, "timeout": limit}).encode()).decode()
-    if len(packed) > ARGUMENT_LIMIT:
-        raise ValueError(f"the probe's config is {len(packed)} characters long, at most {ARGUMENT_LIMIT} can be sent")
+    packed = [_packed({**config, **(own or {}).get(entry.name, {}), "timeout": limit}) for entry in entries]
     lines = _Lines(lambda entry: connect(entry, kind, timeout=connect_timeout, config_file=config_file), transports)
 
-    def examine(entry: HostEntry) -> Member:
-        argv = [entry.python or python or (sys.executable if entry.local else "python3"), "-u", "-", packed]
-        return _examine(entry, lines, with_setup(argv, setup), source, timeout)
+    def examine(entry: HostEntry, question: str) -> Member:
+        argv = [entry.python or python or (sys.executable if entry.local else "python3"), "-u", "-", question]
+        argv = with_setup(argv, setup)
+        return _examine(entry, lines, argv if entry.local else [*_THROUGH_SHELL, *argv], source, timeout)
 
     members: dict[int, Member] = {}
     with ThreadPoolExecutor(max_workers=max(1, min(PARALLEL, len(entries)))) as pool:
         try:
-            futures = {pool.submit(examine, entry): number for number, entry in enumerate(entries)}
+            futures = {pool.submit(examine, entry, packed[number]): number for number, entry in enumerate(entries)}
             for future in as_completed(futures):
                 members[futures[future]] = future.result()
                 if on_progress is not None:
@@ -128,6 +143,14 @@ def gather(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return tuple(members[number] for number in sorted(members))
+
+
+def _packed(config: Mapping[str, Any]) -> str:
+    """The probe's config as its argument. Raises ValueError when it is too long for one."""
+    packed = base64.b64encode(json.dumps(config).encode()).decode()
+    if len(packed) > ARGUMENT_LIMIT:
+        raise ValueError(f"the probe's config is {len(packed)} characters long, at most {ARGUMENT_LIMIT} can be sent")
+    return packed
 
 
 def _examine(entry: HostEntry, lines: _Lines, argv: list[str], source: bytes, timeout: float) -> Member:
@@ -146,17 +169,35 @@ def _examine(entry: HostEntry, lines: _Lines, argv: list[str], source: bytes, ti
     except TransportError as error:
         return failed(error.problem, error.detail)
     except subprocess.TimeoutExpired as expired:
-        words = said((expired.stderr or b"") + b"\n" + (expired.stdout or b""))
+        words = said((expired.stderr or b"") + b"\n" + b"".join(_parted(expired.stdout or b"")))
         return failed("probe-failed", f"no answer within {timeout:g} s" + (f"; it said: {words}" if words else ""))
     finally:
         if transport is not None:
             lines.give_back(transport, reached)
+    printed, output = _parted(done.stdout)
+    done = replace(done, stdout=printed + output)
     try:
-        snapshot = _snapshot(entry, done.stdout)
+        snapshot = _with_printed(_snapshot(entry, output), printed)
     except ValueError as error:
         problem: ReachProblem = "no-python" if done.returncode in (126, 127) else "probe-failed"
         return failed(problem, _excuse(done, str(error)))
     return Member(entry, Reach(True, seconds=time.monotonic() - begun), HostFacts(snapshot))
+
+
+def _parted(output: bytes) -> tuple[bytes, bytes]:
+    """What the login shell printed, and what came after it."""
+    before, mark, after = output.replace(b"\r\n", b"\n").partition(SHELL)
+    return (before, after) if mark else (b"", output)
+
+
+def _with_printed(snapshot: Snapshot, printed: bytes) -> Snapshot:
+    """The snapshot with what the login shell printed, where the probe has told of the session."""
+    section = snapshot.sections.get("session")
+    if not printed.strip() or section is None or not isinstance(section.value, dict):
+        return snapshot
+    text = printed.decode("utf-8", "replace")[:PRINTED]
+    told = msgspec.structs.replace(section, value={**section.value, "printed": text})
+    return msgspec.structs.replace(snapshot, sections={**snapshot.sections, "session": told})
 
 
 def _snapshot(entry: HostEntry, output: bytes) -> Snapshot:

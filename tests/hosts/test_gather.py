@@ -75,6 +75,44 @@ def test_noise_around_the_answer():
     assert one(crlf).facts.os.hostname == "h"
 
 
+@pytest.mark.parametrize("kind", ["openssh", "paramiko"])
+@pytest.mark.parametrize("setup", [(), ("echo loading a module",)])
+def test_what_the_login_shell_prints_and_takes(tmp_path, kind, setup):
+    server = sshd.make(tmp_path / "noisy")
+    try:
+        shell = server.folder / "home" / ".bashrc"
+        shell.write_text("echo 'Welcome to  the cluster'\necho 'x <<<dsdoctor-facts'\nsleep 0.4\n")
+        entry = server.entry(python=sys.executable)
+        (member,) = gather([entry], config={"sections": ["session"]}, setup=setup, kind=kind, config_file=server.config)
+        assert member.reach.ok, member.reach.detail
+        session = member.facts.session
+        if not session.printed and not session.shell.endswith("bash"):
+            pytest.skip(f"{session.shell} does not read .bashrc here")
+        assert session.printed == "Welcome to  the cluster\nx <<<dsdoctor-facts\n"
+        assert session.shell_seconds is None or 0.35 < session.shell_seconds < 5
+        shell.write_text("printf '%70000s' x\n")
+        (member,) = gather([entry], config={"sections": ["session"]}, kind=kind, config_file=server.config)
+        assert len(member.facts.session.printed) == module.PRINTED
+    finally:
+        server.stop()
+
+
+def test_a_quiet_shell_and_this_machine(server):
+    entries = [server.entry(python=sys.executable), local_entry(1)]
+    for member in gather(entries, config={"sections": ["session"]}, config_file=server.config):
+        assert member.facts.session.printed == ""
+    assert member.facts.session.shell_seconds is None
+
+
+def test_each_host_gets_what_is_its_own(server):
+    source = PROBE.replace(b'"hostname": "h"', b'"hostname": config["paths"][0] + config["targets"][0]')
+    entries = [server.entry(python=sys.executable), local_entry(1)]
+    own = {"127.0.0.1": {"paths": ["/far "]}}
+    config = {"paths": ["/near "], "targets": ["t"]}
+    far, near = gather(entries, source=source, config=config, own=own, config_file=server.config)
+    assert (far.facts.os.hostname, near.facts.os.hostname) == ("/far t", "/near t")
+
+
 @pytest.mark.parametrize(
     ("source", "problem", "detail"),
     [
