@@ -23,7 +23,7 @@ Wanted = Callable[[str], bool]  # whether a member of that name may be a log
 
 CHUNK = 1 << 18  # bytes
 HEAD = 4096  # bytes by which a format is told
-DEEPEST = 3  # archives and compressions inside each other
+DEEPEST = 5  # archives and compressions inside each other
 
 _GZIP, _XZ, _BZ2, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh", b"\x28\xb5\x2f\xfd"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
