@@ -1100,7 +1100,7 @@ TORCH_LIBRARIES = (
     "libtorch.so",
 )
 # c10::, at::, torch:: and caffe2::, as the Itanium C++ ABI spells names, vtables and typeinfo of them.
-OF_TORCH = re.compile(rb"_Z(?:NK?|T[VIST]N?)(?:3c10|2at|5torch|6caffe2)\d")
+OF_TORCH = re.compile(r"_Z(?:NK?|T[VIST]N?)(?:3c10|2at|5torch|6caffe2)\d".encode("ascii"))
 # Modules that lie beside the package that they belong to.
 OWNERS = {
     "flash_attn_2_cuda": "flash-attn",

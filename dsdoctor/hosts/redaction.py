@@ -21,7 +21,7 @@ from dsdoctor.hosts.placeholders import Address, AddressPlan, Names, Network
 # Fields of vocabulary, by section and innermost field name.
 _VERBATIM = {
     "os": {"machine", "distribution", "distribution_id", "version_id", "libc"},
-    "python": {"version"},
+    "python": {"version", "implementation"},
     "packages": {"name", "version"},
     "torch": {"version", "cuda", "hip", "nccl_requirement", "arch_list"},
     "nccl": {"name", "version", "cuda", "source", "owners"},
@@ -39,6 +39,9 @@ _VERBATIM = {
     "container": {"kind"},
     "compilers": {"version"},
     "bitsandbytes": {"version", "libraries"},
+    "requirements": {"python", "requires"},
+    "binaries": {"package", "python", "cuda", "missing", "torch"},
+    "deepspeed": {"version", "installed_ops", "built_torch", "built_cuda"},
     "extensions": {"filesystem", "environment", "lock_kind"},
     "session": {"login_session"},
     "inputs": {"role", "kind", "model_type", "dtype", "tokenizer_class", "tokenizer_files", "weights", "broken"},
