@@ -121,6 +121,7 @@ class _Recoder:
         self._decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
         self._mixes = encoding.startswith("utf-16")
         self._narrow = False  # in a part of 8-bit text
+        self._fresh = False  # of which a line has just ended
         self._rest = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -147,25 +148,36 @@ class _Recoder:
         return b"".join(out)
 
     def _eight_bit(self, data: bytes, place: int, final: bool, out: list[bytes]) -> int:
-        """Pass on until a zero byte, with which UTF-16 begins again; a zero stands behind its ASCII in LE."""
+        """Pass on until the line in which zero bytes show that UTF-16 has begun again."""
         zero = data.find(0, place)
-        before = 1 if self._encoding == "utf-16-le" else 0
         if zero < 0:
-            end = len(data) if final else max(place, len(data) - before)
+            line = data.rfind(b"\n", place) + 1
+            whole = final or len(data) - max(line, place) > HEAD
+            end = len(data) if whole else max(line, place)
         else:
-            end = max(place, zero - before)
+            end = self._wide_again(data, place, zero)
             self._narrow = False
             if end == place:
                 return self._sixteen_bit(data, place, final, out)
         out.append(data[place:end])
+        self._fresh = data[place:end].endswith(b"\n") or (end == place and self._fresh)
         return end
+
+    def _wide_again(self, data: bytes, place: int, zero: int) -> int:
+        """Where UTF-16 begins whose first zero byte is known: at the beginning of its line, if that is not narrow."""
+        first = zero - 1 if self._encoding == "utf-16-le" else zero  # of the character that the zero is half of
+        line = data.rfind(b"\n", place, max(place, first)) + 1
+        narrow = _NARROW.search(data, max(line, place), max(place, first))
+        if first < zero and data[first : first + 1] == b"\n" and narrow:
+            return zero  # of U+5F00, say, behind a line of 8-bit text
+        return max(line, place) if (line > place or self._fresh) and not narrow else max(place, first)
 
     def _sixteen_bit(self, data: bytes, place: int, final: bool, out: list[bytes]) -> int:
         """Decode until the next run of 8-bit text, or so far that no run can have begun."""
         run = _NARROW.search(data, place + 1 if place or self._narrow else place)
         if run:
             end = run.start() + (run.start() - place) % 2
-            self._narrow = True
+            self._narrow, self._fresh = True, False
             out.append(self._wide(data[place:end], final=True))
             return end
         end = len(data) if final else max(place, len(data) - _NARROWEST)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsdoctor.logs.blocks import BLOCK, OVERLAP, blocks
-from dsdoctor.logs.lines import LONGEST, Line, LineParser, decode, harmless
+from dsdoctor.logs.lines import LONGEST, Line, LineParser, harmless
+from dsdoctor.logs.plain import decode, to_utf8
 from dsdoctor.logs.unwrap import unwrap
 
 
@@ -40,7 +41,24 @@ def parse(text: str, parser: LineParser | None = None) -> Line:
         ("v100-11:41449:41449 [6] NCCL INFO x", "v100-11", None, "v100-11:41449:41449 [6] NCCL INFO x"),
         ('{"log":"RuntimeError: x\\n","stream":"stderr"}', None, None, "RuntimeError: x"),
         ('{"message":"RuntimeError: x","hostname":"node1","rank":2}', "node1", 2, "RuntimeError: x"),
+        ("node3: [rank4]:   RuntimeError: x", "node3", 4, "RuntimeError: x"),
+        ("[1,mpirank:3,algo-2]<stdout>:RuntimeError: x", "algo-2", 3, "RuntimeError: x"),
+        ("Sun Nov 22 02:46:26 2026[1,0]<stderr>:RuntimeError: x", None, 0, "RuntimeError: x"),
+        ("2026-11-22T10:00:00.1Z stderr F   RuntimeError: x", None, None, "RuntimeError: x"),
+        ("llm-worker-1 pytorch RuntimeError: x", "llm-worker-1", None, "RuntimeError: x"),
+        ("[llm-worker-1 any-name] RuntimeError: x", "llm-worker-1", None, "RuntimeError: x"),
+        ("train.1.w8x5q9k2@node1    | RuntimeError: x", "node1", None, "RuntimeError: x"),
+        ("Nov  2 02:45:51 node1 train[1234]: RuntimeError: x", "node1", None, "RuntimeError: x"),
+        ("Nov 22 02:45:51 node1 kernel: [ 18.3] Killed", "node1", None, "[ 18.3] Killed"),
+        ("In [3]| RuntimeError: x", None, None, "RuntimeError: x"),
+        (">> RuntimeError: x", None, None, "RuntimeError: x"),
+        ("0: slurmstepd-node1: error: killed", "node1", None, "slurmstepd-node1: error: killed"),
+        ("srun: error: node2: task 3: Killed", "node2", 3, "srun: error: node2: task 3: Killed"),
+        ("srun: error: node1: tasks 0-1: Killed", "node1", None, "srun: error: node1: tasks 0-1: Killed"),
+        ("slurmstepd: error: x", None, None, "slurmstepd: error: x"),
         # words before a colon that are no hosts
+        ("worker-1 failed to start", None, None, "worker-1 failed to start"),
+        ("srun: error: slurm_receive_msgs: x", None, None, "srun: error: slurm_receive_msgs: x"),
         ("launch.py: error: x", None, None, "launch.py: error: x"),
         ("g++-11: error: x", None, None, "g++-11: error: x"),
         ("wandb: Run x", None, None, "wandb: Run x"),
@@ -131,6 +149,18 @@ def test_chinese_in_gb18030_is_read() -> None:
     assert decode(CHINESE.encode("gb18030")) == CHINESE
 
 
+def test_chinese_that_was_read_as_windows_1252_before_is_put_right() -> None:
+    wrong = CHINESE.encode().decode("latin-1")
+    assert decode(wrong.encode()) == CHINESE
+    lost = "在代码中做出如下修正，解决不知道导入精度为多少的问题".encode().decode("cp1252", "ignore")  # bytes are gone
+    assert decode(lost.encode()).count("\ufffd") == 4 and "导入精度" in decode(lost.encode())
+
+
+@pytest.mark.parametrize("text", ["Ã© and Â± stay", "naïve café, größer", "100%|███▎| â€œquotedâ€\u009d", "für 训练"])
+def test_what_is_no_chinese_stays_as_it_is(text: str) -> None:
+    assert decode(text.encode()) == text
+
+
 def test_bytes_that_are_nothing_come_out_with_replacement_characters() -> None:
     assert "�" in decode(b"\xff\xfe\xfa error \x80\x81")
 
@@ -143,6 +173,28 @@ def test_other_encodings_become_utf_8(encoding: str) -> None:
         data = codecs.BOM_UTF16_BE + data
     cut = [data[start : start + 7] for start in range(0, len(data), 7)]
     assert b"".join(block.data for block in blocks(cut)) == text.encode()
+
+
+def recoded(data: bytes, size: int) -> str:
+    return b"".join(to_utf8(data[start : start + size] for start in range(0, len(data), size))).decode()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 4096, 1 << 20])
+@pytest.mark.parametrize("order", ["le", "be"])
+def test_8_bit_text_amid_utf_16_is_kept(order: str, size: int) -> None:
+    mark = codecs.BOM_UTF16_LE if order == "le" else codecs.BOM_UTF16_BE
+    wide, narrow = (
+        "开始训练 step 1\r\n",
+        "Traceback of what cmd appended: größer\r\nRuntimeError: CUDA out of memory\r\n",
+    )
+    data = mark + (wide * 300).encode(f"utf-16-{order}") + narrow.encode() + wide.encode(f"utf-16-{order}")
+    assert recoded(data, size) == wide * 300 + narrow + wide
+
+
+@pytest.mark.parametrize("size", [1, 5, 1 << 20])
+def test_utf_16_alone_is_read_exactly(size: int) -> None:
+    text = "Fehler: größer als 训练失败 😀\n" * 500
+    assert recoded(text.encode("utf-16"), size) == text
 
 
 @pytest.mark.parametrize(
