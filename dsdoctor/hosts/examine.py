@@ -15,6 +15,7 @@ from dsdoctor.hosts.filters import filter_hosts
 from dsdoctor.hosts.hostfile import load_hostfile, local_entry
 from dsdoctor.hosts.transport import Transport, TransportKind
 from dsdoctor.jobs.job import ResolvedJob
+from dsdoctor.jobs.paths import named_paths, work_folder
 from dsdoctor.report.layout import count, fold
 from dsdoctor.terminal import StatusLine, say, status_line
 
@@ -34,6 +35,7 @@ class HostChoice:
     transport: TransportKind = "auto"
     python: str | None = None  # outranks what hostfile and job say
     timeout: float = 30.0  # seconds for one host
+    network: bool = False  # whether the hosts try the ways between them
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,19 @@ def examine(
     Raises:
         FileError: see :func:`choose`.
     """
+    own: dict[str, Transport] = {}
+    if choice.network and transports is None:  # the trial goes through the connections that the probe made
+        transports = own
+    try:
+        return _examined(choice, job, master_addr, transports)
+    finally:
+        for transport in own.values():
+            transport.close()
+
+
+def _examined(
+    choice: HostChoice, job: ResolvedJob | None, master_addr: str | None, transports: dict[str, Transport] | None
+) -> Cluster:
     from dsdoctor.hosts.gather import gather
 
     chosen = choose(choice)
@@ -88,6 +103,7 @@ def examine(
         members = gather(
             chosen.entries,
             config=_questions(chosen.entries, job, master_addr),
+            own={entry.name: _about_job(entry, job) for entry in chosen.entries} if job else None,
             python=job.job.python if job else None,
             setup=job.job.setup if job else (),
             timeout=choice.timeout,
@@ -96,9 +112,15 @@ def examine(
             transports=transports,
             on_progress=_Progress([entry.name for entry in chosen.entries], line),
         )
-    if chosen.source is None:
-        members = tuple(_with_own_slots(member, job.job.cpu_slots if job else 1) for member in members)
-    return Cluster(members, master_addr)
+        if chosen.source is None:
+            members = tuple(_with_own_slots(member, job.job.cpu_slots if job else 1) for member in members)
+        cluster = Cluster(members, master_addr)
+        if choice.network and transports is not None:
+            from dsdoctor.hosts.network import try_network
+
+            python, setup = (job.job.python, job.job.setup) if job else (None, ())
+            cluster = try_network(cluster, transports, python=python, setup=setup, progress=line.show)
+    return cluster
 
 
 def _questions(entries: Sequence[HostEntry], job: ResolvedJob | None, master_addr: str | None) -> dict[str, Any]:
@@ -108,6 +130,30 @@ def _questions(entries: Sequence[HostEntry], job: ResolvedJob | None, master_add
     if job is not None and job.job.workdir:
         paths.append(job.job.workdir)
     return {"targets": targets, "paths": list(dict.fromkeys(paths))}
+
+
+# What the probe looks at for the places that a job writes to; a job's own values outrank the host's.
+_CACHES = (
+    "TORCH_EXTENSIONS_DIR",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_DATASETS_CACHE",
+    "TRITON_CACHE_DIR",
+    "XDG_CACHE_HOME",
+    "TMPDIR",
+)
+
+
+def _about_job(entry: HostEntry, job: ResolvedJob) -> dict[str, Any]:
+    """What the probe is asked on one host: the job's paths as they are there, and the folders that it writes to."""
+    work = work_folder(job, entry.workdir)
+    code = str((Path(job.root) / job.job.sync.code).resolve()) if entry.local else f"{work}/code"
+    named = named_paths(job)
+    places = [("output", one.at(code)) for one in named if one.role == "output"]
+    places += [("work", code if entry.local else work)]
+    variables = {name: value for name, value in job.env.items() if name in _CACHES and "$" not in value}
+    inputs = [{"path": one.path, "role": one.role, "at": one.at(code)} for one in named]
+    return {"inputs": inputs, "places": list(dict.fromkeys(places)), "variables": variables}
 
 
 class _Progress:

@@ -104,7 +104,10 @@ class DeepSpeedConfig:
 
 @dataclass(frozen=True)
 class ResolvedJob:
-    """A job with profile and settings applied. `root` is the folder of the job file; relative paths start there."""
+    """A job with profile and settings applied. `root` is the folder of the job file; relative paths start there.
+
+    `present` are the relative paths among its arguments that lie in the code's folder here and are copied with it.
+    """
 
     job: Job
     source: str
@@ -113,6 +116,7 @@ class ResolvedJob:
     stages: tuple[StageSettings, ...]
     env: dict[str, str]
     deepspeed: DeepSpeedConfig | None = None
+    present: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:

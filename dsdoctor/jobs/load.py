@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from dsdoctor import yamlfile
 from dsdoctor.jobs.dsconfig import parse_config
 from dsdoctor.jobs.job import DeepSpeedConfig, ResolvedJob, parse_job, resolve
+from dsdoctor.jobs.paths import is_copied, named_paths
 from dsdoctor.resources import folder
 from dsdoctor.yamlfile import FileError
 
@@ -30,7 +33,18 @@ def load_job(name_or_path: str, profile: str | None = None, settings: Sequence[s
             config = folder("templates") / name
         return parse_config(yamlfile.read_text(config), str(config))
 
-    return resolve(job, str(path), profile=profile, settings=settings, read_deepspeed=read_deepspeed)
+    return _with_present(resolve(job, str(path), profile=profile, settings=settings, read_deepspeed=read_deepspeed))
+
+
+def _with_present(job: ResolvedJob) -> ResolvedJob:
+    """The job with what of its relative paths lies in the code's folder, and so is on every host after the sync."""
+    code = Path(job.root) / job.job.sync.code
+    there = set()
+    for named in named_paths(job):
+        with suppress(OSError):  # a name too long for the file system
+            if named.relative and (code / named.path).exists() and is_copied(named.path, job.job.sync.exclude):
+                there.add(named.path)
+    return replace(job, present=frozenset(there))
 
 
 def find_job(name_or_path: str) -> Path:

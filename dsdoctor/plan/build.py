@@ -12,6 +12,7 @@ from typing import Any
 from dsdoctor.cluster import Cluster, Member
 from dsdoctor.facts import FactUnavailable
 from dsdoctor.jobs.job import ResolvedJob, StageSettings
+from dsdoctor.jobs.paths import work_folder
 from dsdoctor.plan import environment
 from dsdoctor.plan.address import Link, free_port, link_of, master_address
 from dsdoctor.plan.environment import Setting
@@ -204,7 +205,7 @@ def _folders(job: ResolvedJob, member: Member, run: str, paths: Paths) -> tuple[
     """Where the code lies and where the run writes on a host. This machine runs the code where it is."""
     if member.entry.local:
         return paths.code, paths.run_dir
-    work = member.entry.workdir or job.job.workdir or f"~/.dsdoctor/work/{job.name}"
+    work = work_folder(job, member.entry.workdir)
     if work == "~" or work.startswith("~/"):
         work = _home(member) + work[1:]
     if not work.startswith("/"):
