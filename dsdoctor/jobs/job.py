@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from dsdoctor import yamlfile
+from dsdoctor.jobs.requirements import JobRequirement, check_requirement, check_specifier
 from dsdoctor.yamlfile import FileError
 
 Scalar = bool | int | float | str | None
@@ -58,7 +59,9 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `module` (or `script`) is started by `engine` on every host with `args` as `--key value`; true and false become the
     words, null leaves the key out, a list gives several values. `${output_dir}`, `${previous_output_dir}`,
     `${run_dir}`, `${stage}`, `${stage_index}`, `${precision}` and `${world_size}` stand for what the plan makes of
-    them. `gpu_env` sets variables on the hosts whose GPU name contains the key.
+    them. `gpu_env` sets variables on the hosts whose GPU name contains the key. `requirements` are what the hosts must
+    have installed: the path of a requirements file (relative to the job file), or its lines; without it the
+    requirements.txt in the code's folder is looked at.
     """
 
     name: str
@@ -69,6 +72,8 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine: Engine = "torchrun"
     python: str | None = None
     workdir: str | None = None  # where the code lands on a host; default ~/.dsdoctor/work/<job>
+    requires_python: str | None = None  # ">=3.9"
+    requirements: str | tuple[str, ...] | None = None
     setup: tuple[str, ...] = ()  # shell lines run before the interpreter, on every host (scl enable, module load)
     sync: Sync = Sync()
     args: dict[str, Value] = {}
@@ -117,6 +122,7 @@ class ResolvedJob:
     env: dict[str, str]
     deepspeed: DeepSpeedConfig | None = None
     present: frozenset[str] = frozenset()
+    requirements: tuple[JobRequirement, ...] = ()
 
     @property
     def name(self) -> str:
@@ -150,6 +156,10 @@ def parse_job(text: str, source: str) -> Job:
         _known(profile.stages, names, source, f"profiles.{profile_name}.stages")
     if job.default_profile is not None:
         _known([job.default_profile], list(job.profiles), source, "default_profile")
+    if job.requires_python is not None:
+        check_specifier(job.requires_python, source)
+    for text_of_one in job.requirements if isinstance(job.requirements, tuple) else ():
+        check_requirement(text_of_one, source)
     for pattern in job.sync.exclude:
         if not pattern or "\n" in pattern or "\0" in pattern:
             raise FileError(source, f"sync.exclude: {pattern!r} is no pattern")

@@ -12,6 +12,7 @@ from dsdoctor import yamlfile
 from dsdoctor.jobs.dsconfig import parse_config
 from dsdoctor.jobs.job import DeepSpeedConfig, ResolvedJob, parse_job, resolve
 from dsdoctor.jobs.paths import is_copied, named_paths
+from dsdoctor.jobs.requirements import JobRequirement, parse_requirements
 from dsdoctor.resources import folder
 from dsdoctor.yamlfile import FileError
 
@@ -33,7 +34,8 @@ def load_job(name_or_path: str, profile: str | None = None, settings: Sequence[s
             config = folder("templates") / name
         return parse_config(yamlfile.read_text(config), str(config))
 
-    return _with_present(resolve(job, str(path), profile=profile, settings=settings, read_deepspeed=read_deepspeed))
+    resolved = resolve(job, str(path), profile=profile, settings=settings, read_deepspeed=read_deepspeed)
+    return _with_requirements(_with_present(resolved))
 
 
 def _with_present(job: ResolvedJob) -> ResolvedJob:
@@ -45,6 +47,30 @@ def _with_present(job: ResolvedJob) -> ResolvedJob:
             if named.relative and (code / named.path).exists() and is_copied(named.path, job.job.sync.exclude):
                 there.add(named.path)
     return replace(job, present=frozenset(there))
+
+
+def _with_requirements(job: ResolvedJob) -> ResolvedJob:
+    """The job with what it wants installed: as it says, or as the requirements.txt beside its code says."""
+    given = job.job.requirements
+    if isinstance(given, tuple):
+        return replace(job, requirements=tuple(JobRequirement(text, job.source) for text in given))
+    beside = Path(job.root) / job.job.sync.code / "requirements.txt"
+    path = beside if given is None else Path(job.root) / Path(given).expanduser()
+    if given is None and not path.is_file():
+        return job
+
+    def read(name: str, source: str) -> tuple[str, str]:
+        nested = Path(source).parent / name
+        return yamlfile.read_text(nested), str(nested)
+
+    try:
+        text = yamlfile.read_text(path)
+        found = tuple(parse_requirements(text, str(path), read, declared=given is not None))
+    except FileError:
+        if given is not None:
+            raise
+        return job  # nobody said that it is for this job
+    return replace(job, requirements=found)
 
 
 def find_job(name_or_path: str) -> Path:

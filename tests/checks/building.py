@@ -14,6 +14,7 @@ from dsdoctor.cluster import Cluster, HostEntry, Member, Reach
 from dsdoctor.facts import HostFacts, Section, Snapshot
 from dsdoctor.jobs.dsconfig import parse_config
 from dsdoctor.jobs.job import Job, ResolvedJob, Stage, StageSettings
+from dsdoctor.jobs.requirements import JobRequirement
 
 COMPOSED = Path(__file__).parent.parent / "snapshots" / "composed"
 
@@ -42,8 +43,8 @@ def _member(case: Case, snapshot: Snapshot) -> Member:
     sections = {key: copy.deepcopy(msgspec.to_builtins(section)) for key, section in snapshot.sections.items()}
     for host in ("*", name):
         for section, change in case.change.get(host, {}).items():
-            assert section in sections, f"{case.name}: no section {section}"
-            sections[section]["value"] = laid_over(sections[section]["value"], change)
+            assert hasattr(HostFacts, section), f"{case.name}: no section {section}"
+            sections[section] = {"value": laid_over(sections.get(section, {}).get("value", {}), change)}
         for section, reason in case.missing.get(host, {}).items():
             sections[section] = {"error": reason}
     made = {key: msgspec.convert(section, Section) for key, section in sections.items()}
@@ -89,10 +90,23 @@ def resolved(given: CaseJob) -> ResolvedJob:
         module="train",
         precision=given.precision,  # type: ignore[arg-type]
         gpu_env=given.gpu_env,
+        requires_python=given.requires_python,
+        requirements=given.requirements or None,
     )
     config = None if given.deepspeed is None else parse_config(given.deepspeed, "ds.json")
+    declared = [JobRequirement(text, "job.yaml") for text in given.requirements]
+    beside = [
+        JobRequirement(text, "requirements.txt", line, declared=False) for line, text in enumerate(given.beside, 1)
+    ]
     return ResolvedJob(
-        job=job, source="job.yaml", root=".", profile=None, stages=stages, env=given.env, deepspeed=config
+        job=job,
+        source="job.yaml",
+        root=".",
+        profile=None,
+        stages=stages,
+        env=given.env,
+        deepspeed=config,
+        requirements=(*declared, *beside),
     )
 
 
