@@ -87,7 +87,9 @@ def resolved(given: CaseJob) -> ResolvedJob:
     job = Job(
         name=given.name,
         stages=tuple(Stage(name=stage.name) for stage in stages),
-        module="train",
+        module=None if given.script else "train",
+        script=given.script,
+        setup=given.setup,
         precision=given.precision,  # type: ignore[arg-type]
         gpu_env=given.gpu_env,
         requires_python=given.requires_python,
@@ -105,6 +107,7 @@ def resolved(given: CaseJob) -> ResolvedJob:
         profile=None,
         stages=stages,
         env=given.env,
+        present=frozenset(given.present),
         deepspeed=config,
         requirements=(*declared, *beside),
     )
