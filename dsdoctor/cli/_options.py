@@ -54,8 +54,8 @@ def host_choice(options: dict[str, Any]) -> HostChoice:
     """Take the values of :func:`host_options` out of a command's options."""
     from dsdoctor.hosts.examine import HostChoice
 
-    names = ("hostfile", "include", "exclude", "transport", "python", "timeout")
-    return HostChoice(**{name: options.pop(name) for name in names})
+    names = ("hostfile", "include", "exclude", "transport", "python", "timeout", "network")
+    return HostChoice(**{name: options.pop(name) for name in names if name in options})
 
 
 def ignore_option(text: str) -> Decorator:

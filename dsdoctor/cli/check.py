@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @with_options(
     *host_options(),
     click.option("--job", metavar="NAME|FILE", help="Judge this job's settings too, on these hosts."),
+    click.option("--network", is_flag=True, help="Let the hosts connect to each other, and measure how fast they are."),
     *facts_options(),
     click.option("--select", multiple=True, metavar="NAME", help="Only this check. May be given several times."),
     ignore_option("Let this finding pass: it is shown, and no error."),
@@ -47,7 +48,7 @@ def check(**options: Any) -> int:
     from dsdoctor.report.model import Severity
 
     choice = host_choice(options)
-    _consistent(options)
+    _consistent(choice, options)
     report = _look(choice, options)
     if options["mend"]:
         report = _mended(report, choice, options)
@@ -57,9 +58,12 @@ def check(**options: Any) -> int:
     return report.exit_code(Severity(options["fail_on"]))
 
 
-def _consistent(options: dict[str, Any]) -> None:
+def _consistent(choice: HostChoice, options: dict[str, Any]) -> None:
     """Refuse options that do not go together. Raises UsageError."""
     from dsdoctor.terminal import is_terminal
+
+    if choice.network and options["recorded"] is not None:
+        raise click.UsageError("--network tries the hosts, and --facts contacts none; leave one of the two out")
 
     if options["accepted"] is not None and options["baseline"] is not None:
         raise click.UsageError("--save-baseline writes all that is found, --baseline hides some of it; leave one out")

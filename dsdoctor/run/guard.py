@@ -11,15 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from dsdoctor.hosts.gather import with_setup
+from dsdoctor.hosts.gather import BOOT, with_setup
 from dsdoctor.hosts.transport import RemoteProcess, Transport, TransportError
 from dsdoctor.plan.model import HostPlan, LaunchPlan, StagePlan
 from dsdoctor.run.guardian import MARKER
 
-BOOT = (
-    "import sys;sys.path[:]=filter(None,sys.path);"  # a queue.py in the home must not hide the library's
-    'b=sys.stdin.buffer;exec(compile(b.read(int(b.readline())),"guardian","exec"))'
-)
 FRAME_LIMIT = 1024 * 1024
 
 Frame = dict[str, Any]
