@@ -11,7 +11,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from dsdoctor.logs.plain import clean, to_utf8
-from dsdoctor.logs.reshape import DOCUMENT, is_document, piece, whole
+from dsdoctor.logs.reshape import DOCUMENT, is_document, piece, whole, without_pictures
 from dsdoctor.logs.shape import Shape
 
 BLOCK = 1 << 20  # bytes searched at once
@@ -58,10 +58,11 @@ def _block(shape: Shape, last: bool = False) -> Block:
 
 def _gathered(held: list[bytes], pieces: Iterator[bytes]) -> list[bytes]:
     """All of a document in one piece, or, of one that is too large, its beginning and a piece."""
+    held = [without_pictures(each) for each in held]
     size = sum(len(each) for each in held)
     for data in pieces:
-        held.append(data)
-        size += len(data)
+        held.append(without_pictures(data))
+        size += len(held[-1])
         if size > DOCUMENT:
             return [b"".join(held[:-1]), held[-1]]
     return [b"".join(held)]

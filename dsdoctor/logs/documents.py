@@ -57,17 +57,16 @@ def is_markdown(name: str) -> bool:
     return bool(_MARKDOWN.search(name))
 
 
-def page_lines(text: str) -> list[Numbered]:
+def page_lines(text: str) -> Iterator[Numbered]:
     """The lines that a browser shows of a page, preformatted blocks in fences."""
     page = _Page()
     done = 0
     for start, end, name, closing in _tags(text):
-        page.text(text[done:start])
-        page.tag(name, closing, text.count("\n", start, end))
+        yield from page.text(text[done:start])
+        yield from page.tag(name, closing, text.count("\n", start, end))
         done = end
-    page.text(text[done:])
-    page.line_break()
-    return page.lines
+    yield from page.text(text[done:])
+    yield from page.line_break()
 
 
 def _tags(text: str) -> Iterator[tuple[int, int, str, bool]]:
@@ -92,47 +91,46 @@ def _end_of(text: str, name: str, place: int) -> int:
 
 
 class _Page:
-    """The lines of a page while it is read."""
+    """The line of a page that is being put together."""
 
     def __init__(self) -> None:
-        self.lines: list[Numbered] = []
         self._number = 1  # of the line of the source
         self._line: list[str] = []
         self._began = 1
-        self._preformatted = 0
+        self._preformatted = False
 
-    def text(self, raw: str) -> None:
+    def text(self, raw: str) -> Iterator[Numbered]:
         """Text between two tags."""
         import html  # its table of entities is needed for pages alone
 
         for place, part in enumerate(raw.split("\n")):
             if place:
-                self.line_break()
+                yield from self.line_break()
                 self._number += 1
                 self._began = self._number
             if part.strip() or (part and self._preformatted):
                 self._line.append(html.unescape(part).replace("\n", " "))
 
-    def tag(self, name: str, closing: bool, breaks: int) -> None:
+    def tag(self, name: str, closing: bool, breaks: int) -> Iterator[Numbered]:
         """A tag, in whose source there are so many line breaks."""
         if name == "pre":
-            self.line_break()
-            if closing != (self._preformatted == 0):
-                self.lines.append((self._number, FENCE))
-            self._preformatted = 0 if closing else 1
+            yield from self.line_break()
+            if closing == self._preformatted:
+                yield self._number, FENCE
+            self._preformatted = not closing
         elif name in _BREAKING:
-            self.line_break()
+            yield from self.line_break()
         elif name in ("td", "th") and self._line:
             self._line.append(" ")
         self._number += breaks
         if not self._line:
             self._began = self._number
 
-    def line_break(self) -> None:
+    def line_break(self) -> Iterator[Numbered]:
         """End the line, unless nothing is on it."""
         text = "".join(self._line)
         if text.strip():
-            self.lines.append((self._began, text))
+            yield self._began, text
         self._line = []
         self._began = self._number
 

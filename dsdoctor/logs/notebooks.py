@@ -32,7 +32,7 @@ def is_notebook(head: bytes) -> bool:
     return bool(_BEGINNING.match(head)) and (b'"cell' in head or b'"nbformat' in head or b'"kernel' in head)
 
 
-def notebook_lines(text: str) -> list[Numbered] | None:
+def notebook_lines(text: str) -> Iterator[Numbered] | None:
     """The lines that the cells printed, None when it is no notebook after all."""
     try:
         value, _ = _value(text, _skip(text, 0), 0)
@@ -44,13 +44,19 @@ def notebook_lines(text: str) -> list[Numbered] | None:
         cells = [cell for sheet in _list(sheets) if isinstance(sheet, dict) for cell in _list(sheet.get("cells"))]
     if not isinstance(cells, list):
         return None
-    lines: list[Numbered] = []
-    counter = _Counter(text)
+    return _fenced(cells, _Counter(text))
+
+
+def _fenced(cells: list[Any], counter: _Counter) -> Iterator[Numbered]:
     for cell in cells:
-        printed = list(_printed(cell, counter)) if isinstance(cell, dict) else []
-        if printed:
-            lines += [(printed[0][0], FENCE), *printed, (printed[-1][0], FENCE)]
-    return lines
+        last = 0
+        for number, line in _printed(cell, counter) if isinstance(cell, dict) else ():
+            if not last:
+                yield number, FENCE
+            yield number, line
+            last = number
+        if last:
+            yield last, FENCE
 
 
 def _printed(cell: dict[str, Any], counter: _Counter) -> Iterator[Numbered]:

@@ -191,7 +191,7 @@ def _traceback(value: Any) -> str:
         frames = error.get("frames")
         lines.append("Traceback (most recent call last):")
         for frame in frames if isinstance(frames, list) else ():
-            if isinstance(frame, dict):
+            if isinstance(frame, dict) and isinstance(frame.get("filename"), str):
                 lines.append(f'  File "{frame.get("filename")}", line {frame.get("lineno")}, in {frame.get("name")}')
         lines.append(f"{error['exc_type']}: {error.get('exc_value', '')}")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 
 from dsdoctor.logs.documents import is_markdown, is_page, markdown_lines, page_lines
@@ -13,8 +14,9 @@ from dsdoctor.logs.shape import Numbered, Shape, from_lines, replaced
 from dsdoctor.logs.unwrap import unwrap
 
 PASTE = 1 << 18  # bytes of a source that may be a paste
-DOCUMENT = 1 << 24  # bytes of a page or a notebook, of which all must be at hand
+DOCUMENT = 1 << 22  # bytes of a page or a notebook, without its pictures, of which all must be at hand
 
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]{1000,}={0,2}")
 # `cat -n` and `less -N` (aligned), `grep -n`, editors and viewers of logs on the web.
 _NUMBERED = re.compile(r"[ ]{0,8}(?P<number>\d{1,7})(?P<mark>\t|:|\) | ?[|│] ?| {1,2})")
 
@@ -24,9 +26,14 @@ def is_document(head: bytes, name: str) -> bool:
     return is_notebook(head) or is_page(head, name)
 
 
+def without_pictures(data: bytes) -> bytes:
+    """A part of a document without what is in Base64, most often nearly all of it."""
+    return _BASE64.sub(b"", data)
+
+
 def whole(data: bytes, name: str) -> Shape:
     """A source of which all is at hand: a document, a paste, or any small log."""
-    lines: list[Numbered] | None = None
+    lines: Iterator[Numbered] | None = None
     if is_notebook(data):
         lines = notebook_lines(decode(data))
     elif is_page(data, name):

@@ -6,8 +6,9 @@ be those of the file all the same.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -18,8 +19,8 @@ class Shape(NamedTuple):
     """A text, the offsets at which its lines and those of the source go apart, and by how much up to each."""
 
     data: bytes
-    offsets: tuple[int, ...] = ()
-    totals: tuple[int, ...] = (0,)  # one more than offsets
+    offsets: Sequence[int] = ()
+    totals: Sequence[int] = (0,)  # one more than offsets
 
     def breaks(self, start: int, end: int) -> int:
         """How many line breaks of the source lie between two offsets."""
@@ -32,22 +33,23 @@ class Shape(NamedTuple):
 def from_lines(lines: Iterable[Numbered]) -> Shape:
     """The text of these lines, which know their numbers."""
     parts: list[bytes] = []
-    jumps: list[tuple[int, int]] = []
+    offsets, jumps = array("q"), array("q")  # a page may have a million lines in one of its source
     size, expected = 0, 1
     for number, text in lines:
         raw = text.encode("utf-8", "replace")
         if number != expected:
-            jumps.append((max(0, size - 1), number - expected))
+            offsets.append(max(0, size - 1))
+            jumps.append(number - expected)
         parts.append(raw)
         size += len(raw) + 1
         expected = number + 1
-    return _shape(b"\n".join(parts), jumps)
+    return _shape(parts, b"\n", offsets, jumps)
 
 
 def replaced(data: bytes, spans: Iterable[tuple[int, int, list[bytes]]]) -> Shape:
     """The text with stretches of single lines put in other words; a stretch that becomes several lines stays one."""
     parts: list[bytes] = []
-    jumps: list[tuple[int, int]] = []
+    offsets, jumps = array("q"), array("q")
     size = done = 0
     for start, end, lines in spans:
         parts.append(data[done:start])
@@ -55,15 +57,17 @@ def replaced(data: bytes, spans: Iterable[tuple[int, int, list[bytes]]]) -> Shap
         for place, line in enumerate(lines):
             if place:
                 parts.append(b"\n")
-                jumps.append((size, -1))
+                offsets.append(size)
+                jumps.append(-1)
                 size += 1
             parts.append(line)
             size += len(line)
         done = end
+    if not done:
+        return Shape(data)
     parts.append(data[done:])
-    return _shape(b"".join(parts), jumps) if done else Shape(data)
+    return _shape(parts, b"", offsets, jumps)
 
 
-def _shape(data: bytes, jumps: list[tuple[int, int]]) -> Shape:
-    totals = tuple(accumulate((jump for _, jump in jumps), initial=0))
-    return Shape(data, tuple(offset for offset, _ in jumps), totals)
+def _shape(parts: list[bytes], between: bytes, offsets: Sequence[int], jumps: Sequence[int]) -> Shape:
+    return Shape(between.join(parts), offsets, array("q", accumulate(jumps, initial=0)))
