@@ -5,7 +5,10 @@ BIN    := $(VENV)/bin
 # The demo and the tests run on this build; dsdoctor itself works with whatever torch the hosts have.
 TORCH  ?= torch==2.13.0
 
-.PHONY: demo test quick lint format bench readme setup setup-dev clean
+# Of each target of the fuzzer.
+FUZZ_SECONDS ?= 60
+
+.PHONY: demo test quick fuzz lint format bench readme setup setup-dev setup-fuzz clean
 
 demo: setup
 	cd launch && $(abspath $(BIN))/python -m continual.assets
@@ -16,6 +19,9 @@ test: setup-dev
 
 quick: setup-dev
 	$(BIN)/python -m pytest -m "not slow"
+
+fuzz: setup-fuzz
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 lint: setup-dev
 	$(BIN)/ruff format --check .
@@ -34,6 +40,7 @@ readme: setup-dev
 
 setup: $(VENV)/.train
 setup-dev: $(VENV)/.dev
+setup-fuzz: $(VENV)/.fuzz
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dsdoctor needs Python 3.10 or newer, found %d.%d; make PYTHON=python3.12" % sys.version_info[:2])'
@@ -49,5 +56,9 @@ $(VENV)/.dev: $(VENV)/.train
 	$(BIN)/python -m pip install -q --group dev
 	@touch $@
 
+$(VENV)/.fuzz: pyproject.toml | $(VENV)/.dev
+	$(BIN)/python -m pip install -q --group fuzz
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .fuzz build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
