@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -48,6 +48,7 @@ _TIMES = (
     *(("time",), ("timestamp",), ("@timestamp",), ("ts",), ("asctime",), ("__REALTIME_TIMESTAMP",)),
     ("record", "time", "timestamp"),
 )
+_EPOCH = datetime(1970, 1, 1)
 _HOST = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,251}\w)?")
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?")
 
@@ -244,4 +245,5 @@ def _time(value: Any) -> str | None:
         seconds = seconds / 1000 if seconds > 1e11 else seconds
     if not 1e8 < seconds < 1e11:
         return None
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
+    moment = _EPOCH + timedelta(seconds=seconds)
+    return moment.isoformat(timespec="milliseconds") + "Z"
