@@ -1,4 +1,4 @@
-"""The package's own data files, read once: what NCCL and torch read from the environment, and the checks' cases.
+"""The package's own data files, read once: variables that NCCL and torch read, releases that clash, the checks' cases.
 
 This is the one module of the room that opens files.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
+from typing import Any, Literal
 
 import msgspec
 
 from dsdoctor import yamlfile
+from dsdoctor.report.model import Severity
 
 
 class Variables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,6 +26,40 @@ class Variables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     newest: str  # the newest NCCL the table knows
 
 
+class BadSetJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a job must do for a set of versions to matter; everything that is given must hold."""
+
+    deepspeed: bool = False  # it has a DeepSpeed config
+    trainer: bool = False  # its program is built on transformers' Trainer
+    zero_stages: tuple[int, ...] = ()
+    accumulates: bool = False  # more than one micro-batch a step
+    weights: str = ""  # the model's weights lie in this form: "bin"
+    config: dict[str, Any] = {}  # values in the DeepSpeed config, by dotted path
+
+
+class BadSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A row of `data/known_bad.yaml`: releases that do not go together although pip installs them side by side."""
+
+    name: str
+    packages: dict[str, str]  # ranges; `python` is the interpreter
+    severity: Severity
+    effect: str
+    fixes: tuple[tuple[str, ...], ...]  # ways out, each the requirements to install
+    sources: tuple[str, ...]
+    job: BadSetJob | None = None
+    jobless: Severity | None = None  # of a row with `job`, where no job is known
+
+
+class BadModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An entry of `data/models.yaml`: a model that is broken as published."""
+
+    name: str  # a pattern for the name or path that a job gives
+    why: str
+    instead: str
+    source: str
+    tokenizer_class: str | None = None  # by which copies under other names are known
+
+
 def text(folder: str, name: str) -> str:
     """The text of a data file. Raises FileNotFoundError."""
     return (files("dsdoctor.checks") / folder / name).read_text(encoding="utf-8")
@@ -35,6 +71,37 @@ def variables() -> Variables:
     name = "variables.yaml"
     content = text("data", name)
     return yamlfile.convert(yamlfile.parse(content, name), Variables, name, content)
+
+
+class XidMeaning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An entry of `data/xids.yaml`."""
+
+    what: str
+    action: Literal["reset", "reboot", "power", "nvlink", "memory"]
+
+
+@cache
+def xids() -> dict[int, XidMeaning]:
+    """The Xid numbers that speak of hardware or driver."""
+    name = "xids.yaml"
+    content = text("data", name)
+    return yamlfile.convert(yamlfile.parse(content, name), dict[int, XidMeaning], name, content)
+
+
+@cache
+def known_bad() -> tuple[BadSet, ...]:
+    """The table of releases that do not go together."""
+    name = "known_bad.yaml"
+    content = text("data", name)
+    return yamlfile.convert(yamlfile.parse(content, name), tuple[BadSet, ...], name, content)
+
+
+@cache
+def bad_models() -> tuple[BadModel, ...]:
+    """The table of models that are known to be broken."""
+    name = "models.yaml"
+    content = text("data", name)
+    return yamlfile.convert(yamlfile.parse(content, name), tuple[BadModel, ...], name, content)
 
 
 def case_names() -> tuple[str, ...]:

@@ -9,11 +9,13 @@ from dsdoctor.checks.casefile import Case, CaseJob, Expected, cases
 from dsdoctor.checks.engine import discover
 from dsdoctor.checks.tables import case_names
 from dsdoctor.facts import HostFacts
-from dsdoctor.report.model import Finding
+from dsdoctor.report.model import Finding, Severity
 from tests.checks.building import COMPOSED, as_text, cluster_of, job_of, load_cluster, snapshots
 
 CHECKS = tuple(discover())
 CLUSTERS = sorted(path.name for path in COMPOSED.iterdir() if path.is_dir())
+# What is true of a cluster as it is: two kinds of cards, a kernel older than accelerate likes.
+TRUE = {"xuanyuan": {"kernel-too-old", "mixed-gpus"}}
 ALL = [pytest.param(name, case, id=f"{name}: {case.name}") for name in case_names() for case in cases(name)]
 
 
@@ -73,7 +75,8 @@ def _is(name: str, expected: Expected, finding: Finding) -> bool:
 @pytest.mark.parametrize("folder", CLUSTERS)
 def test_a_healthy_cluster_has_no_finding(folder: str) -> None:
     outcome = run_checks(load_cluster(folder))
-    assert not outcome.findings, as_text(outcome.findings)
+    assert {finding.name for finding in outcome.findings} == TRUE.get(folder, set()), as_text(outcome.findings)
+    assert {finding.severity for finding in outcome.findings} <= {Severity.INFO}
     assert not outcome.skipped, as_text(outcome.skipped)
     assert not outcome.crashed, as_text(outcome.crashed)
 
@@ -94,7 +97,7 @@ def test_a_missing_section_gives_no_finding_and_no_crash(folder: str, section: s
     case = Case(name="x", why="x", expect=(), cluster=folder, missing={"*": {section: "permission denied"}})
     outcome = run_checks(cluster_of(case))
     assert not outcome.crashed, outcome.crashed[0].traceback
-    assert not outcome.findings, as_text(outcome.findings)
+    assert {finding.name for finding in outcome.findings} <= TRUE.get(folder, set()), as_text(outcome.findings)
     assert all("permission denied" in entry.reason for entry in outcome.skipped), as_text(outcome.skipped)
 
 
@@ -141,6 +144,7 @@ def test_a_bad_evening_all_at_once() -> None:
         ("socket-ifname-missing", "error", ("gpu-b",)),
         ("scheduler-overridden", "warning", ()),
         ("unknown-env-var", "warning", ("gpu-a", "gpu-b")),
+        ("kernel-too-old", "info", ("gpu-a", "gpu-b")),
     ]
     assert {(entry.name, entry.hosts) for entry in outcome.skipped} == {
         ("nccl-differs-between-hosts", ("gpu-a",)),
