@@ -34,8 +34,8 @@ def diagnose(
 ) -> int:
     """Say why a job failed, from its logs.
 
-    Takes files, folders of logs (a run's directory too), compressed logs and archives; without any, or with -,
-    standard input: paste a log and press Ctrl-D. Nothing is sent anywhere.
+    Takes files (notebooks, pages and JSON of log collectors too), folders of logs, compressed logs and archives; a
+    run's directory; without any, or with -, standard input: paste a log and press Ctrl-D. Nothing is sent anywhere.
     """
     from dsdoctor.report.formats import render
     from dsdoctor.report.layout import Look

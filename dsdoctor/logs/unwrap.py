@@ -23,6 +23,8 @@ _BEGINNING = re.compile(
 
 def unwrap(lines: list[Numbered]) -> list[Numbered]:
     """The lines with wrapped ones joined; a joined one has the number of its first part."""
+    if sum(text.endswith("  ") for _, text in lines) * 2 > len(lines):  # a console copies its rows filled with blanks
+        lines = [(number, text.rstrip()) for number, text in lines]
     width = _width([text for _, text in lines])
     if width is None:
         return lines

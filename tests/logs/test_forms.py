@@ -297,6 +297,22 @@ def test_a_paste_of_a_terminal_of_any_width(width: int) -> None:
         assert verdict.cause in accepted(CASES[name]), name
 
 
+def test_what_powershell_makes_of_standard_error() -> None:
+    log = (
+        "python : Traceback (most recent call last):\r\nAt line:1 char:1\r\n+ python train.py *> train.log\r\n"
+        "+ ~~~~~~~~~~~~~~~~~~~~~~~~~~\r\n    + CategoryInfo          : NotSpecified: (Traceback (most recent call last)"
+        "::String) [], RemoteException\r\n    + FullyQualifiedErrorId : NativeCommandError\r\n \r\n"
+        '  File "C:\\train\\train.py", line 5, in <module>\r\n    main()\r\n'
+        "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\r\n"
+    )
+    verdict = verdict_of(log.encode("utf-16"))
+    assert (verdict.cause, verdict.line) == ("cuda-oom", 10)
+    unknown = verdict_of(
+        log.replace("torch.cuda.OutOfMemoryError: CUDA out of memory", "KeyError: 'x'").encode("utf-16")
+    )
+    assert (unknown.cause, unknown.line) == ("training-script-exception", 10)
+
+
 def test_two_lines_of_one_length_are_not_joined_by_chance() -> None:
     widest = "0: slurmstepd-node1: error: StepId=3.0 exceeded memory limit (397533184 > 314572800), being killed"
     verdict = verdict_of(f"step\n{widest}\nslurmstepd-node1: error: Exceeded job memory limit\n".encode())

@@ -288,6 +288,12 @@ def test_a_paste_of_80_columns_is_put_together_again() -> None:
     assert unwrapped(wrapped(f"short\n{LONG}\nend", 80)) == [(1, "short"), (2, LONG), (4, "end")]
 
 
+def test_rows_that_a_console_filled_with_blanks_are_not_joined() -> None:
+    text = wrapped(f"short\n{LONG}\nend\nthe end", 80)
+    filled = "\n".join(f"{line:<80}" for line in text.split("\n"))
+    assert [line for _, line in unwrapped(filled)] == ["short", LONG, "end", "the end"]
+
+
 def test_numbers_are_those_of_the_pasted_lines() -> None:
     text = wrapped(f"{LONG}\n{LONG}\nlast", 80)
     (block,) = blocks([text.encode()])
