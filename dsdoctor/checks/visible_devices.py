@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 
 _NUMBER = re.compile(r"[+-]?\d+")
 
@@ -16,32 +17,48 @@ def visible(value: str, uuids: Sequence[str]) -> list[int] | None:
     """
     if value.startswith("MIG-"):
         return None
+    names: list[str] | list[int] = _beginnings(value) if value.startswith("GPU-") else _numbers(value)
+    if len(set(names)) < len(names):
+        return []
     found: list[int] = []
-    for word in value.split(","):
-        index = _by_uuid(word, uuids) if value.startswith("GPU-") else _by_number(word, len(uuids))
-        if index is None:
+    for name in names:
+        index = _by_uuid(name, uuids) if isinstance(name, str) else name
+        if not 0 <= index < len(uuids):
             break
         if index in found:
-            return []
+            return []  # by two names
         found.append(index)
     return found
 
 
 def first_stranger(value: str, uuids: Sequence[str]) -> str | None:
-    """The first word that names no card, with what follows it ignored by CUDA; None when there is none."""
+    """The first word that names no card, for which CUDA ignores it and all behind it; None when there is none."""
     words = value.split(",")
     seen = visible(value, uuids)
-    if seen is None or len(seen) >= len(words) or (not seen and len(set(words)) < len(words)):
+    if seen is None or len(seen) >= len(words):
         return None
+    if not seen and visible(words[0], uuids):
+        return None  # a card is named twice
     return words[len(seen)].strip()
 
 
-def _by_number(word: str, count: int) -> int | None:
-    match = _NUMBER.match(word.strip())
-    index = int(match[0]) if match and len(match[0]) < 10 else -1
-    return index if 0 <= index < count else None
+def _numbers(value: str) -> list[int]:
+    """The numbers up to the first that is negative or none."""
+    found: list[int] = []
+    for word in value.split(","):
+        match = _NUMBER.match(word.strip())
+        number = int(match[0]) if match and len(match[0]) < 10 else -1
+        if number < 0:
+            break
+        found.append(number)
+    return found
 
 
-def _by_uuid(word: str, uuids: Sequence[str]) -> int | None:
-    fits = [index for index, uuid in enumerate(uuids) if word.startswith("GPU-") and uuid.startswith(word)]
-    return fits[0] if len(fits) == 1 else None
+def _beginnings(value: str) -> list[str]:
+    """The UUIDs, or beginnings of UUIDs, up to the first word that is neither."""
+    return list(takewhile(lambda word: word.startswith("GPU-"), value.split(",")))
+
+
+def _by_uuid(word: str, uuids: Sequence[str]) -> int:
+    fits = [index for index, uuid in enumerate(uuids) if uuid.startswith(word)]
+    return fits[0] if len(fits) == 1 else -1
