@@ -13,7 +13,7 @@ def server(tmp_path_factory):
     server.stop()
 
 
-@pytest.fixture(params=["local", "openssh", "paramiko"])
+@pytest.fixture(params=["local", "openssh", "paramiko", "swift"])
 def kind(request):
     return request.param
 
@@ -25,7 +25,8 @@ def transport(kind, request):
         transport = connect(local_entry(1))
     else:
         server = request.getfixturevalue("server")
-        transport = connect(server.entry(), kind, config_file=server.config)
+        many = {"kind": "auto", "one_of_many": True} if kind == "swift" else {"kind": kind}
+        transport = connect(server.entry(), config_file=server.config, **many)
     yield transport
     transport.close()
 

@@ -102,7 +102,7 @@ def test_output_beyond_the_limit_is_dropped(transport, monkeypatch):
 
 @pytest.mark.slow
 def test_a_command_over_its_time_is_stopped_at_the_other_end_too(transport, kind):
-    seconds = f"9{os.getpid()}.{['local', 'openssh', 'paramiko'].index(kind)}"
+    seconds = f"9{os.getpid()}.{['local', 'openssh', 'paramiko', 'swift'].index(kind)}"
     begun = time.monotonic()
     with pytest.raises(subprocess.TimeoutExpired) as caught:
         transport.run(["sh", "-c", f"echo begun; echo why >&2; sleep {seconds}; true"], timeout=1)

@@ -88,12 +88,14 @@ def connect(
     *,
     timeout: float = 10.0,
     config_file: str | Path | None = None,
+    one_of_many: bool = False,
 ) -> Transport:
     """The way to a host. Nothing is opened before the first command.
 
-    `auto` takes the ssh client, through which rsync and DeepSpeed go too, and paramiko where there is none. `timeout`
-    bounds connecting, in seconds; login may take 5 more. `config_file` (or $DSDOCTOR_SSH_CONFIG) stands in for the
-    user's ssh settings, like `ssh -F`. With $DSDOCTOR_SSH_PASSWORD, which only paramiko can hand over, `auto` takes it.
+    `auto` takes the ssh client, through which rsync and DeepSpeed go too, and paramiko where there is none, or for a
+    host that is `one_of_many`, where that does the same as the user's ssh (see :mod:`.swift`). `timeout` bounds
+    connecting, in seconds; login may take 5 more. `config_file` (or $DSDOCTOR_SSH_CONFIG) stands in for the user's ssh
+    settings, like `ssh -F`. With $DSDOCTOR_SSH_PASSWORD, which only paramiko can hand over, `auto` takes it.
     """
     if entry.local:
         from dsdoctor.hosts.transport.local import LocalTransport
@@ -105,6 +107,10 @@ def connect(
         from dsdoctor.hosts.transport.paramiko_ssh import ParamikoTransport
 
         return ParamikoTransport(entry, connect_timeout=timeout, config_file=config_file, password=password)
+    if kind == "auto" and one_of_many:
+        from dsdoctor.hosts.transport.swift import SwiftTransport
+
+        return SwiftTransport(entry, connect_timeout=timeout, config_file=config_file)
     from dsdoctor.hosts.transport.openssh import OpenSSHTransport
 
     return OpenSSHTransport(entry, connect_timeout=timeout, config_file=config_file)

@@ -67,6 +67,10 @@ class ParamikoTransport:
         """Start a command with its three streams as pipes; its exit code is 255 when the connection was lost."""
         return self._start(argv, remote_command(argv))
 
+    def open(self) -> None:
+        """Connect and log in, unless that is done. Raises TransportError."""
+        self._connect()
+
     def rsync_shell(self) -> tuple[list[str], str]:
         """An ssh command of its own, since rsync cannot go through paramiko.
 
