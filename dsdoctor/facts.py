@@ -41,6 +41,8 @@ class OsFacts(msgspec.Struct, frozen=True, kw_only=True):
     uid: int = -1
     uptime_seconds: float | None = None
     time: float | None = None  # the host's clock, seconds since the epoch, when the probe started
+    clock_ahead_least: float | None = None  # seconds by which it is ahead of the clock of who asked, at least
+    clock_ahead_most: float | None = None  # and at most; what lies between is the time that asking took
 
 
 class PythonFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +158,8 @@ class NcclCopy(msgspec.Struct, frozen=True, kw_only=True):
     cuda: str | None = None  # the "+cuda12.1" beside it
     source: str = "other"  # wheel | torch | ld-preload | ld-library-path | ldconfig | conda | system
     owners: tuple[str, ...] = ()  # "nvidia-nccl-cu12==2.18.1": every distribution that claims this file
+    package: str | None = None  # "libnccl2 2.18.1-1+cuda12.1": of the system's packages or of conda's
+    manager: str | None = None  # deb | rpm | conda
 
 
 class NcclFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,6 +224,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     nvlinks: int | None = None  # links that are up
     nvlinks_total: int | None = None  # links that the card has
     nvlinks_to_switch: int | None = None  # of those that are up, how many lead to an NVSwitch
+    recovery_action: int | None = None  # nvmlDeviceGpuRecoveryAction_t: 0 none, 1 reset, 2 reboot the host ...
     fabric_state: int | None = None  # NVML_GPU_FABRIC_STATE_: 0 not supported, 1 not started, 2 in progress, 3 done
     fabric_status: int | None = None  # nvmlReturn_t, once the state is 3
     processes: tuple[GpuProcess, ...] = ()
@@ -374,6 +379,10 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
     virtual: bool = False  # below /sys/devices/virtual
     loopback: bool = False
     mac: str = ""
+    kind: str = ""  # bridge, bond, vlan, vxlan, wlan, tun, wireguard ...; empty for an ordinary one
+    master: str | None = None  # the bond or bridge that it is a part of
+    duplex: str | None = None  # full | half
+    rp_filter: int | None = None  # net.ipv4.conf: 0 off, 1 strict, 2 loose; the larger of its own and that of "all"
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -397,7 +406,9 @@ class NetworkFacts(msgspec.Struct, frozen=True, kw_only=True):
     resolve_errors: dict[str, str] = {}  # name -> why it has no address
     routes: tuple[Route, ...] = ()
     port_range: tuple[int, int] | None = None  # net.ipv4.ip_local_port_range
+    reserved_ports: str = ""  # net.ipv4.ip_local_reserved_ports: "29500,30000-30010"
     listening: tuple[int, ...] = ()  # TCP ports somebody listens on
+    firewalls: tuple[str, ...] = ()  # programs that are switched on: firewalld, ufw
 
     def interface(self, name: str) -> Interface | None:
         """The interface of that name, or None."""
@@ -408,6 +419,14 @@ class NetworkFacts(msgspec.Struct, frozen=True, kw_only=True):
         return next((route for route in self.routes if target in (route.target, route.address)), None)
 
 
+class Gid(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of a port's GID table that is not empty. `kind` is "RoCE v2", "IB/RoCE v1", or empty."""
+
+    index: int
+    gid: str  # "::ffff:192.0.2.4" for an IPv4 address
+    kind: str = ""
+
+
 class IbPort(msgspec.Struct, frozen=True, kw_only=True):
     """A port of an InfiniBand or RoCE device."""
 
@@ -416,6 +435,7 @@ class IbPort(msgspec.Struct, frozen=True, kw_only=True):
     physical_state: str = ""
     rate: str = ""
     link_layer: str = ""  # InfiniBand | Ethernet
+    gids: tuple[Gid, ...] | None = None  # of the first 32 entries; None: not looked at
 
 
 class IbDevice(msgspec.Struct, frozen=True, kw_only=True):
@@ -432,6 +452,7 @@ class InfinibandFacts(msgspec.Struct, frozen=True, kw_only=True):
     devices: tuple[IbDevice, ...] = ()
     verbs: tuple[str, ...] | None = None  # what programs open: the uverbs entries of /dev/infiniband; None: not told
     peermem_loaded: bool = False
+    libibverbs: bool | None = None  # the loader finds libibverbs.so.1, without which NCCL uses sockets
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
@@ -481,6 +502,7 @@ class DiskPath(msgspec.Struct, frozen=True, kw_only=True):
     writable: bool = False
     filesystem: str = ""  # ext4, nfs4, overlay
     source: str = ""  # the device or export
+    mount: str = ""  # where it is mounted
     error: str | None = None
 
 
@@ -515,6 +537,8 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     variables: dict[str, str] = {}
     bad_lines: tuple[int, ...] = ()  # without "=": NCCL ignores them, DeepSpeed's launcher dies of them
+    reader: str = ""  # nccl | deepspeed | shell; empty in older snapshots
+    secrets: tuple[str, ...] = ()  # names only
 
 
 class EnvironmentFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -589,6 +613,131 @@ class PeerFacts(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     problems: tuple[str, ...] = ()  # a port that could not be listened on
     peers: tuple[Peer, ...] = ()
+
+
+class DeepStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A step of the deep trial that was begun, and what it cost. `error` says how it ended where that was not well."""
+
+    name: str  # torch | gpus | copies | host all-reduce | import NAME | job all-reduce
+    seconds: float = 0.0
+    error: str | None = None
+
+
+class DeepTorch(msgspec.Struct, frozen=True, kw_only=True):
+    """torch as it was imported by the job's interpreter. `gpus` None: it was not asked, or did not come back."""
+
+    version: str | None = None  # None: it could not be imported
+    cuda: str | None = None
+    path: str = ""
+    nccl: str | None = None  # of the library that is loaded, as it says itself
+    gpus: int | None = None  # that torch sees
+    gpu_error: str | None = None  # why it sees none
+    visible_devices: str | None = None  # CUDA_VISIBLE_DEVICES as the ranks would have it
+    import_seconds: float | None = None
+    error: str | None = None
+    output: tuple[str, ...] = ()  # what was printed, where it failed
+
+
+class DeepGpu(msgspec.Struct, frozen=True, kw_only=True):
+    """A GPU on which memory was filled and read back, and matrices were multiplied.
+
+    `products` are the wrong numbers of a product by precision, out of 1,048,576; None where it was not come to.
+    """
+
+    index: int  # as nvidia-smi numbers it
+    name: str = ""
+    free_bytes: int | None = None
+    total_bytes: int | None = None
+    filled_bytes: int | None = None
+    wrong: int | None = None  # 64-bit numbers that were read back otherwise than they were written
+    products: dict[str, int | None] = {}
+    seconds: float = 0.0
+    error: str | None = None
+
+
+class DeepCopy(msgspec.Struct, frozen=True, kw_only=True):
+    """A copy from one GPU to another, compared number by number. With an `error` the figures mean nothing."""
+
+    source: int
+    target: int
+    peer_access: bool | None = None  # CUDA lets the target reach the source's memory
+    numbers: int = 0
+    wrong: int | None = None
+    first_wrong: int | None = None  # the place of the first wrong one
+    zeros: int | None = None  # of the wrong ones: nothing has arrived
+    gigabytes_per_second: float | None = None
+    error: str | None = None
+
+
+class DeepImport(msgspec.Struct, frozen=True, kw_only=True):
+    """A package with compiled parts that was imported."""
+
+    package: str  # as pip names it
+    wanted_by: str | None = None  # what of the job asks for it; None: no job was given
+    version: str | None = None
+    error: str | None = None
+    output: tuple[str, ...] = ()
+
+
+class DeepSum(msgspec.Struct, frozen=True, kw_only=True):
+    """An all-reduce of so many bytes: seconds for one, and how many of its sums were wrong."""
+
+    bytes: int
+    seconds: float
+    wrong: int = 0
+
+
+class DeepRank(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rank saw, as far as it came: started, imported, joined, adding, done."""
+
+    rank: int
+    local_rank: int = 0
+    host: str = ""  # as the rank's own host calls itself
+    device: str = ""  # the GPU's name; empty for a rank on the processor
+    at: str = ""
+    seconds: float = 0.0  # from its start to this point
+    adding: int | None = None  # bytes of the all-reduce that it was in
+    too_long: int | None = None  # bytes of the one that was left out, because it would have taken too long
+    sums: tuple[DeepSum, ...] = ()
+
+
+class DeepOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rank (None: torchrun itself) printed: its first and last lines."""
+
+    rank: int | None = None
+    lines: tuple[str, ...] = ()
+
+
+class DeepCollective(msgspec.Struct, frozen=True, kw_only=True):
+    """An all-reduce through torchrun as this host saw it, over its own ranks or over all of the job's."""
+
+    scope: str  # host | job
+    backend: str = ""  # nccl | gloo
+    world_size: int = 0
+    hosts: tuple[str, ...] = ()
+    address: str = ""  # where the ranks met
+    ranks: tuple[DeepRank, ...] = ()  # of this host
+    expected: tuple[int, ...] = ()  # the ranks that this host should have
+    seconds: float = 0.0
+    error: str | None = None  # how it ended here, where that was not well
+    first: bool = False  # this host was the first at which it went wrong
+    not_tried: str | None = None  # why it was not begun
+    output: tuple[DeepOutput, ...] = ()  # where it went wrong anywhere
+
+
+class DeepFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of `--deep`: torch, GPUs and collectives tried for real, each in a process with a time limit."""
+
+    steps: tuple[DeepStep, ...] = ()
+    torch: DeepTorch | None = None
+    gpus: tuple[DeepGpu, ...] = ()
+    copies: tuple[DeepCopy, ...] = ()
+    imports: tuple[DeepImport, ...] = ()
+    collectives: tuple[DeepCollective, ...] = ()
+
+    def collective(self, scope: str) -> DeepCollective | None:
+        """The all-reduce over the host's ranks (`host`) or all ranks (`job`); None when there was none to try."""
+        return next((each for each in self.collectives if each.scope == scope), None)
 
 
 class ExtensionBuild(msgspec.Struct, frozen=True, kw_only=True):
@@ -768,6 +917,7 @@ class HostFacts:
     session = _Fact(SessionFacts)
     inputs = _Fact(InputFacts)
     peers = _Fact(PeerFacts, gathered=False)
+    deep = _Fact(DeepFacts, gathered=False)
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot

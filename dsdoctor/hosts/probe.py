@@ -94,6 +94,7 @@ PATH_SECONDS = 2.0  # for one path
 OUTPUT_BYTES = 4 << 20  # of one program; more is not one of the answers read here
 SEARCH_BYTES = 256 << 20  # of a library without sections
 VALUE_CHARACTERS = 8192  # of one environment variable
+GIDS = 32  # entries of a GID table that are looked at; adapters have up to 256, and fill the first few
 
 ROOT = ""  # put before /proc, /sys, /etc ...: the tests' only seam
 
@@ -647,12 +648,47 @@ def fact_infiniband(ask):
                     "physical_state": read_or(folder + "phys_state").rpartition(": ")[2],
                     "rate": read_or(folder + "rate"),
                     "link_layer": read_or(folder + "link_layer"),
+                    "gids": gids(folder) if read_or(folder + "link_layer") == "Ethernet" else None,
                 }
             )
         devices.append({"name": name, "ports": ports, "net_devices": entries("%s/%s/device/net" % (base, name))})
     peermem = any(os.path.isdir(at("/sys/module/" + name)) for name in ("nvidia_peermem", "nv_peer_mem"))
     verbs = [name for name in entries(at("/dev/infiniband")) if name.startswith("uverbs")]
-    return {"devices": devices, "peermem_loaded": peermem, "verbs": verbs}
+    return {
+        "devices": devices,
+        "peermem_loaded": peermem,
+        "verbs": verbs,
+        "libibverbs": loadable("libibverbs.so.1") if devices else None,
+    }
+
+
+def gids(folder):
+    # type: (str) -> List[Dict[str, Any]]
+    """The entries of a port's GID table that are not empty; an empty one has no type, and reading that is an error."""
+    found = []
+    for name in sorted(filter(str.isdigit, entries(folder + "gids")), key=int)[:GIDS]:
+        gid = read_or(folder + "gids/" + name)
+        if not gid.replace(":", "").strip("0"):
+            continue
+        kind = read_or(folder + "gid_attrs/types/" + name)
+        found.append({"index": int(name), "gid": short_address(gid), "kind": kind})
+    return found
+
+
+def short_address(text):
+    # type: (str) -> str
+    """An IPv6 address in its usual form; as it came where it is none."""
+    try:
+        return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, text))
+    except (OSError, ValueError):
+        return text
+
+
+def loadable(library):
+    # type: (str) -> bool
+    """Whether the loader would find a library, as far as files and its cache tell."""
+    folders = path_list("LD_LIBRARY_PATH") + [at(folder) for folder in SYSTEM_FOLDERS]
+    return any(os.path.isfile("%s/%s" % (folder, library)) for folder in folders) or bool(loader_cache(library))
 
 
 @section("quick")
@@ -1416,7 +1452,44 @@ def nccl_copy(path, real, source, owners):
     # type: (str, str, str, List[str]) -> Dict[str, Any]
     """One NCCL library as it is reported."""
     version, cuda = nccl_version(real)
-    return {"path": path, "real_path": real, "version": version, "cuda": cuda, "source": source, "owners": owners}
+    row = {"path": path, "real_path": real, "version": version, "cuda": cuda, "source": source, "owners": owners}
+    manager, package = (None, None) if source in ("wheel", "torch") else owning_package(path, real)
+    return dict(row, manager=manager, package=package) if package else row
+
+
+def owning_package(path, real):
+    # type: (str, str) -> Tuple[Optional[str], Optional[str]]
+    """Who installed a library, deb, rpm or conda, and the package with its version; None for one put there by hand.
+
+    Source: the file lists of dpkg and conda, and `rpm -qf`.
+    """
+    meta = os.path.dirname(os.path.dirname(path)) + "/conda-meta"
+    for name in entries(meta):
+        told = re.match(r"(nccl)-([^-]+)-[^-]+\.json$", name)
+        if told:
+            return "conda", "%s %s" % told.groups()
+    lists = at("/var/lib/dpkg/info/")
+    spellings = {path, real, real[len("/usr") :] if real.startswith("/usr/lib") else real, "/usr" + real}
+    for name in entries(lists):
+        if re.match(r"libnccl\d*(:\w+)?\.list$", name) and spellings & set(read_or(lists + name).split("\n")):
+            package = name[: -len(".list")]
+            return "deb", answer_of(which("dpkg-query"), "-W", "-f", "${Package} ${Version}", package) or package
+    if entries(lists) or not os.path.isdir(at("/var/lib/rpm")):
+        return None, None
+    package = answer_of(which("rpm"), "-qf", "--qf", "%{NAME} %{VERSION}-%{RELEASE}\\n", real).split("\n")[0]
+    return ("rpm", package) if package else (None, None)
+
+
+def answer_of(program, *question):
+    # type: (Optional[str], *str) -> str
+    """What a program prints; nothing where it is missing, fails or hangs."""
+    if program is None:
+        return ""
+    try:
+        code, output, _ = run([program] + list(question))
+    except ProbeError:
+        return ""
+    return output.strip() if code == 0 else ""
 
 
 def torch_nccl(torch):
@@ -1500,6 +1573,7 @@ NVML_TEXT = {
 NVML_STATUS = {9: "driver-not-loaded", 18: "library-mismatch", 12: "no-library"}
 FUNCTION_NOT_FOUND = 13
 INSUFFICIENT_SIZE = 7
+RECOVERY_ACTION = 230  # NVML_FI_DEV_GET_GPU_RECOVERY_ACTION of nvml.h 13; older drivers answer "not supported"
 NVLINKS = 36  # NVML_NVLINK_MAX_LINKS of nvml.h 13; older drivers answer "invalid argument" beyond their own number
 
 
@@ -1610,6 +1684,20 @@ class CtypesNvml(object):
         status, state = struct.unpack_from("=16xI4xB", raw)
         return state, status
 
+    def field(self, device, number):
+        # type: (Any, int) -> int
+        """One of NVML's fields (NVML_FI_DEV_*) that holds a small number.
+
+        nvmlFieldValue_t (40 bytes): field, scope, timestamp, latency, type of the value, return code, value.
+        """
+        buffer = self.c.create_string_buffer(40)
+        struct.pack_into("=I", buffer, 0, number)
+        self.call("nvmlDeviceGetFieldValues", device, self.c.c_int(1), buffer)
+        code, value = struct.unpack_from("=28xII", buffer.raw)
+        if code:
+            raise NvmlError(code, NVML_TEXT.get(code, "NVML error %d" % code))
+        return int(value)
+
     def retired_pages(self, device, cause):
         # type: (Any, int) -> int
         """How many pages were retired for a cause: 0 several single-bit errors, 1 a double-bit error."""
@@ -1665,7 +1753,7 @@ class PynvmlNvml(object):
         # Structures and tables differ from one age of pynvml to the next; the library under it is the same.
         direct = CtypesNvml()
         self.memory, self.fabric, self.numbers = direct.memory, direct.fabric, direct.numbers
-        self.retired_pages, self.mig_devices = direct.retired_pages, direct.mig_devices
+        self.retired_pages, self.mig_devices, self.field = direct.retired_pages, direct.mig_devices, direct.field
 
     def call(self, symbol, *arguments):
         # type: (str, *Any) -> Any
@@ -1846,6 +1934,7 @@ def nvml_gpu(nvml, index, device):
         "ecc": bool(ecc[0]) if ecc else None,
         "mig": bool(mig[0]) if mig else None,
         "mig_devices": attempt(nvml.mig_devices, device) if mig and mig[0] else None,
+        "recovery_action": attempt(nvml.field, device, RECOVERY_ACTION),
         "fabric_state": fabric[0] if fabric else None,
         "fabric_status": fabric[1] if fabric else None,
         "processes": [gpu_process(pid, used) for pid, used in attempt(nvml.processes, device) or ()],
@@ -2124,7 +2213,7 @@ PCI_ADDRESS = re.compile(r"^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$", re.I
 BUS_PARAMETERS = re.compile(r"^(?:(?:intel_|amd_)?iommu|pci|pcie_\w+|nvidia[\w-]*\.\w+|nouveau\.\w+)=|^\w*blacklist=")
 
 
-@section("quick")
+@section("gpu")
 def fact_pci(ask):
     # type: (Ask) -> Dict[str, Any]
     """Source: /sys/bus/pci/devices, /sys/kernel/iommu_groups, /proc/cmdline. ACS registers: root alone reads them."""
@@ -2216,7 +2305,7 @@ KMSG_BYTES = 32 << 20
 KMSG_RECORD = 8192  # PRINTKRB_RECORD_MAX: a shorter buffer is refused
 
 
-@section("programs")
+@section("log")
 def fact_kernel_log(ask):
     # type: (Ask) -> Dict[str, Any]
     """Source: /dev/kmsg, else the journal, else dmesg(1). Many hosts let only root read it; then `source` is empty."""
@@ -2477,8 +2566,17 @@ def fact_network(ask):
         "resolve_errors": errors,
         "routes": routes(ask.targets, resolves, errors),
         "port_range": [int(ports[0]), int(ports[1])] if len(ports) == 2 else None,
+        "reserved_ports": read_or(at("/proc/sys/net/ipv4/ip_local_reserved_ports")),
         "listening": listening("\n".join(sockets)),
+        "firewalls": firewalls(),
     }
+
+
+def firewalls():
+    # type: () -> List[str]
+    """The firewall programs that are switched on. Their rules only root may read."""
+    ufw = re.search(r"^\s*ENABLED\s*=\s*[\"']?yes", read_or(at("/etc/ufw/ufw.conf")), re.M | re.I)
+    return ["firewalld"] * bool(running("firewalld")) + ["ufw"] * bool(ufw and which("ufw", SBIN))
 
 
 def interface_names():
@@ -2507,7 +2605,27 @@ def interface(name, held):
         "virtual": "/devices/virtual/" in os.path.realpath(base),
         "loopback": bool(flags & 8),
         "mac": read_or(base + "address"),
+        "kind": interface_kind(base),
+        "master": os.path.basename(os.path.realpath(base + "master")) if os.path.islink(base + "master") else None,
+        "duplex": read_or(base + "duplex").replace("unknown", "") or None,  # an error while it is down
+        "rp_filter": reverse_path(name),
     }
+
+
+def interface_kind(base):
+    # type: (str) -> str
+    """bridge, bond, vlan, wlan, wireguard ..., or tun; empty for an ordinary interface."""
+    told = re.search(r"^DEVTYPE=(\S+)", read_or(base + "uevent"), re.M)
+    if told:
+        return told.group(1)
+    return "tun" if os.path.exists(base + "tun_flags") else ""
+
+
+def reverse_path(name):
+    # type: (str) -> Optional[int]
+    """The rp_filter in force on an interface: the larger of its own and that of `all` (ip-sysctl.rst)."""
+    settings = [number(read_or(at("/proc/sys/net/ipv4/conf/%s/rp_filter" % of))) for of in ("all", name)]
+    return max([setting for setting in settings if setting is not None], default=None)
 
 
 def addresses():
@@ -2804,12 +2922,12 @@ def fact_disk(ask):
     for path in roles:
         mount = mount_of(os.path.abspath(os.path.expanduser(path)), table)[0]
         if mount in hanging:
-            rows[path] = unmeasured(path, "the mount %s hangs" % mount)
+            rows[path] = dict(unmeasured(path, "the mount %s hangs" % mount), mount=mount)
             continue
         thread = start_thread(functools.partial(measure, path))
         if thread is not None:
             thread.join(max(0.1, min(PATH_SECONDS, ask.left() / 2)))
-        row = unmeasured(path, "no answer within %.0f seconds: the mount hangs" % PATH_SECONDS)
+        row = dict(unmeasured(path, "no answer within %.0f seconds: the mount hangs" % PATH_SECONDS), mount=mount)
         if rows.setdefault(path, row) is row:
             hanging.add(mount)
     return {
@@ -2858,9 +2976,10 @@ def disk_path(path, table):
     while not os.path.exists(nearest) and nearest != os.path.dirname(nearest):
         nearest = os.path.dirname(nearest)
     sizes = os.statvfs(nearest)
-    _, filesystem, source = mount_of(os.path.realpath(nearest), table)
+    mount, filesystem, source = mount_of(os.path.realpath(nearest), table)
     return {
         "path": path,
+        "mount": mount,
         "exists": nearest == absolute,
         "total_bytes": sizes.f_blocks * sizes.f_frsize,
         "free_bytes": sizes.f_bavail * sizes.f_frsize,
@@ -3456,12 +3575,13 @@ def fact_environment(ask):
     """Source: this process's environment, NCCL's and DeepSpeed's files, and what shells read at their start.
 
     NCCL reads $NCCL_CONF_FILE or else ~/.nccl.conf, then /etc/nccl.conf (src/misc/param.cc); DeepSpeed reads
-    ~/$DS_ENV_FILE or else ~/.deepspeed_env (launcher/runner.py).
+    $DS_ENV_FILE or else .deepspeed_env, at home and then in the folder that it is started in (launcher/runner.py).
     """
     relevant = [(name, value) for name, value in sorted(os.environ.items()) if RELEVANT.search(name)]
     home = home_folder()
     nccl = [os.environ.get("NCCL_CONF_FILE") or os.path.join(home, ".nccl.conf"), at("/etc/nccl.conf")]
-    launch = [os.path.join(os.path.expanduser("~"), os.environ.get("DS_ENV_FILE") or ".deepspeed_env")]
+    folders = [os.path.expanduser("~"), working_folder()] + [path for role, path in ask.places if role == "work"]
+    launch = [os.path.join(folder, os.environ.get("DS_ENV_FILE") or ".deepspeed_env") for folder in folders if folder]
     shell = [os.path.join(home, name) for name in (".bashrc", ".bash_profile", ".profile", ".zshrc", ".zshenv")]
     shell += [at("/etc/environment"), at("/etc/bash.bashrc"), at("/etc/bashrc"), at("/etc/profile")]
     folder = at("/etc/profile.d")
@@ -3469,21 +3589,35 @@ def fact_environment(ask):
     return {
         "variables": visible(relevant),
         "secrets": [name for name, _ in relevant if secret(name)],
-        "files": config_files(nccl, parse_nccl_conf) + config_files(launch, parse_deepspeed_env),
-        "shell_files": [row for row in config_files(shell, parse_shell) if row["variables"]],
+        "files": config_files(nccl, parse_nccl_conf, "nccl") + config_files(launch, parse_deepspeed_env, "deepspeed"),
+        "shell_files": [row for row in config_files(shell, parse_shell, "shell") if row["variables"]],
     }
 
 
-def config_files(paths, parse):
-    # type: (List[str], Callable[[str], Tuple[List[Tuple[str, str]], List[int]]]) -> List[Dict[str, Any]]
-    """The files that are there, parsed."""
+def working_folder():
+    # type: () -> str
+    """The folder that this process was started in; empty where that is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def config_files(paths, parse, reader):
+    # type: (List[str], Callable[[str], Tuple[List[Tuple[str, str]], List[int]]], str) -> List[Dict[str, Any]]
+    """The files that are there, parsed; one that two paths lead to is there once."""
     rows = []
-    for path in unique(paths):
+    places = {}  # type: Dict[str, str]
+    for path in paths:
+        places.setdefault(os.path.realpath(path), path)
+    for path in places.values():
         try:
             pairs, bad = parse(read(path))
         except (OSError, ValueError):
             continue  # not there, or not this user's to read: the job could not read it either
-        rows.append({"path": path, "variables": visible(pairs), "bad_lines": bad})
+        secrets = [name for name, _ in pairs if secret(name)]
+        known = {"path": path, "variables": visible(pairs), "bad_lines": bad, "reader": reader, "secrets": secrets}
+        rows.append(known)
     return rows
 
 

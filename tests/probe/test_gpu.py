@@ -96,8 +96,8 @@ TOLD = {
     "display 1": {"display": True},
     "compute_mode 2": {"compute_mode": 2},
     "nvlinks_up 4": {"nvlinks": 4, "nvlinks_total": 12, "nvlinks_to_switch": 0},
-    "fabric_state 2": {"fabric_state": 2, "fabric_status": 0},
-    "fabric_state 0": {"fabric_state": 0},
+    "fabric_state 2": {"fabric_state": 2, "fabric_status": 0, "recovery_action": None},
+    "recovery_action 2": {"recovery_action": 2},
 }
 
 
@@ -134,6 +134,7 @@ LACKING = {
     "nvmlDeviceGetNvLinkRemoteDeviceType": {"nvlinks": 2, "nvlinks_total": 12, "nvlinks_to_switch": None},
     "nvmlDeviceGetNvLinkState": {"nvlinks": None, "nvlinks_total": None, "nvlinks_to_switch": None},
     "nvmlDeviceGetBrand": {"brand": None},
+    "nvmlDeviceGetFieldValues": {"recovery_action": None},
     "nvmlDeviceGetMigMode": {"mig": None, "mig_devices": None},
     "nvmlDeviceGetComputeRunningProcesses_v3": {"processes": []},
 }
@@ -143,7 +144,7 @@ LACKING = {
 @pytest.mark.parametrize("binding", BINDINGS)
 def test_a_function_that_a_driver_lacks_costs_its_own_answer(binding: str, tmp_path: Path) -> None:
     profile = read_profile("a100").text.split("\ngpu ")
-    more = "nvlinks_up 2\nfabric_state 1"
+    more = "nvlinks_up 2\nfabric_state 1\nrecovery_action 0"
     text = "\n".join([profile[0], *(f"gpu {profile[1]}\n{more}\nlacks {name}\n" for name in LACKING)])
     gpus = ask(binding, text, tmp_path)["gpus"]
     whole = ask(binding, f"{profile[0]}\ngpu {profile[1]}\n{more}\n", tmp_path)["gpus"][0]

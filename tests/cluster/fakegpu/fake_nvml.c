@@ -286,6 +286,19 @@ int nvmlDeviceGetGpuFabricInfoV(void *handle, Fabric2 *fabric) {
     return SUCCESS;
 }
 
+typedef struct { u32 field, scope; long long time, latency; u32 type, code; u64 value; } Field;
+_Static_assert(sizeof(Field) == 40, "as in nvml.h");
+int nvmlDeviceGetFieldValues(void *handle, int count, Field *fields) {
+    enum { RECOVERY_ACTION = 230 };
+    GPU_OR_RETURN(gpu, handle);
+    for (int i = 0; i < count; i++) {
+        int known = fields[i].field == RECOVERY_ACTION && gpu->recovery_action >= 0;
+        fields[i].code = known ? SUCCESS : NOT_SUPPORTED;
+        fields[i].value = known ? (u64)gpu->recovery_action : ~0ull;
+    }
+    return SUCCESS;
+}
+
 int nvmlDeviceGetP2PStatus(void *handle, void *other, int capability, int *status) {
     enum { READ, WRITE, NVLINK, ATOMICS, PCI };
     GPU_OR_RETURN(gpu, handle);

@@ -38,7 +38,7 @@ typedef struct {
     long long retired_pages, retirement_pending;
     long long temperature, power_mw, power_limit_mw, power_default_mw, utilization, throttle, clock_mhz, clock_max_mhz;
     long long pstate, compute_mode, persistence, display, mig, mig_instances;
-    long long nvlinks, nvlinks_up, nvlinks_to_switch, fabric_state, fabric_status, lost;
+    long long nvlinks, nvlinks_up, nvlinks_to_switch, fabric_state, fabric_status, recovery_action, lost;
     int p2p[MAX_GPUS], topology[MAX_GPUS];
     struct { u32 pid; u64 bytes; } processes[MAX_PROCESSES];
     struct { char function[TEXT]; int code; } errors[MAX_ERRORS];
@@ -69,6 +69,7 @@ static struct { const char *key; size_t offset; long long initial; } NUMBERS[] =
     NUMBER(nvlinks_to_switch, 0), /* 1: they lead to an NVSwitch */
     NUMBER(fabric_state, -1),  /* -1: before Hopper */
     NUMBER(fabric_status, 0),
+    NUMBER(recovery_action, -1), /* -1: before driver 570 */
     NUMBER(lost, 0),           /* 1: fallen off the bus */
 };
 #define NUMBER_COUNT (sizeof NUMBERS / sizeof *NUMBERS)
