@@ -30,7 +30,8 @@ _WORD = re.compile(r"""(?:[^\s"'\\]|\\.|"(?:[^"\\]|\\.)*"|'[^']*')+""")
 _NAME = re.compile(r"(?!-)(?!\.+$)[\w.\-]{1,253}")
 _USER = re.compile(r"(?!-)[\w.+@\\-]{1,128}(?<!\\)")
 _PRINTABLE = re.compile(r"(?!-)[^\x00-\x1f\x7f-\x9f]+")
-_IFNAME = re.compile(r"(?!-)[^\s/:,=^\x00-\x1f\x7f]{1,15}")  # IFNAMSIZ is 16 with the closing zero
+# Printable ASCII but / : , = and ^, which mean something to NCCL; IFNAMSIZ is 16 with the closing zero.
+_IFNAME = re.compile(r"(?!-)[!-+\-.0-9;<>-\]_-~]{1,15}")
 
 _HERE = frozenset({"localhost", "127.0.0.1", "::1"})  # no ssh is needed, as deepspeed needs none for one host
 _FOREIGN = frozenset({"max_slots", "max-slots"})  # words of Open MPI's hostfiles, no slip of the pen

@@ -371,3 +371,10 @@ def test_the_sample_hostfiles(path):
 
 def test_this_machine_is_a_host_too():
     assert local_entry(2) == HostEntry(name="localhost", slots=2, local=True)
+
+
+@pytest.mark.parametrize("scope", ["eth0\ufeff", "\x9dth0", "e\u202e0", "eth/0", "a=b", ""])
+def test_an_interface_behind_an_address_is_printable(scope):
+    with pytest.raises(FileError, match="is no host name"):
+        parse_hostfile(f"[fe80::1%{scope}] slots=1")
+    assert parse_hostfile("[fe80::1%br-lan.7] slots=1").entries[0].name == "fe80::1%br-lan.7"
