@@ -73,17 +73,22 @@ def _quarter(gpu: Gpu, gpus: tuple[Gpu, ...], card: PciGpu | None) -> bool:
 
 
 def _generation(gpu: Gpu, gpus: tuple[Gpu, ...]) -> str | None:
-    """What is wrong with the speed: below the most under load, or below a card of one name in the same state."""
+    """What is wrong with the speed: below the most under load, or below a card of one name in the same state.
+
+    A card that wakes up for this very question may be on its way up: so a process must be on it, or the cards must be
+    of a data center, which keep their speed in the fastest state.
+    """
     now, most = gpu.pcie_generation, gpu.pcie_generation_max
     if not now or not most or now >= most:
         return None
-    working = gpu.performance_state == 0 and gpu.throttle_reasons is not None and not gpu.throttle_reasons & _IDLE
-    if working:
+    awake = gpu.performance_state == 0 and gpu.throttle_reasons is not None and not gpu.throttle_reasons & _IDLE
+    if awake and gpu.processes:
         return f"its link runs at PCI Express {now}.0 under load, card and slot can {most}.0"
     faster = [
         other
         for other in gpus
         if other.name == gpu.name
+        and data_center(gpu)
         and other.performance_state == gpu.performance_state == 0
         and other.pcie_generation_max == most
         and (other.pcie_generation or 0) > now
