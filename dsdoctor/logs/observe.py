@@ -62,7 +62,10 @@ def _counting(shelf: Shelf, pattern: Pattern) -> list[Sighting]:
 
 
 def _better(one: Observation | None, other: Observation) -> Observation:
-    """Of two patterns of one rule: not the weak one, nor a mere possibility, then the earlier; all lines are kept."""
+    """Of two patterns of one rule: not the weak one, nor a mere possibility, nor a line of source; then the earlier.
+
+    The lines of both are kept.
+    """
     if one is None:
         return other
     first, second = sorted((one, other), key=_preference)
@@ -71,8 +74,9 @@ def _better(one: Observation | None, other: Observation) -> Observation:
     return Observation(first.rule, first.pattern, (first.first, *rest), max(one.count, other.count), one.scope)
 
 
-def _preference(found: Observation) -> tuple[bool, bool, tuple[int, int]]:
-    return found.pattern.weak, found.pattern.confidence == "possible", position(found.first)
+def _preference(found: Observation) -> tuple[bool, bool, bool, tuple[int, int]]:
+    first = found.first
+    return found.pattern.weak, found.pattern.confidence == "possible", first.quoted, position(first)
 
 
 class _Context:

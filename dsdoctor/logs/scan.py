@@ -44,7 +44,9 @@ _BEGIN_WORDS = (
     *("deepspeed ", "torchrun ", "accelerate launch ", "-m torch.distributed."),
 )
 _END_WORDS = ("exits with return code", "ChildFailedError", "Killing subprocess", "failed (exitcode:", "train_runtime")
-_SOURCE = re.compile(r"(?:-{1,5}> )?(?:\d{1,5} +)?(?:raise|assert|warnings?\.warn|warn|logger\.\w+)[ (]|[│┃❱]")
+_SOURCE = re.compile(
+    r"(?:\d{1,5} +)?(?:raise|assert|warnings?\.warn|warn|logger\.\w+)[ (]|[│┃❱]|-{1,5}> ?\d{1,5} |\d{1,5} {4,}\S"
+)
 _OWN_WORDS = ("Running on the following workers: ", FENCE, "(local_rank: ", "host      : ")
 _FAILED_HOST = re.compile(r"^host {1,8}: (?P<host>[\w.-]{1,253})")
 _FAILED_RANK = re.compile(r"^rank {1,8}: (?P<rank>\d{1,6}) \(local_rank: (?P<local>\d{1,6})\)")
