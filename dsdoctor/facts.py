@@ -734,6 +734,7 @@ class DeepFacts(msgspec.Struct, frozen=True, kw_only=True):
     copies: tuple[DeepCopy, ...] = ()
     imports: tuple[DeepImport, ...] = ()
     collectives: tuple[DeepCollective, ...] = ()
+    lost: str | None = None  # how the host went away in the middle, or why nothing could be started on it
 
     def collective(self, scope: str) -> DeepCollective | None:
         """The all-reduce over the host's ranks (`host`) or all ranks (`job`); None when there was none to try."""
