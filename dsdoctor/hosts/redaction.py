@@ -24,18 +24,18 @@ _VERBATIM = {
     "python": {"version", "implementation"},
     "packages": {"name", "version"},
     "torch": {"version", "cuda", "hip", "nccl_requirement", "arch_list"},
-    "nccl": {"name", "version", "cuda", "source", "owners"},
+    "nccl": {"name", "version", "cuda", "source", "owners", "package", "manager"},
     "gpu": {"status", "via", "name", "driver_version", "nvml_version", "cuda_driver_version", "pci_bus_id"},
     "driver": {"module", "version", "status", "sources", "pci_gpus", "modules", "library_version"},
     "pci": {"address", "driver", "bridges", "nvswitches", "iommu"},
     "kernel_log": {"address", "source"},
     "cuda": {"version", "nvcc_version"},
-    "network": {"state", "scope", "family"},
-    "infiniband": {"state", "physical_state", "rate", "link_layer"},
+    "network": {"state", "scope", "family", "kind", "duplex", "reserved_ports", "firewalls"},
+    "infiniband": {"state", "physical_state", "rate", "link_layer", "kind"},
     "shm": {"filesystem"},
     "disk": {"filesystem"},
     "cpu": {"model", "flags"},
-    "environment": {"secrets"},
+    "environment": {"secrets", "reader"},
     "container": {"kind"},
     "compilers": {"version"},
     "bitsandbytes": {"version", "libraries"},
@@ -53,7 +53,7 @@ _USUAL_FILE = re.compile(
     r"valid|validation|trainer_state)\.\w+|(?:pytorch_|adapter_)?model[\w.-]*\.(?:bin|safetensors|json)|spiece\.model|"
     r"checkpoint-\d+|global_step\d+|adapter|train|dev|test|README\.md"
 )
-_INTERFACE_NAMES = {"network": {"name", "device", "default_device"}, "infiniband": {"name", "net_devices"}}
+_INTERFACE_NAMES = {"network": {"name", "device", "default_device", "master"}, "infiniband": {"name", "net_devices"}}
 _IDENTITY = re.compile(r"USER|ENTITY|EMAIL|LOGIN|ACCOUNT|NODELIST|JOB_NAME|SUBMIT|HOSTNAME|HOSTFILE", re.I)
 _HEX = "[0-9A-Fa-f]"
 _UUID = rf"(?:(?:GPU|MIG)-)?{_HEX}{{8}}-(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}|(?:GPU|MIG)-{_HEX}{{4,}}(?:-{_HEX}+)*"

@@ -52,6 +52,18 @@ def test_the_real_probe(server):
         assert member.facts.python.version == ".".join(map(str, sys.version_info[:3]))
 
 
+@pytest.mark.parametrize("ahead", [0.0, 100.0, -100.0])
+def test_how_far_a_hosts_clock_is_ahead(ahead):
+    timed = f'"machine": "m", "time": __import__("time").time() + {ahead}'.encode()
+    quick = PROBE.replace(b'"seconds": 0.1', b'"seconds": 0.0')
+    os_facts = one(quick.replace(b'"machine": "m"', timed)).facts.os
+    assert os_facts.clock_ahead_least <= ahead <= os_facts.clock_ahead_most
+    assert os_facts.clock_ahead_most - os_facts.clock_ahead_least < 10
+    for untold in ('"machine": "m"', '"machine": "m", "time": None', '"machine": "m", "time": "noon"'):
+        facts = one(PROBE.replace(b'"machine": "m"', untold.encode())).facts
+        assert "clock_ahead_least" not in facts.snapshot.sections["os"].value
+
+
 def test_the_probe_gets_its_config():
     source = PROBE.replace(b'"hostname": "h"', b'"hostname": json.dumps(config, sort_keys=True)')
     config = {"targets": ["w1", "é'\"$"], "paths": ["/a b"], "deep": True}

@@ -294,3 +294,35 @@ def test_newer_torch_opens_the_first_of_the_path_itself(torch: Path) -> None:
     assert nccl(torch, PYTHONPATH=f"{other}:{torch}")["loaded"] == str(other / WHEEL)
     lay(torch, {"torch/__init__.py": "# nothing is opened here\n"})
     assert nccl(torch, PYTHONPATH=f"{other}:{torch}")["loaded"] == str(torch / WHEEL)
+
+
+def test_who_installed_a_library(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str | None, ...]] = []
+
+    def answer_of(program: str | None, *question: str) -> str:
+        asked.append((program, *question))
+        return "libnccl 2.18.1-1.cuda12.1" if program == "rpm" else ""
+
+    monkeypatch.setattr(probe, "answer_of", answer_of)
+    monkeypatch.setattr(probe, "which", lambda name, extra=(): name)
+    library = "/usr/lib/x86_64-linux-gnu/libnccl.so.2"
+    assert probe.owning_package(library, library) == (None, None)
+    (root / "var/lib/rpm").mkdir(parents=True)
+    assert probe.owning_package(library, library) == ("rpm", "libnccl 2.18.1-1.cuda12.1")
+    lay(root, {"var/lib/dpkg/info/libc6.list": f"{library}\n", "var/lib/dpkg/info/libnccl2:amd64.list": "/x\n"})
+    assert probe.owning_package(library, library) == (None, None)
+    lay(root, {"var/lib/dpkg/info/libnccl2.list": "/.\n/lib/x86_64-linux-gnu/libnccl.so.2\n"})
+    assert probe.owning_package(library, library) == ("deb", "libnccl2")
+    assert asked[-1] == ("dpkg-query", "-W", "-f", "${Package} ${Version}", "libnccl2")
+
+
+def test_condas_nccl(root: Path, tmp_path: Path) -> None:
+    environment = tmp_path / "env"
+    lay(environment, {"conda-meta/nccl-2.21.5.1-h1.json": "{}", "conda-meta/nccl-tests-1-0.json": "{}"})
+    library = str(environment / "lib/libnccl.so.2")
+    assert probe.owning_package(library, library) == ("conda", "nccl 2.21.5.1")
+
+
+def test_a_program_that_fails_tells_nothing() -> None:
+    assert probe.answer_of(None, "x") == probe.answer_of("/bin/false") == probe.answer_of("/nonexistent/program") == ""
+    assert probe.answer_of("/bin/echo", "a", "b") == "a b"

@@ -180,6 +180,32 @@ def test_files_of_the_job_and_banners() -> None:
     assert values["extensions"]["source"] == "host2:/home"
 
 
+def test_tables_of_adapters_and_files_of_launchers() -> None:
+    gids = [
+        {"index": 1, "gid": "fe80::3eec:efff:fe12:3456", "kind": "RoCE v2"},
+        {"index": 3, "gid": "::ffff:10.20.144.4", "kind": "RoCE v2"},
+    ]
+    port = {"port": 1, "link_layer": "Ethernet", "gids": gids}
+    file = {"path": "/home/li/.deepspeed_env", "reader": "deepspeed", "secrets": ["LI_TOKEN"]}
+    nic = {"name": "enx3cecef123456", "up": True, "master": "bond0", "kind": "vlan", "duplex": "full"}
+    sections = {
+        "os": {"user": "li"},
+        "infiniband": {"devices": [{"name": "mlx5_0", "ports": [port]}]},
+        "environment": {"files": [file]},
+        "network": {"interfaces": [nic], "firewalls": ["ufw"]},
+        "nccl": {"copies": [{"path": "/usr/lib/x", "package": "libnccl2 2.18.1-1+cuda12.1", "manager": "deb"}]},
+    }
+    (one,) = redacted(snapshot("gpu-a", **sections))
+    values = {name: section.value for name, section in one.sections.items()}
+    assert [row["gid"] for row in values["infiniband"]["devices"][0]["ports"][0]["gids"]] == [
+        "fe80::1",
+        "::ffff:192.0.2.1",
+    ]
+    assert values["environment"]["files"] == [{**file, "path": "/home/user1/.deepspeed_env", "secrets": []}]
+    assert values["network"]["interfaces"][0]["master"] == "bond0"
+    assert values["nccl"]["copies"][0]["package"] == "libnccl2 2.18.1-1+cuda12.1"
+
+
 def test_hosts_that_differ_by_case_alone_both_stay() -> None:
     assert len(redact({"a1": HostFacts(snapshot("a1")), "A1": HostFacts(snapshot("A1"))})) == 2
 

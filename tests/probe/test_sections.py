@@ -39,13 +39,71 @@ def test_infiniband_ports_and_their_states(root: Path) -> None:
         "physical_state": "LinkUp",
         "rate": "200 Gb/sec (4X HDR)",
         "link_layer": "InfiniBand",
+        "gids": None,
     }
     assert (device["ports"][1]["state"], device["ports"][1]["rate"]) == ("DOWN", "")
     assert (device["net_devices"], found["peermem_loaded"]) == (["ib0"], True)
 
 
 def test_no_infiniband(root: Path) -> None:
-    assert probe.fact_infiniband(ASK) == {"devices": [], "peermem_loaded": False, "verbs": []}
+    nothing = {"devices": [], "peermem_loaded": False, "verbs": [], "libibverbs": None}
+    assert probe.fact_infiniband(ASK) == nothing
+
+
+def test_entries_of_a_gid_table(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = "sys/class/infiniband/mlx5_0/ports/1"
+    zero = "0000:0000:0000:0000:0000:0000:0000:0000\n"
+    table = {
+        0: ("fe80:0000:0000:0000:0200:5eff:fe00:5301\n", "IB/RoCE v1\n"),
+        1: ("fe80:0000:0000:0000:0200:5eff:fe00:5301\n", "RoCE v2\n"),
+        2: (zero, ""),
+        3: ("0000:0000:0000:0000:0000:ffff:c000:0204\n", "RoCE v2\n"),
+        40: ("0000:0000:0000:0000:0000:ffff:c000:0205\n", "RoCE v2\n"),
+    }
+    lay(root, {f"{port}/link_layer": "Ethernet\n", **{f"{port}/gids/{n}": zero for n in range(256)}})
+    lay(root, {f"{port}/gids/{n}": gid for n, (gid, _) in table.items()})
+    lay(root, {f"{port}/gid_attrs/types/{n}": kind for n, (_, kind) in table.items() if kind})
+    lay(root, {"usr/lib64/libibverbs.so.1": ""})
+    monkeypatch.setattr(probe, "loader_cache", lambda name: [])
+    found = probe.fact_infiniband(ASK)
+    assert found["devices"][0]["ports"][0]["gids"] == [
+        {"index": 0, "gid": "fe80::200:5eff:fe00:5301", "kind": "IB/RoCE v1"},
+        {"index": 1, "gid": "fe80::200:5eff:fe00:5301", "kind": "RoCE v2"},
+        {"index": 3, "gid": "::ffff:192.0.2.4", "kind": "RoCE v2"},
+    ]
+    assert found["libibverbs"] is True
+    (root / "usr/lib64/libibverbs.so.1").unlink()
+    assert probe.fact_infiniband(ASK)["libibverbs"] is False
+
+
+def test_kinds_of_interfaces(root: Path) -> None:
+    base, conf = "sys/class/net", "proc/sys/net/ipv4/conf"
+    lay(root, {f"{base}/br-1/uevent": "DEVTYPE=bridge\nINTERFACE=br-1\n", f"{base}/tun0/tun_flags": "0x1001\n"})
+    lay(root, {f"{base}/eno1/duplex": "half\n", f"{base}/eno2/duplex": "unknown\n", f"{base}/eno1/uevent": "X=1\n"})
+    lay(root, {f"{conf}/all/rp_filter": "1\n", f"{conf}/eno1/rp_filter": "0\n", f"{conf}/tun0/rp_filter": "2\n"})
+    (root / base / "bond0").mkdir()
+    (root / base / "eno1/master").symlink_to("../bond0")
+    seen = {name: probe.interface(name, []) for name in ("br-1", "tun0", "eno1", "eno2")}
+    assert {name: row["kind"] for name, row in seen.items()} == {
+        "br-1": "bridge",
+        "tun0": "tun",
+        "eno1": "",
+        "eno2": "",
+    }
+    assert [seen[name]["duplex"] for name in ("eno1", "eno2", "tun0")] == ["half", None, None]
+    assert [seen[name]["rp_filter"] for name in ("eno1", "tun0", "eno2")] == [1, 2, 1]
+    assert (seen["eno1"]["master"], seen["eno2"]["master"]) == ("bond0", None)
+
+
+def test_firewalls_that_are_switched_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "which", lambda name, extra=(): "/usr/sbin/ufw" if name == "ufw" else None)
+    monkeypatch.setattr(probe, "running", lambda name: name == "firewalld")
+    assert probe.firewalls() == ["firewalld"]
+    lay(root, {"etc/ufw/ufw.conf": "# ENABLED=yes\nENABLED=no\n"})
+    assert probe.firewalls() == ["firewalld"]
+    lay(root, {"etc/ufw/ufw.conf": "# comment\nENABLED=yes\nLOGLEVEL=low\n"})
+    monkeypatch.setattr(probe, "running", lambda name: None)
+    assert probe.firewalls() == ["ufw"]
 
 
 MEMINFO = (
@@ -291,10 +349,27 @@ def test_files_that_set_variables(tmp_path: Path) -> None:
     files = {Path(file["path"]).name: file for file in found["files"]}
     assert files["conf"]["variables"] == {"NCCL_SOCKET_IFNAME": "bond0"}
     assert files["conf"]["bad_lines"] == [3]
+    assert (files["conf"]["reader"], files["conf"]["secrets"]) == ("nccl", ["NCCL_SECRET_KEY"])
     assert files[".deepspeed_env"]["variables"] == {"NCCL_DEBUG": "INFO", "http_proxy": "http://***@c"}
     assert files[".deepspeed_env"]["bad_lines"] == [4]
+    assert (files[".deepspeed_env"]["reader"], files[".deepspeed_env"]["secrets"]) == ("deepspeed", ["WANDB_API_KEY"])
     assert found["variables"]["http_proxy"] == "http://***@c"
     assert "HF_TOKEN" in found["secrets"] and "HF_TOKEN" not in found["variables"]
+
+
+def test_deepspeeds_file_is_looked_for_at_home_and_where_it_is_started(tmp_path: Path) -> None:
+    home, here, code = tmp_path / "home", tmp_path / "here", tmp_path / "code"
+    for number, folder in enumerate((home, here, code)):
+        lay(folder, {".deepspeed_env": f"NCCL_DEBUG={number}\n"})
+    config = {"sections": ["environment"], "places": [["work", str(code)], ["output", str(tmp_path)]]}
+    found = value(examine(config, env={"HOME": str(home)}, cwd=here), "environment")
+    assert [file["path"] for file in found["files"] if file["reader"] == "deepspeed"] == [
+        f"{home}/.deepspeed_env",
+        f"{here}/.deepspeed_env",
+        f"{code}/.deepspeed_env",
+    ]
+    found = value(examine({"sections": ["environment"]}, env={"HOME": str(home)}, cwd=home), "environment")
+    assert len([file for file in found["files"] if file["reader"] == "deepspeed"]) == 1
 
 
 def test_bitsandbytes_by_its_files(tmp_path: Path) -> None:
