@@ -91,7 +91,7 @@ def packages_differ(cluster: Cluster, context: JobContext | None) -> Iterator[Fi
 
 
 def _versions(host: HostFacts) -> dict[str, str]:
-    """What is installed; of torch with the build for a CUDA, which wheels of the package index leave out of its name."""
+    """What is installed; of torch with its build for a CUDA, which wheels of the package index do not name."""
     found = installed.versions(host)
     try:
         torch = host.torch.version
