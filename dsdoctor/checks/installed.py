@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 from packaging.markers import UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
@@ -95,11 +96,17 @@ def allows(specifier: str, installed: str) -> bool:
     return found.is_prerelease and wanted.contains(found.base_version)
 
 
-def versions(host: HostFacts) -> dict[str, str]:
+# A dozen checks ask for the same: it is worked out once a host.
+_VERSIONS: WeakKeyDictionary[HostFacts, Mapping[str, str]] = WeakKeyDictionary()
+
+
+def versions(host: HostFacts) -> Mapping[str, str]:
     """The version that `import` would take, by package. Raises FactUnavailable."""
-    found: dict[str, str] = {}
-    for package in host.packages.distributions:
-        found.setdefault(package.name, package.version)
+    found = _VERSIONS.get(host)
+    if found is None:
+        # Of two with one name the first along the path counts; a dictionary keeps the last that it is given.
+        found = {package.name: package.version for package in reversed(host.packages.distributions)}
+        _VERSIONS[host] = found
     return found
 
 

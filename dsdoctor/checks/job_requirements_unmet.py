@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from packaging.requirements import Requirement
@@ -57,7 +57,9 @@ def job_requirements_unmet(host: HostFacts, entry: HostEntry, context: JobContex
             )
 
 
-def _unmet(host: HostFacts, context: JobContext, there: dict[str, str], markers: dict[str, str]) -> Iterator[_Unmet]:
+def _unmet(
+    host: HostFacts, context: JobContext, there: Mapping[str, str], markers: Mapping[str, str]
+) -> Iterator[_Unmet]:
     seen: set[str] = set()
     for asked in (*context.job.requirements, *_implied(host, context)):
         wanted = requirement(asked.text)

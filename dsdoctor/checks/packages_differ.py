@@ -67,7 +67,7 @@ def packages_differ(cluster: Cluster, context: JobContext | None) -> Iterator[Fi
     DESIGN of torch.distributed and DeepSpeed: ranks exchange what their own release lays out; Primus compares the
     hosts of a job in the same way ("drift").
     """
-    there: dict[str, dict[str, str]] = {}
+    there: dict[str, Mapping[str, str]] = {}
     for member in cluster.examined:
         try:
             there[member.name] = _versions(member.facts) if member.facts else {}
@@ -90,7 +90,7 @@ def packages_differ(cluster: Cluster, context: JobContext | None) -> Iterator[Fi
         )
 
 
-def _versions(host: HostFacts) -> dict[str, str]:
+def _versions(host: HostFacts) -> Mapping[str, str]:
     """What is installed; of torch with its build for a CUDA, which wheels of the package index do not name."""
     found = installed.versions(host)
     try:
