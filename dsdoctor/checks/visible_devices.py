@@ -15,11 +15,12 @@ def visible(value: str, uuids: Sequence[str]) -> list[int] | None:
     The first word that names no card ends the list, one that names a card twice empties it, the beginning of a UUID
     is enough, and `1gpu` is 1. Source: torch 2.13, cuda/__init__.py (_parse_visible_devices, _device_count_nvml).
     """
-    if value.startswith("MIG-"):
-        return None
-    names: list[str] | list[int] = _beginnings(value) if value.startswith("GPU-") else _numbers(value)
+    kind = value[:4]
+    names: list[str] | list[int] = _beginnings(value, kind) if kind in ("GPU-", "MIG-") else _numbers(value)
     if len(set(names)) < len(names):
         return []
+    if kind == "MIG-":
+        return None
     found: list[int] = []
     for name in names:
         index = _by_uuid(name, uuids) if isinstance(name, str) else name
@@ -37,8 +38,8 @@ def first_stranger(value: str, uuids: Sequence[str]) -> str | None:
     seen = visible(value, uuids)
     if seen is None or len(seen) >= len(words):
         return None
-    if not seen and visible(words[0], uuids):
-        return None  # a card is named twice
+    if not seen and visible(words[0], uuids) != []:
+        return None  # the first is well: one is named twice
     return words[len(seen)].strip()
 
 
@@ -54,9 +55,9 @@ def _numbers(value: str) -> list[int]:
     return found
 
 
-def _beginnings(value: str) -> list[str]:
-    """The UUIDs, or beginnings of UUIDs, up to the first word that is neither."""
-    return list(takewhile(lambda word: word.startswith("GPU-"), value.split(",")))
+def _beginnings(value: str, kind: str) -> list[str]:
+    """The UUIDs, or beginnings of UUIDs, up to the first word of another kind."""
+    return list(takewhile(lambda word: word.startswith(kind), value.split(",")))
 
 
 def _by_uuid(word: str, uuids: Sequence[str]) -> int:

@@ -42,6 +42,7 @@ WORDS = st.one_of(
         ("GPU-aaaa,GPU-b", [], "GPU-aaaa"),  # two cards begin with it
         ("GPU-b,0", [2], "0"),
         ("MIG-1234", None, None),
+        ("MIG-1,MIG-1", [], None),
         ("9" * 400, [], "9" * 400),
     ],
 )
