@@ -16,7 +16,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "dsdoctor"
 
-PURE = ("facts.py", "cluster.py", "escape.py", "checks", "jobs", "plan", "logs", "report")
+PURE = ("facts.py", "cluster.py", "addresses.py", "escape.py", "checks", "jobs", "plan", "logs", "report")
 
 # Modules whose use is an effect: other processes, the network, the clock, chance, the environment, the disk.
 EFFECTS = frozenset(
@@ -84,7 +84,7 @@ TAKES_FROM: dict[str, frozenset[str]] = {
     "run": frozenset({"checks", "hosts", "jobs", "logs", "plan", "report"}),
     "cli": frozenset({"checks", "hosts", "jobs", "logs", "plan", "report", "run", "rules"}),
 }
-SIDE = frozenset({"facts", "cluster", "escape", "yamlfile", "resources", "terminal", "__version__"})
+SIDE = frozenset({"facts", "cluster", "addresses", "escape", "yamlfile", "resources", "terminal", "__version__"})
 
 
 def modules(place: Path) -> list[Path]:

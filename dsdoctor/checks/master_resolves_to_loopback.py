@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from dsdoctor.addresses import is_loopback
 from dsdoctor.checks.engine import check
-from dsdoctor.checks.names import is_address, is_loopback, views
+from dsdoctor.checks.names import is_address, views
 from dsdoctor.checks.remedy import as_root
 from dsdoctor.cluster import Cluster, HostEntry
 from dsdoctor.facts import HostFacts

@@ -11,14 +11,6 @@ from dsdoctor.facts import FactUnavailable
 NO_ANSWER = "no answer within"  # how the probe says that a resolver took too long: that tells nothing about the name
 
 
-def is_loopback(address: str) -> bool:
-    """Whether a text is a loopback address; false for a name."""
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
-
-
 def is_address(name: str) -> bool:
     """Whether a host is named by its address."""
     try:

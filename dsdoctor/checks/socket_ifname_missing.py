@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
 from dsdoctor.checks.ifname import leading_to_master, select
+from dsdoctor.checks.rank_settings import ENVIRONMENT, of_a_shell, setting
 from dsdoctor.cluster import Cluster, HostEntry
 from dsdoctor.facts import HostFacts, NetworkFacts
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity, Skipped
@@ -34,12 +35,12 @@ def socket_ifname_missing(
     plain names only; src/misc/param.cc for the order of environment, ~/.nccl.conf and /etc/nccl.conf.
     """
     for variable in VARIABLES:
-        value, source = _effective(variable, host, entry, context)
-        by_hand = not value and source == ""
-        if by_hand:
-            value, source = _of_a_shell(variable, host)
-        if not value:
+        got = setting(variable, host, entry, context)
+        by_hand = got is None
+        got = got or of_a_shell(variable, host)
+        if got is None or not got.value:
             continue
+        value, source = got.value, got.source
         network = host.network
         selected = select(variable, value, network)
         if selected is None:
@@ -58,33 +59,6 @@ def socket_ifname_missing(
             )
 
 
-def _effective(variable: str, host: HostFacts, entry: HostEntry, context: JobContext | None) -> tuple[str | None, str]:
-    """The value that ranks on this host get, and where it comes from: the hostfile, the job, the host, NCCL's files."""
-    if context is None or not context.planned:
-        if entry.ifname:
-            return (f"={entry.ifname}" if variable.startswith("NCCL") else entry.ifname), "ifname= in the hostfile"
-        from_job = context.variables(entry, host).get(variable) if context else None
-        if from_job is not None:
-            return from_job, "the job file"
-    environment = host.environment
-    if variable in environment.variables:
-        return environment.variables[variable], "the environment"
-    if variable.startswith("NCCL_"):
-        # $NCCL_CONF_FILE or ~/.nccl.conf is read before /etc/nccl.conf, and what is set first stays.
-        files = [file for file in environment.files if file.path.endswith("nccl.conf") and variable in file.variables]
-        for file in sorted(files, key=lambda file: file.path == "/etc/nccl.conf"):
-            return file.variables[variable], file.path
-    return None, ""
-
-
-def _of_a_shell(variable: str, host: HostFacts) -> tuple[str | None, str]:
-    """The value that an interactive shell's files would set."""
-    for file in reversed(host.environment.shell_files):
-        if variable in file.variables:
-            return file.variables[variable], file.path
-    return None, ""
-
-
 def _advice(device: str | None, cluster: Cluster, host: HostFacts) -> str:
     if device is None:
         return ""
@@ -99,7 +73,7 @@ def _there(host: HostFacts, network: NetworkFacts) -> Evidence:
 
 
 def _fix(variable: str, device: str | None, source: str, host: HostFacts) -> Fix:
-    where = f"on {host.name}" if source == "the environment" else f"for {host.name}, in {source}"
+    where = f"on {host.name}" if source == ENVIRONMENT else f"for {host.name}, in {source}"
     if device is None:
         return Fix(f"Unset {variable} {where}")
     value = f"={device}" if variable == "NCCL_SOCKET_IFNAME" else device

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
+from dsdoctor.addresses import is_loopback
 from dsdoctor.checks.engine import check
-from dsdoctor.checks.names import disagree, is_address, is_loopback, views
+from dsdoctor.checks.names import disagree, is_address, views
 from dsdoctor.checks.remedy import on_host
 from dsdoctor.cluster import Cluster
 from dsdoctor.facts import FactUnavailable

@@ -16,8 +16,9 @@ from typing import Any
 
 import msgspec
 
+from dsdoctor.addresses import job_address, network_of
 from dsdoctor.cluster import Cluster, Member
-from dsdoctor.facts import FactUnavailable, HostFacts, NetworkFacts, Section
+from dsdoctor.facts import HostFacts, Section
 from dsdoctor.hosts.gather import BOOT, with_setup
 from dsdoctor.hosts.transport import RemoteProcess, Transport, TransportError
 
@@ -188,37 +189,9 @@ def _orders(cluster: Cluster, parts: Mapping[str, _Part]) -> dict[str, dict[str,
 
 def _master_port(master: Member) -> int:
     """The port at which a launch would let the ranks meet: the first free one from 29500 on."""
-    network = _network(master)
+    network = network_of(master)
     taken = set(network.listening) if network else set()
     return next(port for port in range(FIRST_PORT, 65536) if port not in taken)
-
-
-def job_address(member: Member, cluster: Cluster) -> str | None:
-    """The address by which a host takes part in the job; None where that is not known, or is a loopback address.
-
-    It is the source of its route to the master, or on the master itself the one that the others reach.
-    """
-    from dsdoctor.checks.names import is_loopback
-
-    network = _network(member)
-    if network is None:
-        return None
-    if member is not cluster.master:
-        route = network.route(cluster.master_name)
-        address = route.source if route is not None and not route.local else None
-    else:
-        held = {address.address for interface in network.interfaces for address in interface.addresses}
-        seen = (_network(other) for other in cluster.members[1:])
-        routes = [route for others in seen if others is not None and (route := others.route(cluster.master_name))]
-        address = next((route.address for route in routes if route.address in held), None)
-    return address if address and not is_loopback(address) else None
-
-
-def _network(member: Member) -> NetworkFacts | None:
-    try:
-        return member.facts.network if member.facts is not None else None
-    except FactUnavailable:
-        return None
 
 
 def _with_answer(member: Member, parts: Mapping[str, _Part]) -> Member:

@@ -31,7 +31,7 @@ def member(name: str, python: str | None = None) -> Member:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loopback addresses count as any other, and nobody is waited for long."""
-    monkeypatch.setattr("dsdoctor.checks.names.is_loopback", lambda address: False)
+    monkeypatch.setattr("dsdoctor.addresses.is_loopback", lambda address: False)
     monkeypatch.setattr(network, "MOMENT", 0.05)
     monkeypatch.setattr(network, "READY", 5.0)
 
