@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from weakref import WeakKeyDictionary
 
-from packaging.markers import UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
@@ -134,7 +133,7 @@ def applies(wanted: Requirement, environment: Mapping[str, str], extra: str = ""
         return True
     try:
         return wanted.marker.evaluate({**environment, "extra": extra})
-    except (UndefinedEnvironmentName, InvalidVersion, InvalidSpecifier):
+    except ValueError:  # an undefined name or comparison, a version that is none: packaging derives all from it
         return False
 
 
