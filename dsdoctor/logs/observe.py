@@ -37,15 +37,22 @@ def observe(scans: list[Scan], rules: RuleSet) -> Iterator[Observation]:
         for scope, shelf in context.streams(number):
             lines = _counting(shelf, pattern)
             good = [each for each in lines if context.holds(each, pattern)] if shelf.count >= pattern.at_least else []
-            # The message itself rather than the source line that raises it, which a traceback shows first.
-            good = [each for each in good if not each.quoted] or good
             if good and len(good) >= min(pattern.at_least, 2):
                 others, count = held.get(scope, ([], 0))
                 held[scope] = (others + good, count + shelf.count)
         for scope, (seen, count) in held.items():
-            found = Observation(rule, pattern, tuple(sorted(seen, key=position)), count, scope)
+            found = Observation(rule, pattern, tuple(sorted(_said(seen), key=position)), count, scope)
             best[rule.name, scope] = _better(best.get((rule.name, scope)), found)
     yield from best.values()
+
+
+def _said(seen: list[Sighting]) -> list[Sighting]:
+    """The messages themselves rather than the source lines that raise them, which a traceback of the rank shows first.
+
+    Both are of one rank, though the source line may name another host: that of its placeholder, `{host}`.
+    """
+    told = {(each.line.host, each.line.rank) for each in seen if not each.quoted}
+    return [each for each in seen if not (each.quoted and (each.line.host, each.line.rank) in told)]
 
 
 def position(sighting: Sighting) -> tuple[int, int]:

@@ -215,7 +215,7 @@ def _placed(verdict: Verdict, causes: list[Observation], scans: list[Scan]) -> V
     """
     if not causes:
         return verdict
-    local, place = causes[0].first.groups.get("local_rank", ""), causes[0].first.place
+    local, place = _local_rank(causes[0], verdict), causes[0].first.place
     table = [each for scan in scans if scan.index == place.source for each in scan.failed]
     if verdict.rank is None and causes[0].first.line.indent >= 2:  # the traceback of an error file, in the table itself
         above = [each for each in table if 0 < place.number - each.number <= ENTRY]
@@ -226,6 +226,16 @@ def _placed(verdict: Verdict, causes: list[Observation], scans: list[Scan]) -> V
     for each in reversed([each for each in table if each.local_rank == int(local) and each.number > place.number]):
         return msgspec.structs.replace(verdict, host=verdict.host or each.host, rank=each.rank)
     return verdict if verdict.host or verdict.rank is not None else msgspec.structs.replace(verdict, rank=int(local))
+
+
+def _local_rank(cause: Observation, verdict: Verdict) -> str:
+    """The local rank that the evidence names; else, where that names no rank at all, the one of its other lines."""
+    if "local_rank" in cause.first.groups or verdict.rank is not None:
+        return cause.first.groups.get("local_rank", "")
+    host = cause.first.line.host
+    others = [each for each in cause.sightings if each.groups.get("local_rank") and each.line.host == host]
+    named = {each.groups["local_rank"] for each in others}
+    return named.pop() if len(named) == 1 else ""
 
 
 def _at(sighting: Sighting, cause: str, confidence: Confidence, symptoms: list[str]) -> Verdict:

@@ -186,6 +186,27 @@ COMMAND = "+ deepspeed --master_port {port} train.py --output_dir {out} --model 
 END = "[2024-04-24 16:02:37,302] [ERROR] [launch.py:322:sigkill_handler] ['python'] exits with return code = 1"
 
 
+def test_the_source_line_gives_way_though_it_names_a_placeholder_for_a_host() -> None:
+    log = """Traceback (most recent call last):
+  File "/opt/venv/lib/python3.11/site-packages/deepspeed/launcher/runner.py", line 300, in parse_resource_filter
+    raise ValueError(f"No slot '{slot}' specified on host '{hostname}'")
+ValueError: No slot '4' specified on host 'node1'
+"""
+    found = verdict(read(("train.log", log)))
+    assert (found.cause, found.host, found.line) == ("hostfile-invalid", "node1", 4)
+
+
+def test_a_rank_that_only_the_launcher_names_is_found() -> None:
+    log = """Fatal Python error: Segmentation fault
+
+Current thread 0x00007f200c2b9b80 (most recent call first):
+  File "/home/alice/job/train.py", line 10 in prepare
+E1122 00:53:52.289000 28948 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: -11) local_rank: 1 (pid: 29068) of binary: /opt/venv/bin/python3
+"""
+    found = verdict(read(("train.log", log)))
+    assert (found.cause, found.rank, found.line) == ("native-crash-sigsegv", 1, 1)
+
+
 def test_of_several_attempts_the_last_one_counts() -> None:
     log = "\n".join(
         [
