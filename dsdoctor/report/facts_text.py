@@ -44,9 +44,14 @@ def _host(snapshot: Snapshot, look: Look, sections: Sequence[str]) -> Iterator[s
 def _tree(value: _Value, indent: str, look: Look, limit: int) -> Iterator[str]:
     """A mapping line by line, a list entry by entry, anything else as it is."""
     if isinstance(value, dict):
-        width = max((len(str(key)) for key in value), default=0)
-        for key, item in value.items():
+        # A mapping of rows (requirements by package) is a long list as well; one of fields is never cut.
+        rows = bool(limit) and len(value) > limit and all(isinstance(item, dict) for item in value.values())
+        shown = list(value.items())[:limit] if rows else list(value.items())
+        width = max((len(str(key)) for key, _ in shown), default=0)
+        for key, item in shown:
             yield from _entry(str(key), item, width, indent, look, limit)
+        if len(shown) < len(value):
+            yield f"{indent}{look.mark('more')} {len(value) - len(shown)} more (--section shows all)"
     elif isinstance(value, list):
         yield from _entries(value, indent, look, limit)
     else:

@@ -91,6 +91,16 @@ gpu02  could not be examined: refused: no sshd
 """)
 
 
+def test_a_long_mapping_of_rows_is_cut_and_one_of_fields_is_not() -> None:
+    rows = {f"p{index}": {"python": ">=3.9"} for index in range(12)}
+    fields = {f"field{index}": index for index in range(12)}
+    host = Snapshot(host="a", sections={"requirements": Section({"packages": rows}), "x": Section(fields)})
+    text = render([host], {}, Look())
+    assert "p9" in text and "p10" not in text and "… 2 more (--section shows all)" in text
+    assert "field11" in text
+    assert "p11" in render([host], {}, Look(), ("requirements",))
+
+
 def test_one_section_in_full_length() -> None:
     text = render([HOST], {}, Look(), ("packages", "os"))
     assert "p11 1" in text
