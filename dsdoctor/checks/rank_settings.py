@@ -1,4 +1,4 @@
-"""The variables that ranks on a host get, each with where it comes from, the files that NCCL itself reads among them."""
+"""The variables that ranks on a host get, each with where it comes from; NCCL's own files are among the places."""
 
 from __future__ import annotations
 
