@@ -1094,7 +1094,7 @@ def requirements(info):
         if name.lower() == "requires-python":
             rows["python"] = value.strip()[:200]
         elif name.lower() == "requires-dist":
-            rows["requires"].append(value.strip()[:500])
+            rows["requires"].append(re.sub(r"\s*@[^;]*", " ", value).strip()[:500])  # an address is nobody's business
     if egg and not rows["requires"] and os.path.isdir(info):
         rows["requires"] = egg_requirements(read_or(info + "/requires.txt"))
     return rows
