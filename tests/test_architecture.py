@@ -74,7 +74,7 @@ DOORS = {
 
 # What a room may take from; nothing goes back. Modules beside the rooms (facts, cluster, yamlfile …) are for all.
 TAKES_FROM: dict[str, frozenset[str]] = {
-    "checks": frozenset({"jobs", "report"}),
+    "checks": frozenset({"jobs", "logs", "report"}),  # what a rank printed in a trial is explained as a log is
     "jobs": frozenset(),
     "plan": frozenset({"jobs"}),
     "logs": frozenset({"report"}),

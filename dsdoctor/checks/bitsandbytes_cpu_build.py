@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from dsdoctor.checks.context import JobContext, is_true
+from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
+from dsdoctor.checks.quantisation import quantises
 from dsdoctor.checks.remedy import install, on_host
 from dsdoctor.cluster import HostEntry
 from dsdoctor.facts import FactUnavailable, HostFacts
-from dsdoctor.jobs import dsconfig
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity, Skipped
 
 _LIBRARY = re.compile(r"libbitsandbytes_cuda(?P<digits>\d{3})(?:_nocublaslt)?\.so$")
@@ -27,9 +27,6 @@ FIRST_WITH = {
 
 # The release whose loader takes the nearest CUDA of the same major version when the exact one is not there.
 NEAREST_SINCE = (0, 50)
-
-_QUANTISED = ("load_in_8bit", "load_in_4bit", "quantization_bit", "use_8bit", "use_4bit")
-_ZERO = ("zero_quantized_weights", "zero_quantized_gradients", "zero_quantized_nontrainable_weights")
 
 
 @check(severity=Severity.WARNING, since="0.1")
@@ -59,7 +56,7 @@ def bitsandbytes_cpu_build(
     there = sorted({match["digits"] for name in package.libraries if (match := _LIBRARY.match(name))})
     if wanted in there or (_nearest(package.version) and any(digits[:2] == wanted[:2] for digits in there)):
         return
-    uses = tuple(_uses(context)) if context else ()
+    uses = tuple(quantises(context)) if context else ()
     version = f"{int(wanted[:2])}.{wanted[2]}"
     yield bitsandbytes_cpu_build.finding(
         f"bitsandbytes {package.version} has no library for CUDA {version}, which torch {host.torch.version} uses; "
@@ -87,21 +84,6 @@ def _digits(host: HostFacts, cuda: str) -> str | None:
 
 def _nearest(version: str) -> bool:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2]) >= NEAREST_SINCE
-
-
-def _uses(context: JobContext) -> Iterator[Evidence]:
-    """Where the job uses what needs the CUDA library."""
-    for stage, name, value in context.argument(*_QUANTISED):
-        if is_true(value) or str(value) in ("4", "8"):
-            yield context.cite(f"{name}: {value} (stage {stage.name})")
-    for stage, name, value in context.argument("optim"):
-        if "8bit" in str(value) or str(value).startswith("paged_"):
-            yield context.cite(f"{name}: {value} (stage {stage.name})")
-    for key in _ZERO:
-        dotted = f"zero_optimization.{key}"
-        if context.deepspeed and is_true(dsconfig.get(context.deepspeed, dotted)):
-            line = dsconfig.line_of(context.deepspeed, dotted)
-            yield Evidence(text=f"{dotted}: true", source=context.deepspeed.path, line=line)
 
 
 def _fix(host: HostFacts, entry: HostEntry, cuda: str, uses: tuple[Evidence, ...]) -> Fix:

@@ -10,15 +10,18 @@ import click
 if TYPE_CHECKING:
     from dsdoctor.cluster import Cluster, Member
     from dsdoctor.hosts.examine import HostChoice
+    from dsdoctor.hosts.transport import Transport
     from dsdoctor.jobs.job import ResolvedJob
 
 
-def examined(choice: HostChoice, recorded: str | None, job: ResolvedJob | None = None) -> Cluster:
-    """The hosts with their facts: out of the snapshots in `recorded`, else by looking at them."""
+def examined(
+    choice: HostChoice, recorded: str | None, job: ResolvedJob | None = None, *, deep: bool = False
+) -> Cluster:
+    """The hosts with their facts: out of the snapshots in `recorded`, else by looking at them, `deep` by trying too."""
     from dsdoctor.hosts.examine import examine, from_snapshots
 
     if recorded is None:
-        return examine(choice, job=job)
+        return _tried(choice, job) if deep else examine(choice, job=job)
     if choice.python is not None:
         raise click.UsageError(
             "--python is about looking at hosts, and --facts contacts none; leave one of the two out"
@@ -26,6 +29,22 @@ def examined(choice: HostChoice, recorded: str | None, job: ResolvedJob | None =
     from dsdoctor.hosts.snapshots import load
 
     return from_snapshots(choice, load(recorded), recorded)
+
+
+def _tried(choice: HostChoice, job: ResolvedJob | None) -> Cluster:
+    """Look at the hosts, then try on them what training needs, over the same connections."""
+    from dsdoctor.hosts.examine import examine
+    from dsdoctor.run.deep import try_deep
+    from dsdoctor.terminal import status_line
+
+    transports: dict[str, Transport] = {}
+    try:
+        cluster = examine(choice, job=job, transports=transports)
+        with status_line() as line:
+            return try_deep(cluster, transports, job=job, progress=line.show)
+    finally:
+        for transport in transports.values():
+            transport.close()
 
 
 def keep_facts(cluster: Cluster, folder: str) -> None:

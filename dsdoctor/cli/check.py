@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     *host_options(),
     click.option("--job", metavar="NAME|FILE", help="Judge this job's settings too, on these hosts."),
     click.option("--network", is_flag=True, help="Let the hosts connect to each other, and measure how fast they are."),
+    click.option("--deep", is_flag=True, help="Try torch, GPUs and collectives on the hosts; takes up to 3 minutes."),
     *facts_options(),
     click.option("--select", multiple=True, metavar="NAME", help="Only this check. May be given several times."),
     ignore_option("Let this finding pass: it is shown, and no error."),
@@ -64,7 +65,8 @@ def _consistent(choice: HostChoice, options: dict[str, Any]) -> None:
 
     if choice.network and options["recorded"] is not None:
         raise click.UsageError("--network tries the hosts, and --facts contacts none; leave one of the two out")
-
+    if options["deep"] and options["recorded"] is not None:
+        raise click.UsageError("--deep tries the hosts, and --facts contacts none; leave one of the two out")
     if options["accepted"] is not None and options["baseline"] is not None:
         raise click.UsageError("--save-baseline writes all that is found, --baseline hides some of it; leave one out")
     if options["redact"] and options["keep"] is None:
@@ -83,17 +85,18 @@ def _look(choice: HostChoice, options: dict[str, Any]) -> Report:
     from dsdoctor.cli._examined import examined, keep_facts, without_names
     from dsdoctor.jobs.load import load_job
     from dsdoctor.report.assemble import report_of
+    from dsdoctor.report.trial_times import trial_notes
 
     began = time.monotonic()
     job = load_job(options["job"]) if options["job"] else None
-    cluster = examined(choice, options["recorded"], job)
+    cluster = examined(choice, options["recorded"], job, deep=options["deep"])
     if options["keep"] is not None:
         keep_facts(without_names(cluster) if options["redact"] else cluster, options["keep"])
     try:
         outcome = run_checks(cluster, job, select=options["select"], ignore=options["ignore"])
     except UnknownCheckError as error:
         raise click.UsageError(str(error)) from None
-    notes = _notes(options["recorded"], job)
+    notes = (*_notes(options["recorded"], job), *trial_notes(cluster, options["verbose"]))
     return judged(report_of(cluster, outcome, time.monotonic() - began, notes=notes), options["baseline"])
 
 

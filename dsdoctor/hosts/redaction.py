@@ -44,6 +44,7 @@ _VERBATIM = {
     "deepspeed": {"version", "installed_ops", "built_torch", "built_cuda"},
     "extensions": {"filesystem", "environment", "lock_kind"},
     "session": {"login_session"},
+    "deep": {"version", "cuda", "nccl", "package", "backend", "scope", "at"},
     "inputs": {"role", "kind", "model_type", "dtype", "tokenizer_class", "tokenizer_files", "weights", "broken"},
 }
 # Names of files in the job's folders may say whose data it is; those that every model and data set has say nothing.

@@ -74,7 +74,28 @@ ASKED_FOR = {
                 "receive_mbit": 93.0,
             }
         ],
-    }
+    },
+    "deep": {
+        "steps": [{"name": "torch", "seconds": 2.0, "error": "no sign of life for 15 s"}],
+        "torch": {"version": "2.1.2", "cuda": "12.1", "gpus": 2, "gpu_error": "CUDA unknown error", "output": ["x"]},
+        "gpus": [{"index": 0, "filled_bytes": 8, "wrong": 1, "products": {"float16": 3}, "error": None}],
+        "copies": [{"source": 0, "target": 1, "peer_access": True, "numbers": 9, "wrong": 4, "zeros": 4}],
+        "imports": [{"package": "xformers", "error": "ended by SIGSEGV", "output": ["undefined symbol: x"]}],
+        "collectives": [
+            {
+                "scope": "host",
+                "backend": "nccl",
+                "world_size": 2,
+                "expected": [0, 1],
+                "hosts": ["gpu-b"],
+                "address": "192.0.2.10",
+                "error": "ended with exit code 1",
+                "ranks": [{"rank": 0, "at": "adding", "adding": 9, "sums": [{"bytes": 9, "seconds": 1.0, "wrong": 2}]}],
+                "output": [{"rank": 1, "lines": ["RuntimeError: no"]}],
+            }
+        ],
+        "lost": "no sign of life for 15 s",
+    },
 }
 
 
