@@ -35,7 +35,8 @@ def test_requirements_of_wheels_and_their_extras(tmp_path: Path) -> None:
             "fsspec-2023.6.0.dist-info/METADATA": "Name: fsspec\r\nRequires-Dist: aiohttp ; extra == 'http'\r\n"
             "Requires-Dist: dask ; extra == 'dask'\r\n\r\nlong\r\n",
             "nothing-1.dist-info/METADATA": "Name: nothing\n\n",
-            "local-1.dist-info/METADATA": "Name: local\nRequires-Dist: kernels[x] @ file:///home/alice/k ; os_name == 'posix'\n",
+            "local-1.dist-info/METADATA": "Name: local\n"
+            "Requires-Dist: kernels[x] @ file:///home/alice/k ; os_name == 'posix'\n",
             "broken-1.dist-info/METADATA": b"Name: broken\nRequires-Dist: \xff\xfe\n",
             "~ransformers-4.0.dist-info/METADATA": "Name: transformers\nRequires-Dist: gone\n",
         },
