@@ -73,6 +73,12 @@ def install(host: HostFacts, *requirements: str, force: bool = False) -> str:
     return f"uv pip install --python {interpreter} {'--reinstall --no-deps ' if force else ''}{words}"
 
 
+def where_set(entry: HostEntry, variable: str) -> str:
+    """A shell line that looks for a variable in the files that shells read at their start on the host."""
+    files = "~/.bashrc ~/.bash_profile ~/.profile ~/.zshenv /etc/environment /etc/profile.d/*"
+    return on_host(entry, f"grep -ns {shlex.quote(variable)} {files}")
+
+
 def _interpreter(host: HostFacts) -> tuple[str, bool]:
     """The job's interpreter, and whether pip is in its environment (uv makes environments without)."""
     try:

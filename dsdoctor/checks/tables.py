@@ -26,6 +26,20 @@ class Variables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     newest: str  # the newest NCCL the table knows
 
 
+class Values(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`data/values.yaml`: how the values of these variables are read."""
+
+    text: tuple[str, ...]  # of NCCL's; it reads the others as numbers
+    words: dict[str, tuple[str, ...]]
+    lists: dict[str, tuple[str, ...]]
+    levels: tuple[str, ...]
+    level_words: tuple[str, ...]
+    ranges: dict[str, tuple[int, int]]
+    torch_switches: tuple[str, ...]
+    torch_numbers: tuple[str, ...]
+    torch_words: dict[str, tuple[str, ...]]
+
+
 class BadSetJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a job must do for a set of versions to matter; everything that is given must hold."""
 
@@ -71,6 +85,14 @@ def variables() -> Variables:
     name = "variables.yaml"
     content = text("data", name)
     return yamlfile.convert(yamlfile.parse(content, name), Variables, name, content)
+
+
+@cache
+def values() -> Values:
+    """The table of how values are read."""
+    name = "values.yaml"
+    content = text("data", name)
+    return yamlfile.convert(yamlfile.parse(content, name), Values, name, content)
 
 
 class XidMeaning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
-from dsdoctor.checks.remedy import on_host
+from dsdoctor.checks.remedy import where_set
 from dsdoctor.checks.variable_names import Judgement, judge
 from dsdoctor.cluster import Cluster, HostEntry, Member
 from dsdoctor.facts import FactUnavailable
@@ -71,5 +70,4 @@ def _fix(entry: HostEntry, name: str, meant: str | None, place: str) -> Fix:
     title = f"Set {meant} instead of {name}" if meant else f"Take {name} out"
     if place != "the environment":
         return Fix(f"{title} in {place}")
-    files = "~/.bashrc ~/.bash_profile ~/.profile ~/.zshenv /etc/environment /etc/profile.d/*"
-    return Fix(f"{title}, where it is set", (on_host(entry, f"grep -ns {shlex.quote(name)} {files}"),))
+    return Fix(f"{title}, where it is set", (where_set(entry, name),))

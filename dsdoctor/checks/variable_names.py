@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from packaging.version import InvalidVersion, Version
 
-from dsdoctor.checks.nccl_pin import loaded
+from dsdoctor.checks.nccl_use import nccl_version
 from dsdoctor.checks.nearest import nearest
 from dsdoctor.checks.tables import variables
 from dsdoctor.facts import FactUnavailable, HostFacts
@@ -18,7 +18,7 @@ Judgement = tuple[str, str | None, Severity]  # what is wrong with the name, the
 def judge(name: str, host: HostFacts | None) -> Judgement | None:
     """What is wrong with a variable's name on a host (None: on any), or None when nothing is."""
     table = variables()
-    torch, nccl = _torch(host), _nccl(host)
+    torch, nccl = _torch(host), nccl_version(host)
     if name in table.renamed:
         new, since = table.renamed[name]
         if host is None or torch is None or torch < Version(since):
@@ -55,13 +55,6 @@ def _by_version(name: str, nccl: Version | None) -> Judgement | None:
 def _torch(host: HostFacts | None) -> Version | None:
     with suppress(FactUnavailable, InvalidVersion):
         return Version((host.torch.version or "").split("+")[0]) if host else None
-    return None
-
-
-def _nccl(host: HostFacts | None) -> Version | None:
-    with suppress(FactUnavailable, InvalidVersion):
-        copy = loaded(host) if host else None
-        return Version(copy.version or "") if copy else None
     return None
 
 
