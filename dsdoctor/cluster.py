@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from dsdoctor.facts import HostFacts
@@ -84,10 +85,15 @@ class Cluster:
     def __len__(self) -> int:
         return len(self.members)
 
-    @property
+    @cached_property  # asked once for each host by many checks: a cluster of n hosts would cost n * n steps
     def examined(self) -> tuple[Member, ...]:
         """The hosts whose facts are known."""
         return tuple(member for member in self.members if member.facts is not None)
+
+    @cached_property
+    def ranks(self) -> int:
+        """How many ranks run on all hosts."""
+        return sum(member.entry.processes for member in self.members)
 
     @property
     def master(self) -> Member:

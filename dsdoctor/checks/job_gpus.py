@@ -35,7 +35,7 @@ def wanted(entry: HostEntry, index: int) -> bool:
 
 def ranks_of(cluster: Cluster) -> int:
     """How many ranks the job has on all hosts."""
-    return sum(member.entry.processes for member in cluster)
+    return cluster.ranks
 
 
 def data_center(gpu: Gpu) -> bool:

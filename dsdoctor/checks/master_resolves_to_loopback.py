@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from dsdoctor.addresses import is_loopback
 from dsdoctor.checks.engine import check
-from dsdoctor.checks.names import is_address, views
+from dsdoctor.checks.names import is_address, networks, views
 from dsdoctor.checks.remedy import as_root
 from dsdoctor.cluster import Cluster, HostEntry
 from dsdoctor.facts import HostFacts
@@ -61,7 +61,7 @@ def _fix(host: HostFacts, entry: HostEntry, loopback: str, real: str | None, nam
 
 def _real_address(cluster: Cluster) -> str | None:
     """What another host takes the master's name for."""
-    for addresses in views(cluster, cluster.master_name).values():
+    for addresses in views(networks(cluster), cluster.master_name).values():
         for address in addresses:
             if is_address(address) and not is_loopback(address):
                 return address

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from dsdoctor.cluster import Cluster
-from dsdoctor.facts import FactUnavailable
+from dsdoctor.facts import FactUnavailable, NetworkFacts
 
 NO_ANSWER = "no answer within"  # how the probe says that a resolver took too long: that tells nothing about the name
 
@@ -26,7 +26,8 @@ def disagree(addresses: Iterable[tuple[str, ...]]) -> bool:
     An IPv4 answer here and an IPv6 answer there say nothing, nor do link-local addresses.
     """
     answers = [
-        [ipaddress.ip_address(address) for address in answer if not is_link_local(address)] for answer in addresses
+        [ipaddress.ip_address(address) for address in answer if not is_link_local(address)]
+        for answer in dict.fromkeys(addresses)
     ]
     for version in (4, 6):
         sets = [{address for address in answer if address.version == version} for answer in answers]
@@ -44,20 +45,26 @@ def is_link_local(address: str) -> bool:
         return True
 
 
-def views(cluster: Cluster, name: str) -> dict[str, tuple[str, ...]]:
-    """The addresses of a name by the host that was asked, empty where it has none.
-
-    Hosts whose network is not known, that were not asked about this name or whose resolver did not answer in time,
-    are left out.
-    """
-    seen: dict[str, tuple[str, ...]] = {}
+def networks(cluster: Cluster) -> dict[str, NetworkFacts]:
+    """The network of each host of which it is known, by the host's name."""
+    known: dict[str, NetworkFacts] = {}
     for member in cluster.examined:
         try:
-            network = member.facts.network if member.facts else None
+            if member.facts is not None:
+                known[member.name] = member.facts.network
         except FactUnavailable:
             continue
-        if network is None or name not in network.resolves:
-            continue
-        if network.resolves[name] or not network.resolve_errors.get(name, "").startswith(NO_ANSWER):
-            seen[member.name] = network.resolves[name]
+    return known
+
+
+def views(known: Mapping[str, NetworkFacts], name: str) -> dict[str, tuple[str, ...]]:
+    """The addresses of a name by the host that was asked, empty where it has none.
+
+    Hosts that were not asked about this name or whose resolver did not answer in time are left out.
+    """
+    seen: dict[str, tuple[str, ...]] = {}
+    for host, network in known.items():
+        answer = network.resolves.get(name)
+        if answer or (answer is not None and not network.resolve_errors.get(name, "").startswith(NO_ANSWER)):
+            seen[host] = answer
     return seen
