@@ -17,14 +17,17 @@ WORDS = (
     START,
     *("Error: ", "Exception: ", "Error\n", "Exception\n", "Interrupt\n", "Interrupt: "),
     *("Exception ignored in", "--- Logging error", "another exception occurred", "direct cause of the following"),
+    '", line ',
 )
 
 PATIENCE = 400  # lines of a source after which an unfinished traceback is given up
+PATIENCE_HEADLESS = 60  # the same of one whose beginning is not in the log: its frames may be something else
 MOST = 64  # streams with an open traceback at once
 
 _FRAME = re.compile(
     r'(?:File "(?P<file>[^"]{1,1000})", line \d+|File (?P<bare>[^\s:"]{1,1000}):\d+|(?P<cell>Cell In ?\[\d+\]))'
 )
+_FRAME_LINE = re.compile(r'File "[^"]{1,1000}", line \d+, in ')
 _NAME = r"(?:[A-Za-z_]\w{0,80}\.){0,12}[A-Za-z_]\w{0,80}"
 _EXCEPTION = re.compile(rf"(?P<name>{_NAME})(?:: |:$|$)")
 _TELLING = re.compile(
@@ -59,9 +62,9 @@ class Raised(NamedTuple):
 class _Open:
     """A traceback whose end has not been seen."""
 
-    def __init__(self, line: Line, ignored: bool, chained: bool) -> None:
-        self.since = line.number
-        self.indent = line.indent
+    def __init__(self, line: Line, ignored: bool, chained: bool, indent: int | None = None) -> None:
+        self.until = line.number + (PATIENCE if indent is None else PATIENCE_HEADLESS)
+        self.indent = line.indent if indent is None else indent
         self.ignored = ignored
         self.chained = chained
         self.boxed = any(mark in line.body for mark in _BOX)
@@ -96,13 +99,22 @@ class ExceptionTracker:
             self._begin(stream, line)
             return None
         traceback = self._open.get(stream)
+        if traceback is None and _FRAME_LINE.match(line.body):
+            traceback = self._headless(stream, line)
         if traceback is None:
             self._note(stream, line)
             return self._bare(line)
-        if line.number - traceback.since > PATIENCE:
+        if line.number > traceback.until:
             del self._open[stream]
             return None
         return self._inside(stream, traceback, line)
+
+    def _headless(self, stream: tuple[str | None, int | None], line: Line) -> _Open | None:
+        """A traceback that begins in the middle, as in the end of a log that somebody pasted."""
+        if len(self._open) >= MOST:
+            return None
+        self._open[stream] = _Open(line, ignored=False, chained=False, indent=max(0, line.indent - 2))
+        return self._open[stream]
 
     def _begin(self, stream: tuple[str | None, int | None], line: Line) -> None:
         before = self._last.pop(stream, "")
