@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
-from dsdoctor.checks.installed import TRAINING, Unmet, allows, unmet
+from dsdoctor.checks.installed import TRAINING, Unmet, allows, told, unmet
 from dsdoctor.checks.remedy import install, on_host
 from dsdoctor.cluster import HostEntry
 from dsdoctor.facts import FactUnavailable, HostFacts
@@ -44,7 +44,7 @@ def broken_requirements(host: HostFacts, entry: HostEntry, context: JobContext |
         mine = [one for one in broken if one.owner == owner]
         severe = [one for one in mine if _stops(host, one, context)]
         yield broken_requirements.finding(
-            f"{owner} {mine[0].owner_version} wants {'; '.join(map(_said, mine))}",
+            f"{owner} {mine[0].owner_version} wants {told((one.requirement, one.installed) for one in mine)}",
             severity=Severity.ERROR if severe else Severity.WARNING,
             evidence=[Evidence(text=_cited(one), source=host.name) for one in mine],
             fix=[
@@ -63,13 +63,6 @@ def broken_requirements(host: HostFacts, entry: HostEntry, context: JobContext |
             severity=Severity.INFO,
             evidence=[Evidence(text=_cited(one), source=host.name) for one in others[:_NAMED]],
         )
-
-
-def _said(one: Unmet) -> str:
-    """What is wanted and what is there, as part of a sentence."""
-    if one.installed is None:
-        return f"{one.requirement}, which is not installed"
-    return f"{one.requirement}, and {one.installed} is installed"
 
 
 def _cited(one: Unmet) -> str:

@@ -183,6 +183,21 @@ def _unmet(
     return tuple(found)
 
 
+# So many missing packages are named in a sentence.
+_NAMED = 4
+
+
+def told(wanted: Iterable[tuple[str, str | None]]) -> str:
+    """Requirements with what is there instead, as the rest of a sentence; what is missing comes last."""
+    pairs = list(wanted)
+    parts = [f"{text}, and {have} is installed" for text, have in pairs if have is not None]
+    missing = [text for text, have in pairs if have is None]
+    if missing:
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        parts.append(f"{', '.join(missing[:_NAMED])}{more}, which {'are' if missing[1:] else 'is'} not installed")
+    return "; ".join(parts)
+
+
 # The parts of a package that come to life when the other package is there.
 _OPTIONAL: dict[str, set[str]] = {"transformers": {"torch", "deepspeed", "accelerate"}, "accelerate": {"deepspeed"}}
 

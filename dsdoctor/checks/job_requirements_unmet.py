@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
-from dsdoctor.checks.installed import applies, marker_environment, meets, requirement, versions
+from dsdoctor.checks.installed import applies, marker_environment, meets, requirement, told, versions
 from dsdoctor.checks.remedy import install, on_host
 from dsdoctor.cluster import HostEntry
 from dsdoctor.facts import FactUnavailable, HostFacts
@@ -50,7 +50,7 @@ def job_requirements_unmet(host: HostFacts, entry: HostEntry, context: JobContex
         if ones:
             words = [str(one.wanted).partition(";")[0].strip() for one in ones]
             yield job_requirements_unmet.finding(
-                f"the job wants {'; '.join(map(_said, ones))}",
+                f"the job wants {told((_shown(one.wanted), one.installed) for one in ones)}",
                 severity=severity,
                 evidence=[Evidence(text=one.asked.text, source=one.asked.source, line=one.asked.line) for one in ones],
                 fix=[Fix("Install what the job wants", (on_host(entry, install(host, *words)),))],
@@ -100,8 +100,5 @@ def _has_ninja(host: HostFacts) -> bool:
         return False
 
 
-def _said(one: _Unmet) -> str:
-    name = canonicalize_name(one.wanted.name)
-    if one.installed is None:
-        return f"{name}{one.wanted.specifier}, which is not installed"
-    return f"{name}{one.wanted.specifier}, and {one.installed} is installed"
+def _shown(wanted: Requirement) -> str:
+    return f"{canonicalize_name(wanted.name)}{wanted.specifier}"
