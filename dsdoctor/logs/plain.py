@@ -122,6 +122,7 @@ class _Recoder:
         self._mixes = encoding.startswith("utf-16")
         self._narrow = False  # in a part of 8-bit text
         self._fresh = False  # of which a line has just ended
+        self._passed = False  # has just ended itself
         self._rest = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -139,9 +140,9 @@ class _Recoder:
         out: list[bytes] = []
         place = 0
         while place < len(data):
-            step = self._eight_bit if self._narrow else self._sixteen_bit
-            end = step(data, place, final, out)
-            if end == place:
+            narrow = self._narrow
+            end = (self._eight_bit if narrow else self._sixteen_bit)(data, place, final, out)
+            if end == place and narrow == self._narrow:
                 break
             place = end
         self._rest = data[place:]
@@ -151,38 +152,42 @@ class _Recoder:
         """Pass on until the line in which zero bytes show that UTF-16 has begun again."""
         zero = data.find(0, place)
         if zero < 0:
-            line = data.rfind(b"\n", place) + 1
-            whole = final or len(data) - max(line, place) > HEAD
-            end = len(data) if whole else max(line, place)
+            # The last line is held back, with its end: only what follows tells whether it is of UTF-16.
+            line = max(place, data.rfind(b"\n", place, max(place, len(data) - 1)) + 1)
+            end = len(data) if final or len(data) - line > HEAD else line
         else:
             end = self._wide_again(data, place, zero)
-            self._narrow = False
-            if end == place:
-                return self._sixteen_bit(data, place, final, out)
+            self._narrow, self._passed = False, True
         out.append(data[place:end])
-        self._fresh = data[place:end].endswith(b"\n") or (end == place and self._fresh)
+        if end > place:
+            self._fresh = data.endswith(b"\n", place, end)
         return end
 
     def _wide_again(self, data: bytes, place: int, zero: int) -> int:
         """Where UTF-16 begins whose first zero byte is known: at the beginning of its line, if that is not narrow."""
-        first = zero - 1 if self._encoding == "utf-16-le" else zero  # of the character that the zero is half of
-        line = data.rfind(b"\n", place, max(place, first)) + 1
-        narrow = _NARROW.search(data, max(line, place), max(place, first))
+        first = max(place, zero - 1 if self._encoding == "utf-16-le" else zero)  # the zero is half of a character
+        line = data.rfind(b"\n", place, first) + 1
+        begins = line > place or self._fresh
+        line = max(line, place)
+        narrow = zero - line > HEAD or _NARROW.search(data, line, first)
         if first < zero and data[first : first + 1] == b"\n" and narrow:
             return zero  # of U+5F00, say, behind a line of 8-bit text
-        return max(line, place) if (line > place or self._fresh) and not narrow else max(place, first)
+        return line if begins and not narrow else first
 
     def _sixteen_bit(self, data: bytes, place: int, final: bool, out: list[bytes]) -> int:
         """Decode until the next run of 8-bit text, or so far that no run can have begun."""
-        run = _NARROW.search(data, place + 1 if place or self._narrow else place)
+        if self._passed and len(data) - place < 2 and not final:
+            return place
+        run = _NARROW.search(data, place + (2 if self._passed else 0))  # not where 8-bit text has just ended
         if run:
             end = run.start() + (run.start() - place) % 2
             self._narrow, self._fresh = True, False
             out.append(self._wide(data[place:end], final=True))
-            return end
-        end = len(data) if final else max(place, len(data) - _NARROWEST)
-        end -= 0 if final else (end - place) % 2
-        out.append(self._wide(data[place:end]))
+        else:
+            end = len(data) if final else max(place, len(data) - _NARROWEST)
+            end -= 0 if final else (end - place) % 2
+            out.append(self._wide(data[place:end]))
+        self._passed = self._passed and end == place
         return end
 
     def _wide(self, data: bytes, final: bool = False) -> bytes:

@@ -14,7 +14,7 @@ from dsdoctor.report.layout import Look
 from dsdoctor.report.model import Severity
 from dsdoctor.yamlfile import load
 
-LONGEST = 30_000  # bytes of an input
+LONGEST = 8_000  # bytes of an input
 RULES = load_rules()
 LOGS = Path(__file__).resolve().parent.parent / "logs"
 NAMES = ("train.log", "notes.md", "page.html", "train.ipynb", "attempt_0/1/stderr.log", "a\x1b[2J\u202e/rank1.log", "")

@@ -3,7 +3,7 @@
 import codecs
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsdoctor.logs.blocks import BLOCK, OVERLAP, blocks
@@ -189,6 +189,37 @@ def test_8_bit_text_amid_utf_16_is_kept(order: str, size: int) -> None:
     )
     data = mark + (wide * 300).encode(f"utf-16-{order}") + narrow.encode() + wide.encode(f"utf-16-{order}")
     assert recoded(data, size) == wide * 300 + narrow + wide
+
+
+MIXED = [
+    *(
+        "开始训练\n",
+        "开\n",
+        "a",
+        "step 1 of a thousand, and so on and on\r\n",
+        "\n",
+        "größer",
+        "x" * 31,
+        "x" * 40,
+        "y" * 5000,
+    ),
+]
+
+
+@settings(max_examples=300)
+@given(
+    st.sampled_from(["utf-16-le", "utf-16-be"]),
+    st.lists(st.tuples(st.sampled_from(MIXED), st.booleans()), max_size=12),
+    st.integers(1, 300),
+    st.binary(max_size=3),
+)
+def test_mixed_encodings_are_told_apart_however_the_stream_is_cut(
+    encoding: str, parts: list[tuple[str, bool]], size: int, odd: bytes
+) -> None:
+    mark = codecs.BOM_UTF16_LE if encoding == "utf-16-le" else codecs.BOM_UTF16_BE
+    data = mark + odd + b"".join(text.encode(encoding if wide else "utf-8") for text, wide in parts)
+    whole = b"".join(to_utf8([data]))
+    assert b"".join(to_utf8(data[at : at + size] for at in range(0, len(data), size))) == whole
 
 
 @pytest.mark.parametrize("size", [1, 5, 1 << 20])
