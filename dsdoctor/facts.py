@@ -771,14 +771,16 @@ class ExtensionFacts(msgspec.Struct, frozen=True, kw_only=True):
 class SessionFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The session that a command gets on the host: the login shell around it, and what systemd-logind does with it.
 
-    `printed` is what the login shell wrote to standard output before the command began, at most 2,000 characters.
+    `printed` is what the login shell wrote to standard output before the command began, at most 2,000 characters;
+    `setup` are the job's setup lines, which have all been run without a failure before the probe.
     """
 
     shell: str = ""  # the user's login shell
     shell_seconds: float | None = None  # from its start to the command's; None where that cannot be told
     printed: str = ""
+    setup: tuple[str, ...] = ()
     logind: bool = False  # systemd-logind keeps track of sessions here
-    login_session: str | None = None  # the one that this session is, "12"; None: logind does not know it
+    login_session: str | None = None  # what of logind's this session is in: "12", "user@1000"; None: nothing
     remove_ipc: bool | None = None  # RemoveIPC=: shared memory of a user without a session is removed
     kill_user_processes: bool | None = None  # KillUserProcesses=
     lingers: bool = False  # the user counts as logged in for good

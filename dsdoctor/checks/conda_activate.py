@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
+from dsdoctor.cluster import Cluster
+from dsdoctor.facts import FactUnavailable
 from dsdoctor.report.model import Finding, Fix, Severity, Skipped
 
 _ACTIVATE = re.compile(
@@ -21,7 +24,7 @@ _MADE = re.compile(
 
 
 @check(severity=Severity.ERROR, since="0.1")
-def conda_activate(context: JobContext) -> Iterator[Finding | Skipped]:
+def conda_activate(cluster: Cluster | None, context: JobContext) -> Iterator[Finding | Skipped]:
     """A setup line of the job says `conda activate` in a shell that has not been told what that is.
 
     ## Why it matters
@@ -36,7 +39,7 @@ def conda_activate(context: JobContext) -> Iterator[Finding | Skipped]:
     bash(1), "Invocation"; conda's documentation, "Activating an environment".
     """
     lines = context.job.job.setup
-    if any(name in context.job.env for name in ("BASH_ENV",)):
+    if "BASH_ENV" in context.job.env or _has_worked(lines, cluster):
         return
     for number, line in enumerate(lines):
         match = _ACTIVATE.search(line)
@@ -59,3 +62,12 @@ def conda_activate(context: JobContext) -> Iterator[Finding | Skipped]:
             ],
         )
         return
+
+
+def _has_worked(lines: tuple[str, ...], cluster: Cluster | None) -> bool:
+    """Whether a host has answered from behind these very lines: then its shell knows what they say."""
+    for member in cluster.examined if cluster is not None and lines else ():
+        with suppress(FactUnavailable):
+            if member.facts is not None and member.facts.session.setup == lines:
+                return True
+    return False

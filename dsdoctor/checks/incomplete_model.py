@@ -67,8 +67,10 @@ def _defects(
     names = [entry.name for entry in path.entries]
     if not model.weights and path.complete and not any(name.endswith(_OTHER_WEIGHTS) for name in names):
         yield "it has a config.json and no weights", Severity.WARNING
-    if not model.tokenizer_files and not any(
-        context.argument("tokenizer_name", "tokenizer_name_or_path", "tokenizer_path")
+    if (
+        not model.tokenizer_files
+        and "preprocessor_config.json" not in names
+        and not any(context.argument("tokenizer_name", "tokenizer_name_or_path", "tokenizer_path"))
     ):
         yield "it has no tokenizer's files", Severity.WARNING
 

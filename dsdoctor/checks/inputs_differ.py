@@ -57,7 +57,9 @@ def _finding(
     changed = [name for found in differing.values() for name in found]
     if sight.named.role == "model" and changed and not any(name.endswith(_MODEL) for name in changed):
         return  # a README, a picture
-    severe = sight.named.role == "model" and bool(changed)
+    severe = sight.named.role == "model" and any(
+        _in_both(odd, right, name) for name in changed if name.endswith(_MODEL)
+    )
     distinct = sorted(set(changed))
     shown = ", ".join(distinct) if len(distinct) <= _SHOWN else f"{len(distinct)} names in it differ"
     yield inputs_differ.finding(
@@ -72,6 +74,12 @@ def _finding(
             Fix(f"Copy it from {right[0].name} to {', '.join(names(odd))}, or the other way round where that is right")
         ],
     )
+
+
+def _in_both(odd: list[tuple[Member, InputPath]], right: tuple[Member, InputPath], name: str) -> bool:
+    """Whether a file is there on both sides; one that is on one side alone may be a second form of the weights."""
+    held = [{entry.name for entry in path.entries} for _, path in (right, *odd)]
+    return name in held[0] and any(name in names for names in held[1:])
 
 
 def _differing(one: InputPath, other: InputPath) -> list[str]:

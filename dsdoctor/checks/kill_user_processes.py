@@ -28,6 +28,8 @@ def kill_user_processes(host: HostFacts, entry: HostEntry) -> Iterator[Finding |
     session = host.session
     if not session.kill_user_processes or session.login_session is None or host.os.uid == 0:
         return
+    if session.login_session.startswith("user@") and session.lingers:
+        return  # below the user's own manager, which stays
     setting = "/etc/systemd/logind.conf.d/10-kill-user-processes.conf"
     yield kill_user_processes.finding(
         "KillUserProcesses=yes is set: a detached run ends when the session that started it ends",

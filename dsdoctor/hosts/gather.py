@@ -133,7 +133,10 @@ def gather(
     def examine(entry: HostEntry, question: str) -> Member:
         argv = [entry.python or python or (sys.executable if entry.local else "python3"), "-u", "-", question]
         argv = with_setup(argv, setup)
-        return _examine(entry, lines, argv if entry.local else [*_THROUGH_SHELL, *argv], source, timeout)
+        member = _examine(entry, lines, argv if entry.local else [*_THROUGH_SHELL, *argv], source, timeout)
+        if member.facts is None or not setup:
+            return member
+        return replace(member, facts=HostFacts(_with_session(member.facts.snapshot, setup=list(setup))))
 
     members: dict[int, Member] = {}
     with ThreadPoolExecutor(max_workers=max(1, min(PARALLEL, len(entries)))) as pool:
@@ -184,7 +187,9 @@ def _examine(entry: HostEntry, lines: _Lines, argv: list[str], source: bytes, ti
     printed, output = _parted(done.stdout)
     done = replace(done, stdout=printed + output)
     try:
-        snapshot = _with_clock(_with_printed(_snapshot(entry, output), printed), asked, answered)
+        snapshot = _with_clock(_snapshot(entry, output), asked, answered)
+        if printed:
+            snapshot = _with_session(snapshot, printed=printed.decode("utf-8", "replace")[:PRINTED])
     except ValueError as error:
         problem: ReachProblem = "no-python" if done.returncode in (126, 127) else "probe-failed"
         return failed(problem, _excuse(done, str(error)))
@@ -197,13 +202,12 @@ def _parted(output: bytes) -> tuple[bytes, bytes]:
     return (before, after) if mark else (b"", output)
 
 
-def _with_printed(snapshot: Snapshot, printed: bytes) -> Snapshot:
-    """The snapshot with what the login shell printed, where the probe has told of the session."""
+def _with_session(snapshot: Snapshot, **known: Any) -> Snapshot:
+    """The snapshot with what is known here of the session, where the probe has told of it."""
     section = snapshot.sections.get("session")
-    if not printed or section is None or not isinstance(section.value, dict):
+    if section is None or not isinstance(section.value, dict):
         return snapshot
-    text = printed.decode("utf-8", "replace")[:PRINTED]
-    told = msgspec.structs.replace(section, value={**section.value, "printed": text})
+    told = msgspec.structs.replace(section, value={**section.value, **known})
     return msgspec.structs.replace(snapshot, sections={**snapshot.sections, "session": told})
 
 

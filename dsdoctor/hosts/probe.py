@@ -91,6 +91,7 @@ NAME_SECONDS = 4.0  # for all names together
 PARALLEL_NAMES = 32
 BATCH = 500  # addresses in one `ip route get`: question and answer each fit into a pipe, so that neither side waits
 PATH_SECONDS = 2.0  # for one path
+MOUNT_SECONDS = 5.0  # for a mount that has not answered by then: an automounter, a server that wakes up
 OUTPUT_BYTES = 4 << 20  # of one program; more is not one of the answers read here
 SEARCH_BYTES = 256 << 20  # of a library without sections
 VALUE_CHARACTERS = 8192  # of one environment variable
@@ -2913,26 +2914,34 @@ def fact_disk(ask):
     for role, path in writing_places(ask) + [("", path) for path in ask.paths] + ask.places:
         roles.setdefault(path, []).append(role)
     rows = {}  # type: Dict[str, Dict[str, Any]]
-    hanging = set()  # type: Set[str]
+    waited = {}  # type: Dict[str, Any]  # by mount, the thread that has no answer yet
+    left = []  # type: List[Tuple[str, str]]
 
     def measure(path):
         # type: (str) -> None
-        rows.setdefault(path, measured(path, table))
+        rows[path] = measured(path, table)
 
     for path in roles:
         mount = mount_of(os.path.abspath(os.path.expanduser(path)), table)[0]
-        if mount in hanging:
-            rows[path] = dict(unmeasured(path, "the mount %s hangs" % mount), mount=mount)
-            continue
-        thread = start_thread(functools.partial(measure, path))
-        if thread is not None:
+        if mount not in waited:
+            thread = start_thread(functools.partial(measure, path))
+            if thread is None:
+                continue
             thread.join(max(0.1, min(PATH_SECONDS, ask.left() / 2)))
-        row = dict(unmeasured(path, "no answer within %.0f seconds: the mount hangs" % PATH_SECONDS), mount=mount)
-        if rows.setdefault(path, row) is row:
-            hanging.add(mount)
-    return {
-        "paths": [dict(rows[path], roles=[role for role in unique(names) if role]) for path, names in roles.items()]
-    }
+            if not thread.is_alive():
+                continue
+            waited[mount] = thread
+        left.append((mount, path))
+    until = time.monotonic() + min(MOUNT_SECONDS - PATH_SECONDS, ask.left() / 4)
+    for mount, path in left:
+        waited[mount].join(max(0.0, until - time.monotonic()))
+        if waited[mount].is_alive():
+            reason = "no answer within %.0f seconds: the mount %s hangs" % (MOUNT_SECONDS, mount)
+            rows[path] = dict(unmeasured(path, reason), mount=mount)
+        elif path not in rows:
+            measure(path)
+    found = dict(rows)  # a late answer changes nothing any more
+    return {"paths": [dict(found[path], roles=[role for role in unique(held) if role]) for path, held in roles.items()]}
 
 
 def writing_places(ask):
@@ -3108,13 +3117,14 @@ def fact_session(ask):
         shell = pwd.getpwuid(os.getuid()).pw_shell
     except KeyError:
         shell = ""
-    scope = re.search(r"/session-(\w+)\.scope", read_or(at("/proc/self/cgroup")))
+    scope = re.search(r"/session-(\w+)\.scope|/(user@\d+)\.service", read_or(at("/proc/self/cgroup")))
     return {
         "shell": shell,
         "shell_seconds": shell_seconds(os.environ.get("DSDOCTOR_SHELL_AT", "")),
-        "printed": "",  # the probe cannot see it; who started the probe fills it in
+        "printed": "",  # the probe cannot see these two; who started it fills them in
+        "setup": [],
         "logind": os.path.isdir(at("/run/systemd/sessions")),
-        "login_session": scope.group(1) if scope else None,
+        "login_session": scope.group(1) or scope.group(2) if scope else None,
         "remove_ipc": logind_setting("RemoveIPC", True),
         "kill_user_processes": logind_setting("KillUserProcesses", None),
         "lingers": os.path.exists(at("/var/lib/systemd/linger/" + user_name(os.getuid()))),
@@ -3170,6 +3180,7 @@ def logind_setting(name, default):
 # The paths that the job names
 
 INPUT_SECONDS = 6.0  # for all of them
+INPUT_PATIENCE = 2.5  # beyond its share of these, for one that does not answer
 WALK_ENTRIES = 50000  # of one folder with everything below it
 READ_FILES = 500  # small files whose content is compared
 READ_BYTES = 8 << 20  # of these together
@@ -3188,7 +3199,8 @@ def fact_inputs(ask):
     # type: (Ask) -> Dict[str, Any]
     """Source: stat(2), access(2) and readdir(3) of the job's paths, small files, the headers and ends of weights."""
     table = mounts()
-    until = time.monotonic() + min(INPUT_SECONDS, ask.timeout * 0.3)
+    begun = time.monotonic()
+    until, latest = begun + min(INPUT_SECONDS, ask.timeout * 0.3), begun + min(9.0, ask.timeout * 0.45)
     hanging = set()  # type: Set[str]
     rows = []
     for index, order in enumerate(ask.inputs):
@@ -3203,11 +3215,12 @@ def fact_inputs(ask):
             found["error"] = "no time was left for it"
         else:
             thread = start_thread(functools.partial(look_at, place, row["role"], time.monotonic() + share, found))
+            patience = min(share + INPUT_PATIENCE, latest - time.monotonic())
             if thread is not None:
-                thread.join(share + 0.5)
+                thread.join(max(0.1, patience))
                 if thread.is_alive():
                     hanging.add(mount)
-                    found = {"error": "no answer within %.1f seconds: the mount hangs" % (share + 0.5)}
+                    found = {"error": "no answer within %.1f seconds: the mount %s hangs" % (patience, mount)}
         rows.append(dict(row, **found))
     return {"paths": rows}
 

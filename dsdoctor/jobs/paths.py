@@ -24,12 +24,16 @@ _MODEL = frozenset(
 )
 _DATA = frozenset(
     {
-        *("data_dir", "data_path", "data_root", "data_folder", "dataset_dir", "task_config_dir", "instruction_file"),
+        *("data_dir", "data_root", "data_folder", "task_config_dir", "instruction_file", "tokenized_path", "image_dir"),
         *("train_file", "train_files", "validation_file", "valid_file", "dev_file", "eval_file", "test_file"),
-        *("train_data_path", "eval_data_path", "train_path", "eval_path", "test_path", "tokenized_path", "image_dir"),
     }
 )
-_PERHAPS_DATA = frozenset({"data", "dataset", "dataset_name", "dataset_path", "train_data", "eval_data", "test_data"})
+_PERHAPS_DATA = frozenset(
+    {
+        *("data", "dataset", "dataset_name", "dataset_path", "dataset_dir", "data_path", "train_data", "eval_data"),
+        *("test_data", "train_data_path", "eval_data_path", "train_path", "eval_path", "test_path"),
+    }
+)
 _OUTPUT = frozenset({"output_dir", "save_dir", "checkpoint_dir", "ckpt_dir"})
 _LOG = frozenset({"log_file", "logfile", "log_path", "output_file", "predictions_file", "results_file", "metrics_file"})
 

@@ -19,7 +19,7 @@ from tests.probe.conftest import lay
 OURS = (
     "missing-input", "unreadable-input", "git-lfs-pointer", "incomplete-model", "inputs-differ", "known-bad-model",
     "stale-outputs", "path-trap", "missing-log-folder", "low-memory", "stale-extension-lock", "mixed-extension-cache",
-    "conda-activate", "hanging-mount", "container-limits", "glibc-too-old", "shell-noise", "slow-shell",
+    "hanging-mount", "container-limits", "glibc-too-old", "shell-noise", "slow-shell",
 )  # fmt: skip
 
 
@@ -58,12 +58,12 @@ def test_a_job_with_nothing_in_its_place(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.delenv("TORCH_EXTENSIONS_DIR", raising=False)
     seen = found(
         tmp_path,
-        f"env: {{TORCH_EXTENSIONS_DIR: {tmp_path / 'cache'}}}\nsetup: [conda activate x || true]\n"
+        f"env: {{TORCH_EXTENSIONS_DIR: {tmp_path / 'cache'}}}\n"
         "args: {data_dir: data, model_name_or_path: ./model, output_dir: out, log_file: logs/order/train.log}\n",
     )
     assert set(seen) == {
         "missing-input", "git-lfs-pointer", "incomplete-model", "known-bad-model", "stale-outputs",
-        "missing-log-folder", "stale-extension-lock", "conda-activate",
+        "missing-log-folder", "stale-extension-lock",
     }  # fmt: skip
     assert seen["missing-input"].message == "the data data is not there"
     assert "1 of 2 weight files are missing: model-2.safetensors" in seen["incomplete-model"].message

@@ -101,6 +101,7 @@ def test_what_the_login_shell_prints_and_takes(tmp_path, kind, setup):
         if not session.printed and not session.shell.endswith("bash"):
             pytest.skip(f"{session.shell} does not read .bashrc here")
         assert session.printed == "Welcome to  the cluster\nx <<<dsdoctor-facts\n"
+        assert session.setup == setup
         assert session.shell_seconds is None or 0.35 < session.shell_seconds < 5
         shell.write_text("printf '%70000s' x\n")
         (member,) = gather([entry], config={"sections": ["session"]}, kind=kind, config_file=server.config)

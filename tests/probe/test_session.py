@@ -56,7 +56,7 @@ def test_settings_of_logind(root: Path, files: dict[str, str], remove: bool, kil
     [
         ("0::/user.slice/user-1000.slice/session-42.scope\n", "42"),
         ("5:pids:/x\n1:name=systemd:/user.slice/user-1000.slice/session-c2.scope\n", "c2"),
-        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice\n", None),
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice\n", "user@1000"),
         ("0::/system.slice/slurmstepd.scope/job_7/step_0\n", None),
         ("", None),
     ],
@@ -211,11 +211,28 @@ def test_the_glibc_that_a_library_needs(tmp_path: Path) -> None:
 
 def test_a_mount_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "PATH_SECONDS", 0.3)
+    monkeypatch.setattr(probe, "MOUNT_SECONDS", 0.6)
     monkeypatch.setattr(probe, "measured", lambda path, table: time.sleep(5))
     begun = time.monotonic()
     rows = probe.fact_disk(probe.Ask({"paths": [f"/x{number}" for number in range(20)]}))["paths"]
     assert time.monotonic() - begun < 3
     assert all("hangs" in row["error"] for row in rows)
+
+
+def test_a_mount_that_wakes_up_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "PATH_SECONDS", 0.2)
+    real, asked = probe.measured, []
+
+    def slow(path: str, table: Any) -> dict[str, Any]:
+        asked.append(path)
+        if len(asked) == 1:
+            time.sleep(1.0)
+        return real(path, table)
+
+    monkeypatch.setattr(probe, "measured", slow)
+    rows = probe.fact_disk(probe.Ask({"paths": ["/", "/usr"]}))["paths"]
+    assert [row.get("error") for row in rows] == [None] * len(rows)
+    assert sorted(asked) == sorted({row["path"] for row in rows})
 
 
 def test_places_have_their_roles(tmp_path: Path) -> None:
