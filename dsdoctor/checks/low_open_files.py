@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
+from dsdoctor.checks.job_gpus import container
+from dsdoctor.checks.outside import start_again
 from dsdoctor.checks.remedy import as_root
 from dsdoctor.cluster import HostEntry
 from dsdoctor.facts import HostFacts, Limit
@@ -76,6 +78,12 @@ def _asked(context: JobContext | None) -> Iterator[tuple[int, str]]:
 def _fixes(host: HostFacts, entry: HostEntry, limit: Limit, needed: int) -> Iterator[Fix]:
     if limit.hard is None or limit.hard >= needed:
         yield Fix(f"Raise the soft limit for the job: add `ulimit -n {needed}` to setup: of the job file")
+        return
+    kind = container(host)
+    if kind in ("docker", "podman", "kubernetes"):
+        yield start_again(
+            kind, f"--ulimit nofile={max(needed, 65536)}", {"kubernetes": "the container runtime's own limit"}
+        )
         return
     feed = f'echo "* - nofile {max(needed, 65536)}"'
     command = as_root(host, entry, "tee /etc/security/limits.d/90-open-files.conf", fed_by=feed)
