@@ -15,7 +15,9 @@ from tests.checks.building import COMPOSED, as_text, cluster_of, job_of, load_cl
 CHECKS = tuple(discover())
 CLUSTERS = sorted(path.name for path in COMPOSED.iterdir() if path.is_dir())
 # What is true of a cluster as it is: two kinds of cards, a kernel older than accelerate likes.
-TRUE = {"xuanyuan": {"kernel-too-old", "mixed-gpus"}}
+TRUE = {"xuanyuan": {"kernel-too-old", "mixed-gpus"}, "mixed": {"mixed-gpus"}}
+# What cannot be learnt there: a container may not read the kernel's log.
+UNKNOWN = {"autodl": {"gpu-xid"}}
 ALL = [pytest.param(name, case, id=f"{name}: {case.name}") for name in case_names() for case in cases(name)]
 
 
@@ -77,7 +79,7 @@ def test_a_healthy_cluster_has_no_finding(folder: str) -> None:
     outcome = run_checks(load_cluster(folder))
     assert {finding.name for finding in outcome.findings} == TRUE.get(folder, set()), as_text(outcome.findings)
     assert {finding.severity for finding in outcome.findings} <= {Severity.INFO}
-    assert not outcome.skipped, as_text(outcome.skipped)
+    assert {entry.name for entry in outcome.skipped} == UNKNOWN.get(folder, set()), as_text(outcome.skipped)
     assert not outcome.crashed, as_text(outcome.crashed)
 
 
@@ -98,7 +100,8 @@ def test_a_missing_section_gives_no_finding_and_no_crash(folder: str, section: s
     outcome = run_checks(cluster_of(case))
     assert not outcome.crashed, outcome.crashed[0].traceback
     assert {finding.name for finding in outcome.findings} <= TRUE.get(folder, set()), as_text(outcome.findings)
-    assert all("permission denied" in entry.reason for entry in outcome.skipped), as_text(outcome.skipped)
+    skipped = [entry for entry in outcome.skipped if entry.name not in UNKNOWN.get(folder, set())]
+    assert all("permission denied" in entry.reason for entry in skipped), as_text(skipped)
 
 
 def test_a_bad_evening_all_at_once() -> None:
@@ -109,7 +112,7 @@ def test_a_bad_evening_all_at_once() -> None:
         expect=(),
         cluster="xuanyuan",
         change={
-            "*": {"environment": {"variables": {"NCCL_SOCKET_IFNAME": "bond0", "NCCL_IB_DISABL": "1"}}},
+            "*": {"environment": {"variables": {"NCCL_SOCKET_IFNAME": "bond0", "NCCL_IB_DISABL": "1"}, "files": []}},
             "gpu-a": {
                 "nccl": {
                     "owners": [

@@ -63,6 +63,12 @@ def test_what_must_be_equal_is_equal_and_says_why() -> None:
     assert "b has a GPU of compute capability 7.0" in planned.forecast["precision_because"]
 
 
+def test_the_flight_recorder_is_on() -> None:
+    planned = made(two_hosts())
+    for name in ("a", "b"):
+        assert int(values(planned, name)["TORCH_NCCL_TRACE_BUFFER_SIZE"]) > 0
+
+
 def test_infiniband_is_used_only_where_every_host_has_it() -> None:
     port = {"devices": [{"name": "mlx5_1", "ports": [{"port": 1, "state": "ACTIVE"}, {"port": 2, "state": "DOWN"}]}]}
     both = two_hosts(infiniband=port)
