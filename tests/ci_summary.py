@@ -6,7 +6,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 
-NEEDED = {"tests.cluster": 10, "tests.continual": 5, "tests.hosts": 10, "tests.checks": 10}
+NEEDED = {"tests.cluster": 10, "tests.continual": 5, "tests.hosts": 10, "tests.checks": 10, "tests.provoked": 300}
 
 
 def main(path: str) -> int:

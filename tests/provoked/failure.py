@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 FAILURES = HERE / "failures"
 RECORDED = HERE / "recorded"
 
-Need = Literal["root", "memory cgroup", "g++", "sshd", "pdsh"]
+Need = Literal["root", "memory cgroup", "torch without CUDA", "g++", "nft", "pdsh"]
 Event = Literal["poweroff", "mute", "freeze"]
 
 

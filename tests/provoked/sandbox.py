@@ -18,9 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster.footprint import start_time
 from tests.provoked.failure import HERE, Failure
 from tests.provoked.memory_group import memory_group
 
+PREFIX = "dsdoctor-provoked-"
 INIT = HERE / "sandbox.sh"
 PROGRAMS = HERE / "programs"
 SYSTEM = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
@@ -98,14 +100,27 @@ class Provocation:
 
 @contextlib.contextmanager
 def sandbox_folder() -> Iterator[Path]:
-    """A folder with an empty home, a folder for temporary files and one for the job; removed at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="dsdoctor-provoked-")).resolve()
+    """A folder with an empty home, a folder for temporary files and one for the job; removed at the end.
+
+    Its name carries the owner's process id and start time: what an owner left that was killed is removed as well.
+    """
+    erase_leftovers()
+    owner = f"{os.getpid()}-{start_time(os.getpid())}"
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{owner}-")).resolve()
     try:
         for name in ("home", "tmp", "job"):
             (folder / name).mkdir()
         yield folder
     finally:
         shutil.rmtree(folder, onerror=_make_writable)
+
+
+def erase_leftovers() -> None:
+    """Remove the folders of test processes that were killed; their own processes died with them."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*-*"):
+        pid, started, _ = folder.name.removeprefix(PREFIX).split("-", 2)
+        if pid.isdecimal() and str(start_time(int(pid))) != started:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _make_writable(remove, path, _):  # type: ignore[no-untyped-def]

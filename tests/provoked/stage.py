@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache, partial
+from pathlib import Path
 
 from tests.cluster.little_cluster import LittleCluster
 from tests.cluster.prerequisites import missing_for_cluster
@@ -58,6 +61,14 @@ def _root() -> str:
     return "" if os.geteuid() == 0 else "this failure needs root"
 
 
+def _torch_without_cuda() -> str:
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return "this failure needs torch"
+    version = Path(found.origin).with_name("version.py").read_text(encoding="utf-8")
+    return "" if re.search(r"^cuda\b.*= None$", version, re.MULTILINE) else "this failure needs a torch without CUDA"
+
+
 def _program(name: str, package: str) -> str:
     return "" if shutil.which(name) else f"this failure needs {name} (Debian: {package})"
 
@@ -65,7 +76,8 @@ def _program(name: str, package: str) -> str:
 NEEDS: dict[str, Callable[[], str]] = {
     "root": _root,
     "memory cgroup": missing_for_memory_group,
+    "torch without CUDA": _torch_without_cuda,
     "g++": partial(_program, "g++", "g++"),
-    "sshd": partial(_program, "/usr/sbin/sshd", "openssh-server"),
+    "nft": partial(_program, "nft", "nftables"),
     "pdsh": partial(_program, "pdsh", "pdsh"),
 }

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from tests.cluster.footprint import start_time
 from tests.cluster.prerequisites import skip_or_fail
+from tests.provoked import sandbox
 from tests.provoked.ahead import Ahead
 from tests.provoked.failure import Failure
 from tests.provoked.memory_group import PREFIX, controller, memory_group, missing_for_memory_group
@@ -32,7 +34,7 @@ echo left >/dev/shm/dsdoctor-left-{0}
 
 
 @pytest.fixture(autouse=True)
-def sandbox() -> None:
+def possible() -> None:
     skip_or_fail(missing_for_sandbox())
 
 
@@ -120,6 +122,18 @@ def test_it_ends_with_the_tests_process_when_that_is_killed() -> None:
         tests.send_signal(signal.SIGKILL)
         tests.wait()
     assert gone(f"sleep {mark}")
+
+
+def test_the_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / f"{sandbox.PREFIX}{os.getpid()}-1-abc"  # this process id, at another time
+    (left / "job").mkdir(parents=True)
+    foreign = tmp_path / f"{sandbox.PREFIX}notes-of-mine"
+    foreign.mkdir()
+    with sandbox.sandbox_folder() as folder:
+        assert folder.parent == tmp_path
+        assert not left.exists()
+    assert list(tmp_path.iterdir()) == [foreign]
 
 
 def test_packages_that_a_failure_removes_are_still_here() -> None:
