@@ -23,6 +23,8 @@ from tests.provoked.memory_group import PREFIX, controller, memory_group, missin
 from tests.provoked.sandbox import NotProvokedError, Provocation
 from tests.provoked.stage import happen, missing_for, missing_for_sandbox
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 LEAVE = """
 sleep {0} &
