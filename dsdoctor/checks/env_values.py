@@ -36,12 +36,13 @@ def judge_value(name: str, value: str, nccl: Version | None) -> Problem | None:
     A value that a shell still has to work out (`$HOME/x`) is not judged.
     """
     value = value.rstrip("\r")
-    if not value.strip() or "$" in value or not _known(name):
-        return None
+    by_torch = name in (*values().torch_switches, *values().torch_numbers, *values().torch_words)
+    if "$" in value or not _known(name) or not (value.strip() or by_torch):
+        return None  # NCCL takes an empty value for none, torch does not
     if len(value) > 1 and value[0] in "\"'" and value[-1] == value[0]:
         bare = value[1:-1]
         return Problem(f"{name}={_short(value)}: the quotes are part of the value", Severity.WARNING, bare)
-    if name in (*values().torch_switches, *values().torch_numbers, *values().torch_words):
+    if by_torch:
         return _by_torch(name, value)
     if name in values().words:
         return _one_of(name, value, values().words[name])
