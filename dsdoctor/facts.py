@@ -405,6 +405,7 @@ class NetworkFacts(msgspec.Struct, frozen=True, kw_only=True):
     resolves: dict[str, tuple[str, ...]] = {}  # name -> addresses, empty when it does not resolve; has the own name too
     resolve_errors: dict[str, str] = {}  # name -> why it has no address
     routes: tuple[Route, ...] = ()
+    policy_rules: int | None = None  # rules of `ip rule` beyond the three of every Linux: answers may go by source
     port_range: tuple[int, int] | None = None  # net.ipv4.ip_local_port_range
     reserved_ports: str = ""  # net.ipv4.ip_local_reserved_ports: "29500,30000-30010"
     listening: tuple[int, ...] = ()  # TCP ports somebody listens on

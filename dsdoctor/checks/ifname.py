@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from packaging.version import Version
+
 from dsdoctor.facts import Interface, NetworkFacts
 
 
@@ -71,6 +73,36 @@ def _for_nccl(value: str, network: NetworkFacts) -> Selection:
         return Selection((), ("every interface is excluded",))
     what = "is called" if exact else "has a name that begins with"
     return Selection((), tuple(f"no interface {what} {name}" for name in names) or ("it names no interface",))
+
+
+# The first NCCL that leaves out interfaces that are not running, and puts virbr* last. Source: src/misc/socket.cc.
+_RUNNING_ONLY = Version("2.28")
+
+
+def automatic(network: NetworkFacts, nccl: Version | None) -> tuple[Interface, ...]:
+    """The interfaces that NCCL takes when NCCL_SOCKET_IFNAME is not set: the first to meet, all of them for data.
+
+    ib*, else all but docker*, lo* and (2.28) virbr*, else docker*, else lo*, else virbr*; those with an IPv4 address
+    first, each in the kernel's order. Before 2.28 interfaces that are down count, too; of an NCCL that is not known
+    only the running ones are told. Source: ncclFindInterfaces in src/misc/socket.cc, v2.14.3 to v2.30.7.
+    """
+    recent = nccl is None or nccl >= _RUNNING_ONLY
+    usable = [item for item in network.interfaces if _found(item) and (item.up or not recent)]
+    usable.sort(key=lambda item: not any(address.family == "inet" for address in item.addresses))
+    left_out = ("docker", "lo", "virbr") if recent else ("docker", "lo")
+    for group in (
+        [item for item in usable if item.name.startswith("ib")],
+        [item for item in usable if not item.name.startswith(left_out)],
+        *([item for item in usable if item.name.startswith(name)] for name in ("docker", "lo", "virbr")),
+    ):
+        if group:
+            return tuple(group[:16])
+    return ()
+
+
+def _found(interface: Interface) -> bool:
+    """Whether an interface has an address that NCCL takes: any but IPv6's loopback."""
+    return any(address.address != "::1" for address in interface.addresses)
 
 
 def _unusable(name: str, interface: Interface | None) -> str:

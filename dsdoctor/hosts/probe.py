@@ -2567,10 +2567,19 @@ def fact_network(ask):
         "resolve_errors": errors,
         "routes": routes(ask.targets, resolves, errors),
         "port_range": [int(ports[0]), int(ports[1])] if len(ports) == 2 else None,
+        "policy_rules": policy_rules(answer_of(which("ip", SBIN), "rule", "list")),
         "reserved_ports": read_or(at("/proc/sys/net/ipv4/ip_local_reserved_ports")),
         "listening": listening("\n".join(sockets)),
         "firewalls": firewalls(),
     }
+
+
+def policy_rules(text):
+    # type: (str) -> Optional[int]
+    """The rules of `ip rule list` beyond those that every Linux has; None where it could not be asked."""
+    rules = [line for line in text.splitlines() if re.match(r"\d+:", line)]
+    usual = re.compile(r"\d+:\s+from all lookup (local|main|default)\s*$")
+    return len([rule for rule in rules if not usual.match(rule)]) if rules else None
 
 
 def firewalls():
