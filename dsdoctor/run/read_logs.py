@@ -44,8 +44,8 @@ def _in_processes(
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
     stop = context.Event()
     with ProcessPoolExecutor(workers, context, _begin, (rules, len(files), stop)) as pool:
-        tasks = {number: pool.submit(_read, files[number], number * MEMBERS) for number in largest_first}
-        try:
+        try:  # the processes start with the first task, and Ctrl-C may come before the last
+            tasks = {number: pool.submit(_read, files[number], number * MEMBERS) for number in largest_first}
             scans: dict[int, list[Scan]] = {}
             for number in largest_first:
                 scans[number] = tasks[number].result()
