@@ -18,6 +18,7 @@ WORDS = (
     *("Error: ", "Exception: ", "Error\n", "Exception\n", "Interrupt\n", "Interrupt: "),
     *("Exception ignored in", "--- Logging error", "another exception occurred", "direct cause of the following"),
     '", line ',
+    "╰─",  # the foot of a traceback that rich drew
 )
 
 PATIENCE = 400  # lines of a source after which an unfinished traceback is given up
@@ -99,6 +100,8 @@ class ExceptionTracker:
             self._begin(stream, line)
             return None
         traceback = self._open.get(stream)
+        if traceback is None and line.body.startswith("╰─"):
+            traceback = self._headless(stream, line)  # the foot of one that rich drew
         if traceback is None and _FRAME_LINE.match(line.body):
             traceback = self._headless(stream, line)
         if traceback is None:
@@ -166,7 +169,8 @@ class ExceptionTracker:
 def _raised(line: Line, name: str, traceback: _Open) -> Raised:
     files = traceback.files
     last = files[-1] if files else ""
-    in_script = any(not _LIBRARY.search(file) for file in files)
+    # Of a box whose head was cut off no file is known: most exceptions are the script's.
+    in_script = any(not _LIBRARY.search(file) for file in files) or (traceback.boxed and not files)
     return Raised(
         line,
         name,

@@ -33,6 +33,8 @@ PROGRESS_TAIL = 1 << 16  # bytes at the end of a block in which training steps a
 
 _PROGRESS = (b"it/s]", b"s/it]", b"'loss': ", b'"loss": ', b"train_runtime")
 _ENDED = b"train_runtime"
+# torchrun's agent, once all its ranks have ended well: whatever was restarted before has been got over.
+_SUCCEEDED = (b"worker group finished (SUCCEEDED", b"worker group successfully finished")
 _WORKERS = re.compile(r"Running on the following workers: (?P<hosts>[\w.,:@-]{1,4000})")
 _BEGIN = re.compile(
     r"(?P<head>\[runner\.py:\d+:main\] cmd = )|(?P<restart>will restart worker group)"
@@ -134,6 +136,7 @@ class Scan:
     last_line: int = 0  # number of the last line that is not empty
     last_progress: int = 0  # number of the last line that shows a training step or its end
     last_end: int = 0  # number of the last line that shows the end of a whole training
+    last_success: int = 0  # number of the last line in which a launcher says that all ranks have ended well
     size: int = 0  # bytes
     remark: str | None = None  # why it was not read to its end, or at all
     cut: bool = False  # it was not read to its end
@@ -246,6 +249,9 @@ class _Work:
         ended = data.rfind(_ENDED, tail)
         if ended >= 0:
             self.found.last_end = self._number - block.breaks(ended, len(data))
+        succeeded = max(data.rfind(mark, tail) for mark in _SUCCEEDED)
+        if succeeded >= 0:
+            self.found.last_success = self._number - block.breaks(succeeded, len(data))
         end = len(data.rstrip())
         if end:
             self.found.last_line = self._number - block.breaks(end, len(data))

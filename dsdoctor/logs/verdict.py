@@ -117,11 +117,15 @@ def _joined(judged: list[Findings]) -> Findings:
 
 def _survived(observation: Observation, scans: list[Scan], observed: list[Observation]) -> bool:
     """Whether the training went on to its end after a fault that would have stopped it, and no launcher complained."""
-    if observation.rule.silent or observation.rule.role != "cause":
+    if observation.rule.silent or observation.rule.role == "benign":
+        return False
+    place = observation.sightings[-1].place
+    if any(scan.index == place.source and scan.last_success > place.number for scan in scans):
+        return True
+    if observation.rule.role != "cause":
         return False
     if any(each.rule.name in ("child-process-failed", "stopped-by-launcher") for each in observed):
         return False
-    place = observation.sightings[-1].place
     return any(scan.index == place.source and scan.last_end > place.number for scan in scans)
 
 
@@ -173,7 +177,9 @@ def _unknown(scans: list[Scan], observed: list[Observation]) -> list[Exc]:
                 continue
             if raised.ignored or raised.name.endswith("Warning"):
                 continue
-            if scan.last_progress > each.place.number and not scan.document:  # training went on afterwards
+            if (
+                max(scan.last_progress, scan.last_success) > each.place.number and not scan.document
+            ):  # it went on afterwards
                 continue
             first[key] = each
     timed = _timed([each.place for each in first.values()])
