@@ -87,6 +87,11 @@ def subnets(interface: Interface) -> Iterator[Subnet]:
             yield network
 
 
+def overlap(one: Subnet, other: Subnet) -> bool:
+    """Whether two networks have addresses in common."""
+    return one.version == other.version and one.overlaps(other)
+
+
 def is_loopback(text: str) -> bool:
     """Whether a text is a loopback address; false for a name."""
     try:
