@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,8 +46,9 @@ def _in_processes(
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
     stop = context.Event()
     with ProcessPoolExecutor(workers, context, _begin, (rules, len(files), stop)) as pool:
-        try:  # the processes start with the first task, and Ctrl-C may come before the last
-            tasks = {number: pool.submit(_read, files[number], number * MEMBERS) for number in largest_first}
+        try:
+            with _uninterrupted():
+                tasks = {number: pool.submit(_read, files[number], number * MEMBERS) for number in largest_first}
             scans: dict[int, list[Scan]] = {}
             for number in largest_first:
                 scans[number] = tasks[number].result()
@@ -55,6 +58,23 @@ def _in_processes(
             pool.shutdown(cancel_futures=True)
             raise
     return [scan for number in range(len(files)) for scan in scans[number]]
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits: a pool that is interrupted while it starts its processes never ends them.
+
+    The processes are born in here and leave Ctrl-C to this one for good, which tells them to stop.
+    """
+    mask = getattr(signal, "pthread_sigmask", None)  # not on Windows
+    if mask is None:
+        yield
+        return
+    before = mask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        mask(signal.SIG_SETMASK, before)
 
 
 def _counted(
