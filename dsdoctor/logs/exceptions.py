@@ -45,7 +45,10 @@ _LAUNCHER = re.compile(
     r"torch[/\\]distributed[/\\](?:run|launch|launcher|elastic)|deepspeed[/\\]launcher"
     r"|accelerate[/\\]commands|[/\\]bin[/\\](?:torchrun|deepspeed|accelerate)"
 )
-_OF_LAUNCHER = ("ChildFailedError", "CalledProcessError", "SignalException")
+_OF_LAUNCHER = (
+    *("ChildFailedError", "CalledProcessError", "SignalException"),
+    *("RayActorError", "ActorDiedError", "WorkerCrashedError"),
+)
 
 
 class Raised(NamedTuple):

@@ -129,6 +129,7 @@ class _Context:
         scan = self._scans[sighting.place.source]
         return any(
             not each.raised.by_launcher
+            and each.place[:2] != sighting.place[:2]
             and scan.scope(each.part) == scan.scope(sighting.part)
             and not _differ(each.raised.line.rank, wanted)
             and not _differ(each.raised.line.host, sighting.line.host)

@@ -76,7 +76,9 @@ def _judge(observed: list[Observation], exceptions: list[Exc], scans: list[Scan]
     # Two rules that explain each other would both vanish: then both stay.
     alive = [each for each in causes if each.rule.name not in explained] or causes
     strong = [each for each in alive if not each.pattern.weak]
-    kept = strong or ([] if exceptions else alive)
+    # What a launcher raises is about a rank, and outranks nothing.
+    raised = [each for each in exceptions if not each.raised.by_launcher]
+    kept = strong or ([] if raised else alive)
     weak = [each.rule.name for each in causes if each not in kept]
     return Findings(
         verdict=_placed(_verdict(kept, exceptions, symptoms, weak), kept, scans),
