@@ -92,7 +92,7 @@ def _unread(file: ConfigFile, host: HostFacts) -> Iterator[tuple[str, str]]:
 def _beaten(file: ConfigFile, host: HostFacts, entry: HostEntry, context: JobContext | None) -> Iterator[Finding]:
     for name, value in file.variables.items():
         got = setting(name, host, entry, context) if name.startswith("NCCL_") else None
-        if got is None or got.source == file.path or got.value == value:
+        if got is None or got.source == file.path or got.value.removeprefix("=") == value.removeprefix("="):
             continue
         counts = got.value or "an empty value"
         yield nccl_conf_ignored.finding(

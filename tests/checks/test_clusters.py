@@ -57,7 +57,6 @@ BAD_DAYS = (
             ("slots-exceed-gpus", "error", ("gpu-a",)),
             ("socket-ifname-missing", "error", ("gpu-b",)),
             ("ssh-by-name", "error", ("gpu-b",)),
-            ("nccl-conf-ignored", "warning", ("gpu-a",)),
             ("kernel-too-old", "info", ("gpu-a", "gpu-b")),
             ("low-open-files", "info", ("gpu-b",)),
         ],
