@@ -695,6 +695,7 @@ class DeepRank(msgspec.Struct, frozen=True, kw_only=True):
     local_rank: int = 0
     host: str = ""  # as the rank's own host calls itself
     device: str = ""  # the GPU's name; empty for a rank on the processor
+    interface: str = ""  # GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME as the rank has it
     at: str = ""
     seconds: float = 0.0  # from its start to this point
     adding: int | None = None  # bytes of the all-reduce that it was in

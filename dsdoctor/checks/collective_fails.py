@@ -96,7 +96,8 @@ def _reached(part: DeepCollective) -> str:
     for number in part.expected:
         by_point.setdefault(_point(heard.get(number)), []).append(str(number))
     came = "; ".join(f"rank {', '.join(numbers)}: {point}" for point, numbers in by_point.items())
-    return f"{came or 'no rank'} ({part.error or 'ended well'})"
+    ways = ", ".join(dict.fromkeys(rank.interface for rank in part.ranks if rank.interface))
+    return f"{came or 'no rank'}{f', by {ways}' if ways else ''} ({part.error or 'ended well'})"
 
 
 def _point(rank: DeepRank | None) -> str:

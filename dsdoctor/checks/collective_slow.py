@@ -46,14 +46,14 @@ def collective_slow(cluster: Cluster) -> Iterator[Finding]:
 
 
 def _slow_on_host(part: DeepCollective, deep: DeepFacts) -> str | None:
-    if part.error is not None or part.not_tried is not None:
-        return None
+    if part.error is not None or part.not_tried is not None or part.backend != "nccl":
+        return None  # gloo on one host is as slow as its processors are busy
     left_out = _left_out([part])
     if left_out is not None:
         return left_out
     copies = [copy.gigabytes_per_second for copy in deep.copies if copy.error is None and copy.gigabytes_per_second]
     reached = _bus_bandwidth([part])
-    if reached is None or not copies or part.backend != "nccl" or reached >= _OF_THE_COPIES * min(copies):
+    if reached is None or not copies or reached >= _OF_THE_COPIES * min(copies):
         return None
     return f"reach {reached:.2f} GB/s; the slowest copy between two of its GPUs {min(copies):.1f} GB/s"
 
@@ -119,8 +119,6 @@ def _finding(part: DeepCollective, hosts: Sequence[str], reason: str) -> Finding
     ways = [Fix("Compare with the ways between the hosts: add --network to this command")] * (part.scope == "job")
     if part.backend == "nccl":
         ways.insert(0, Fix("See which way NCCL takes between the ranks", env={"NCCL_DEBUG": "INFO"}))
-    elif not ways:
-        ways.append(Fix("See what else the processors of the host do: gloo adds on them", ("top -b -n 1 | head -20",)))
     return collective_slow.finding(
         f"all-reduces of {count(part.world_size, 'rank')} on {where} ({part.backend}) {reason}",
         hosts=hosts,

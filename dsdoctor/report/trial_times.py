@@ -36,6 +36,8 @@ def _notes(found: dict[str, DeepFacts], verbose: bool) -> Iterator[str]:
 def _reached(parts: list[DeepCollective], scope: str) -> Iterator[str]:
     """What the slowest rank needed for the largest all-reduce."""
     for part in parts if scope == "host" else parts[:1]:
+        if part.world_size < 2:
+            continue
         sums = [rank.sums[-1] for each in (parts if scope == "job" else [part]) for rank in each.ranks if rank.sums]
         if not sums:
             continue
@@ -47,7 +49,7 @@ def _reached(parts: list[DeepCollective], scope: str) -> Iterator[str]:
 
 def _ranks(deep: DeepFacts) -> Iterator[str]:
     for part in deep.collectives:
-        for rank in part.ranks:
+        for rank in part.ranks if part.world_size > 1 else ():  # one rank alone has nobody to wait for
             yield f"{part.scope} all-reduce, rank {rank.rank} {_on(rank)}: {_times(rank) or rank.at}"
 
 

@@ -209,6 +209,7 @@ def step_reduce(order: dict[str, Any]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda seen, _: stop.append(seen))
     folder = tempfile.mkdtemp(prefix="dsdoctor-")  # torchrun leaves one of its own behind when it is given none
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", folder)  # else torch may make one of its own in /tmp
     try:
         process = subprocess.Popen([*torchrun(order, folder), *sys.argv[1:2], "rank", json.dumps(order)])
         while process.poll() is None and not stop:
@@ -216,8 +217,8 @@ def step_reduce(order: dict[str, Any]) -> int:
                 process.wait(0.2)
         if stop:
             process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):  # the guardian ends what does not go by itself
-                process.wait(3)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # the guardian, which has told us, kills what is left
+                process.wait(1)
         return 1 if process.returncode is None or process.returncode < 0 else process.returncode
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -243,6 +244,7 @@ def step_rank(order: dict[str, Any]) -> None:
     """One rank: join the others, add up numbers with them, say what came of it."""
     rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     seen: dict[str, Any] = {"rank": rank, "local_rank": local, "host": socket.gethostname()}
+    seen["interface"] = os.environ.get(f"{order['backend'].upper()}_SOCKET_IFNAME", "")
     begun = time.perf_counter()
 
     def at(point: str, **more: Any) -> None:
