@@ -30,12 +30,16 @@ class Port:
 def active_ports(infiniband: InfinibandFacts) -> tuple[Port, ...]:
     """The ports that NCCL can open: active ones, where programs find the adapters and libibverbs.
 
-    Source: src/transport/net_ib/init.cc; without libibverbs.so.1 NCCL goes through sockets.
+    Source: src/transport/net_ib/init.cc; without libibverbs.so.1 NCCL goes through sockets, and it takes no adapters of
+    other kinds (Amazon's EFA has a plugin of its own).
     """
     if infiniband.libibverbs is False or infiniband.verbs == ():
         return ()
     return tuple(
-        Port(device.name, port) for device in infiniband.devices for port in device.ports if port.state == "ACTIVE"
+        Port(device.name, port)
+        for device in infiniband.devices
+        for port in device.ports
+        if port.state == "ACTIVE" and port.link_layer in ("InfiniBand", "Ethernet", "")
     )
 
 
