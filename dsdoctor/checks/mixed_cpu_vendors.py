@@ -36,15 +36,18 @@ def mixed_cpu_vendors(cluster: Cluster, context: JobContext | None) -> Iterator[
     """
     if len(cluster) < 2 or not all_use_nccl(cluster):
         return
-    yield from lacking(cluster, mixed_cpu_vendors, "cpu")
+    yield from lacking(cluster, mixed_cpu_vendors, "cpu", "environment")
     makers: dict[str, list[str]] = {}
     overheads: set[str | None] = set()
     for member in cluster.examined:
-        maker = _maker(member)
+        try:
+            maker, overhead = _maker(member), _overhead(member, context)
+        except FactUnavailable:
+            continue
         version = nccl_version(member.facts)
         if maker and version is not None and _FROM <= version < _UNTIL:
             makers.setdefault(maker, []).append(member.name)
-            overheads.add(_overhead(member, context))
+            overheads.add(overhead)
     if len(makers) < 2 or (len(overheads) == 1 and None not in overheads):
         return
     told = "; ".join(f"{maker} on {', '.join(names[:4])}" for maker, names in makers.items())
@@ -62,16 +65,10 @@ def mixed_cpu_vendors(cluster: Cluster, context: JobContext | None) -> Iterator[
 
 
 def _maker(member: Member) -> str | None:
-    try:
-        model = member.facts.cpu.model if member.facts is not None else ""
-    except FactUnavailable:
-        return None
+    model = member.facts.cpu.model if member.facts is not None else ""
     return next((maker for maker in ("Intel", "AMD") if maker in model), None)
 
 
 def _overhead(member: Member, context: JobContext | None) -> str | None:
-    try:
-        got = setting("NCCL_NET_OVERHEAD", member.facts, member.entry, context) if member.facts is not None else None
-    except FactUnavailable:
-        return None
+    got = setting("NCCL_NET_OVERHEAD", member.facts, member.entry, context) if member.facts is not None else None
     return got.value if got is not None else None
