@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from packaging.requirements import Requirement
 
 from dsdoctor.checks.engine import check
-from dsdoctor.checks.nccl_pin import pinned
+from dsdoctor.checks.nccl_pin import pinned, written_over
 from dsdoctor.checks.remedy import install, on_host, run_python, uninstall
 from dsdoctor.cluster import HostEntry
 from dsdoctor.facts import FactUnavailable, HostFacts, Package
@@ -19,7 +19,7 @@ _ASK_TORCH = "import importlib.metadata as m; print(*[r for r in m.requires('tor
 
 @check(severity=Severity.ERROR, since="0.1")
 def duplicate_nccl(host: HostFacts, entry: HostEntry) -> Iterator[Finding | Skipped]:
-    """More than one package owns libnccl.so.2 in the job's environment, or the owner's file is gone.
+    """More than one package owns libnccl.so.2 in the job's environment, or its owner's file is gone or another one.
 
     ## Why it matters
     nvidia-nccl-cu11, -cu12 and -cu13 all install the same file, nvidia/nccl/lib/libnccl.so.2: the one written last
@@ -29,19 +29,24 @@ def duplicate_nccl(host: HostFacts, entry: HostEntry) -> Iterator[Finding | Skip
     ## How to fix it
     Uninstalling one of them deletes the file for the others too, and `pip check` still says that all is well. So:
     uninstall every owner, then install the one that torch asks for. Both commands belong together. Where one owner is
-    left and its file is gone, install that one again.
+    left and its file is gone, or was written over by something that is not listed any more, install that one again.
 
     ## Source
     The wheels nvidia-nccl-cu11 2.14.3, -cu12 2.18.1 and -cu13 2.29.7, installed and uninstalled in turn; vllm#1726,
     pytorch#186591.
     """
     nccl = host.nccl
-    if not nccl.owners or (len(nccl.owners) == 1 and nccl.wheel_file_exists):
+    over = written_over(nccl)
+    if not nccl.owners or (len(nccl.owners) == 1 and nccl.wheel_file_exists and over is None):
         return
     names = " and ".join(f"{owner.name} {owner.version}" for owner in nccl.owners)
     copy = next((copy for copy in nccl.copies if nccl.wheel_file in (copy.path, copy.real_path)), None)
     wheel_file = nccl.wheel_file or "nvidia/nccl/lib/libnccl.so.2"
-    if len({owner.location for owner in nccl.owners}) == len(nccl.owners) > 1:
+    if over is not None:
+        is_now = f"NCCL {over.version}" + (f" for CUDA {over.cuda}" if over.cuda else "")
+        message = f"{names} owns libnccl.so.2, but the file is {is_now}: something else was written over it"
+        seen = f"{wheel_file}: {is_now}"
+    elif len({owner.location for owner in nccl.owners}) == len(nccl.owners) > 1:
         message = f"{names} are installed in different places; one is wanted, the one torch asks for"
         seen = "; ".join(f"{owner.name} {owner.version} in {owner.location}" for owner in nccl.owners)
     elif nccl.wheel_file_exists:
@@ -83,6 +88,8 @@ def _fix(host: HostFacts, entry: HostEntry, owners: tuple[Package, ...], needed:
         title += " (its metadata could not be read from here; the last command prints it)"
         return Fix(title, (on_host(entry, " && ".join(commands)), on_host(entry, run_python(host, needed))))
     reinstall = install(host, needed, force=True)
-    if names == [Requirement(needed).name]:  # only its file is gone, and pip fetches before it takes anything away
+    if names == [
+        Requirement(needed).name
+    ]:  # its file is gone or another one, and pip fetches before it takes anything away
         return Fix("Install it once more", (on_host(entry, reinstall),), safe=True)
     return Fix(title, (on_host(entry, " && ".join([*commands, reinstall])),))

@@ -60,13 +60,22 @@ def nccl_differs_from_torch(host: HostFacts, entry: HostEntry) -> Iterator[Findi
     if seen.release[:3] == wanted.release[:3] and not other_cuda:
         return
     build = f"{seen} for CUDA {copy.cuda}" if other_cuda else str(seen)
-    place = f"loaded from {_TAKEN_FROM.get(copy.source, copy.source)}: {copy.path}"
     yield nccl_differs_from_torch.finding(
         f"torch {host.torch.version} would load NCCL {build}; it asks for {pin.requirement}",
         severity=Severity.ERROR if seen < wanted else Severity.WARNING,
-        evidence=[Evidence(text=place, source=host.name)],
+        evidence=[Evidence(text=text, source=host.name) for text in _why(host, copy)],
         fix=[_fix(host, entry, copy, pin)],
     )
+
+
+def _why(host: HostFacts, copy: NcclCopy) -> Iterator[str]:
+    """Where the library comes from, who installed it, and which copies the loader passes over for it."""
+    owner = f", installed by the {copy.manager} package {copy.package}" if copy.package else ""
+    yield f"loaded from {_TAKEN_FROM.get(copy.source, copy.source)}: {copy.path}{owner}"
+    for other in host.nccl.copies[:6]:
+        if other.path != copy.path:
+            where = _TAKEN_FROM.get(other.source, f"the {other.source}" if other.source != "torch" else "torch itself")
+            yield f"not taken, for it comes later: NCCL {other.version or 'of no version'} of {where}: {other.path}"
 
 
 def _fix(host: HostFacts, entry: HostEntry, copy: NcclCopy, pin: Pin) -> Fix:

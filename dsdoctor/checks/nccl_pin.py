@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
-from dsdoctor.facts import FactUnavailable, HostFacts, NcclCopy
+from dsdoctor.facts import FactUnavailable, HostFacts, NcclCopy, NcclFacts
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ def loaded(host: HostFacts) -> NcclCopy | None:
     nccl = host.nccl
     if len(nccl.owners) > 1 and nccl.loaded in (None, nccl.wheel_file):
         raise FactUnavailable("nccl", "several packages own its file, and duplicate-nccl comes first")
+    if nccl.loaded == nccl.wheel_file and written_over(nccl) is not None:
+        raise FactUnavailable("nccl", "its package's file was written over, and duplicate-nccl comes first")
     if nccl.loaded is None:
         if nccl.copies:
             raise FactUnavailable("nccl", "which of the copies torch would load could not be told")
@@ -60,6 +62,23 @@ def loaded(host: HostFacts) -> NcclCopy | None:
     if copy is None:
         raise FactUnavailable("nccl", f"{nccl.loaded} is loaded but was not read")
     return copy
+
+
+def written_over(nccl: NcclFacts) -> NcclCopy | None:
+    """The wheel's file, where it is not what its one owner brought: of another version, or for another CUDA.
+
+    The file's own version has no post-release number, and the owner's name ends with the major version of CUDA.
+    """
+    copy = next((copy for copy in nccl.copies if nccl.wheel_file in (copy.path, copy.real_path)), None)
+    if copy is None or len(nccl.owners) != 1:
+        return None
+    try:
+        brought, seen = Version(nccl.owners[0].version), Version(copy.version or "")
+    except InvalidVersion:
+        return None
+    cuda = nccl.owners[0].name.rpartition("-cu")[2]
+    other_cuda = cuda.isdecimal() and copy.cuda is not None and copy.cuda.partition(".")[0] != cuda
+    return copy if brought.release[:3] != seen.release[:3] or other_cuda else None
 
 
 def version_of(copy: NcclCopy) -> Version:

@@ -12,6 +12,9 @@ from dsdoctor.checks.tables import variables
 from dsdoctor.facts import FactUnavailable, HostFacts
 from dsdoctor.report.model import Severity
 
+# The first release after the flight recorder's variables got names of their own (pytorch#152563, May 2025).
+_FR_NAMES = Version("2.8")
+
 Judgement = tuple[str, str | None, Severity]  # what is wrong with the name, the right one, how bad it is
 
 
@@ -27,6 +30,10 @@ def judge(name: str, host: HostFacts | None) -> Judgement | None:
     old = next((old for old, (new, _) in table.renamed.items() if new == name and old.startswith("NCCL_")), None)
     if old and torch and torch < Version("2.2"):
         return f"{name} is not read by torch {torch}, which knows it as {old}", old, Severity.WARNING
+    if name.startswith("TORCH_FR_") and torch and torch < _FR_NAMES:
+        old = next((old for old, (new, _) in table.renamed.items() if new == name), None)
+        knows = f", which knows it as {old}" if old else ""
+        return f"{name} is not read by torch {torch}{knows}", old, Severity.WARNING
     if name in table.nccl:
         return _by_version(name, nccl)
     if name in table.torch or name in table.not_read or name.startswith(table.plugins):
