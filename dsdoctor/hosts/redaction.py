@@ -54,7 +54,11 @@ _USUAL_FILE = re.compile(
     r"valid|validation|trainer_state)\.\w+|(?:pytorch_|adapter_)?model[\w.-]*\.(?:bin|safetensors|json)|spiece\.model|"
     r"checkpoint-\d+|global_step\d+|adapter|train|dev|test|README\.md"
 )
-_INTERFACE_NAMES = {"deep": {"interface"}, "network": {"name", "device", "default_device", "master"}, "infiniband": {"name", "net_devices"}}
+_INTERFACE_NAMES = {
+    "deep": {"interface"},
+    "network": {"name", "device", "default_device", "master"},
+    "infiniband": {"name", "net_devices"},
+}
 _IDENTITY = re.compile(r"USER|ENTITY|EMAIL|LOGIN|ACCOUNT|NODELIST|JOB_NAME|SUBMIT|HOSTNAME|HOSTFILE", re.I)
 _HEX = "[0-9A-Fa-f]"
 _UUID = rf"(?:(?:GPU|MIG)-)?{_HEX}{{8}}-(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}|(?:GPU|MIG)-{_HEX}{{4,}}(?:-{_HEX}+)*"
