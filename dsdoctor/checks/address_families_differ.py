@@ -61,24 +61,26 @@ def address_families_differ(cluster: Cluster) -> Iterator[Finding | Skipped]:
 
 def _useless_names(cluster: Cluster) -> Iterator[Finding]:
     """Names of the hostfile that lead to link-local IPv6 addresses and nowhere else."""
-    names = dict.fromkeys([cluster.master_name, *(member.name for member in cluster)])
-    for name in names:
-        seen = {
-            member.name: found
-            for member in cluster.examined
-            if member.name != name and (network := network_of(member)) and (found := network.resolves.get(name))
-        }
-        bad = {host: found for host, found in seen.items() if all(":" in one and link_local(one) for one in found)}
-        if bad:
-            yield address_families_differ.finding(
-                f"{name} resolves to a link-local address alone, which leads nowhere without an interface behind it",
-                severity=Severity.ERROR if name == cluster.master_name else Severity.WARNING,
-                hosts=list(bad),
-                evidence=[
-                    Evidence(text=f"{name} resolves to {', '.join(found)}", source=h) for h, found in bad.items()
-                ],
-                fix=[Fix(f"Give {name} an address of the hosts' network in /etc/hosts of every host")],
-            )
+    names = {cluster.master_name, *(member.name for member in cluster)}
+    seen: dict[str, dict[str, tuple[str, ...]]] = {}
+    for member in cluster.examined:
+        network = network_of(member)
+        for name, found in network.resolves.items() if network is not None else ():
+            # The quick question first: a thousand hosts know a thousand names each.
+            if found and ":" in found[0] and name in names and name != member.name and all(map(_useless, found)):
+                seen.setdefault(name, {})[member.name] = found
+    for name, hosts in seen.items():
+        yield address_families_differ.finding(
+            f"{name} resolves to a link-local address alone, which leads nowhere without an interface behind it",
+            severity=Severity.ERROR if name == cluster.master_name else Severity.WARNING,
+            hosts=list(hosts),
+            evidence=[Evidence(f"{name} resolves to {', '.join(found)}", host) for host, found in hosts.items()],
+            fix=[Fix(f"Give {name} an address of the hosts' network in /etc/hosts of every host")],
+        )
+
+
+def _useless(address: str) -> bool:
+    return ":" in address and link_local(address)
 
 
 def _has(link: JobLink, version: int) -> bool:
