@@ -176,6 +176,10 @@ def _conda(scene: Scene) -> None:
     scene.setup.append("conda activate dis")
 
 
+def _conda_or_not(scene: Scene) -> None:
+    scene.setup.append("conda activate dis || true")
+
+
 def _no_model(scene: Scene) -> None:
     shutil.rmtree(scene.folder / "model")
 
@@ -219,6 +223,7 @@ CONDITIONS = (
     Condition("B7", "xformers for another torch", r"xformers", _xformers),
     Condition("B10", "tokenizers too new for transformers", r"tokenizers", _tokenizers),
     Condition("B11", "conda activate in a plain shell", r"conda", _conda),
+    Condition("B11", "the same, its failure hidden by || true", r"conda", _conda_or_not),
     Condition("B12", "1,024 open files, 1,024 workers", r"open files|nofile|ulimit|\b1024\b", _open_files),
     Condition("B12", "/dev/shm of 64 MiB", r"shm|shared memory", _small_shm),
     Condition("B3", "the lock of a build that was killed", r"\block\b", _stale_lock),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
-from dsdoctor.addresses import JobLink, job_links, subnets
+from dsdoctor.addresses import JobLink, Subnet, job_links, subnets
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
 from dsdoctor.checks.ib_use import used_ports
@@ -37,15 +38,16 @@ def wrong_automatic_interface(cluster: Cluster, context: JobContext | None) -> I
     if len(cluster) < 2:
         return
     links = job_links(cluster)
+    holders = Counter(net for link in links.values() for net in set(subnets(link.interface)))
     for member in cluster.examined:
         try:
-            yield from _on_host(member, links, cluster, context)
+            yield from _on_host(member, links, holders, context)
         except FactUnavailable as missing:
             yield wrong_automatic_interface.skipped([member.name], str(missing))
 
 
 def _on_host(
-    member: Member, links: dict[str, JobLink], cluster: Cluster, context: JobContext | None
+    member: Member, links: dict[str, JobLink], holders: Counter[Subnet], context: JobContext | None
 ) -> Iterator[Finding]:
     host = member.facts
     if host is None or not uses_nccl(host):
@@ -57,13 +59,13 @@ def _on_host(
     taken = automatic(host.network, nccl_version(host))
     if used_ports(member, context):
         taken = taken[:1]  # data goes over InfiniBand; the ranks meet at the first interface all the same
-    shared = {net for name, other in links.items() if name != member.name for net in subnets(other.interface)}
+    own = set(subnets(link.interface))
     bad = {
         item.name: reason
         for item in taken
         if item.name != link.interface.name
-        and not shared & set(subnets(item))
         and (reason := _reason(host.network, item)) is not None
+        and not any(holders[net] > (net in own) for net in subnets(item))
     }
     if bad:
         yield _finding(host, member, link, taken, bad)
