@@ -41,8 +41,9 @@ def gpu_compute_fails(host: HostFacts, entry: HostEntry) -> Iterator[Finding | S
             raise FactUnavailable("deep", "no GPU was tried, for torch could not be imported")
         return
     yield from _unseen(host, entry, torch)
-    if len(deep.gpus) < (torch.gpus or 0):
-        yield gpu_compute_fails.skipped([host.name], f"{len(deep.gpus)} of {torch.gpus} GPUs were come to")
+    expected = min(torch.gpus or 0, entry.processes)
+    if len(deep.gpus) < expected:
+        yield gpu_compute_fails.skipped([host.name], f"{len(deep.gpus)} of {expected} GPUs were come to")
     for gpu in deep.gpus:
         told = _told(gpu)
         if gpu.error is not None:

@@ -33,9 +33,11 @@ def gpu_copy_fails(host: HostFacts, entry: HostEntry) -> Iterator[Finding | Skip
     deep = tried(host)
     if deep is None:
         return
-    ways = (deep.torch.gpus or 0) * ((deep.torch.gpus or 0) - 1) if deep.torch is not None else 0
-    if not deep.copies and ways:
-        yield gpu_copy_fails.skipped([host.name], "no copy between GPUs was come to")
+    gpus = min(deep.torch.gpus or 0, entry.processes) if deep.torch is not None else 0
+    told = {frozenset((copy.source, copy.target)) for copy in deep.copies}
+    pairs = gpus * (gpus - 1) // 2
+    if len(told) < pairs:
+        yield gpu_copy_fails.skipped([host.name], f"{len(told)} of {pairs} pairs of GPUs were come to")
     wrong = [copy for copy in deep.copies if copy.error is None and copy.wrong]
     if wrong:
         yield _wrong(host, entry, wrong)

@@ -245,10 +245,10 @@ class HostRun:
         return {**own, **self.trial.env}
 
     def _numbers(self, torch: DeepTorch) -> list[int]:
-        """The numbers of the GPUs that torch sees, in its order, as nvidia-smi has them."""
+        """The numbers of the GPUs that the ranks take, in torch's order, as nvidia-smi has them."""
         named = [word.strip() for word in (torch.visible_devices or "").split(",")]
         numbers = [int(word) for word in named if word.isdecimal()]
-        seen = torch.gpus or 0
+        seen = min(torch.gpus or 0, self.trial.plan.slots)  # ranks take the first ones
         if len(numbers) >= seen and len(numbers) == len(named):
             return numbers[:seen]
         return [*self.trial.gpus, *range(len(self.trial.gpus), seen)][:seen]

@@ -24,10 +24,11 @@ from dsdoctor.run.guard import Frame, Guard
 
 LIFELINE = 15.0  # seconds without a word after which either end takes the other for lost
 GREETING = 30.0  # seconds until a guardian must have come up
-GRACE = 3.0  # seconds between TERM and KILL
+GRACE = 5.0  # seconds between TERM and KILL
 SETTLE = 1.5  # seconds in which other hosts may still say why they end
 FIRST, LAST = 30, 60  # lines kept of what each rank prints
 LINE = 500  # characters kept of a line
+TOLD = 10_000  # answers kept of a step
 
 Told = dict[str, Any]
 _STOPPED = "told to end"
@@ -195,7 +196,7 @@ class _Running:
             told = json.loads(text[len(MARK) :])
         except ValueError:
             return
-        if isinstance(told, dict):
+        if isinstance(told, dict) and len(self.end.told) < TOLD:
             self.spoke = time.monotonic()
             self.end.told.append(told)
             self.hear(told)

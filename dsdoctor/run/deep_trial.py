@@ -217,8 +217,10 @@ def step_reduce(order: dict[str, Any]) -> int:
                 process.wait(0.2)
         if stop:
             process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):  # the guardian, which has told us, kills what is left
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(1)
+            process.kill()  # nobody else makes files in its folder; the ranks are the guardian's, which has told us
+            process.wait()
         return 1 if process.returncode is None or process.returncode < 0 else process.returncode
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -54,6 +54,7 @@ def test_what_is_wrong_is_found_on_the_host_that_has_it(ill: Path) -> None:
         (["--redact"], 2),
         (["--fix"], 2),
         (["--fix", "--yes"], 2),
+        (["--deep"], 2),
         (["--yes"], 2),
         (["--python", "/usr/bin/python3"], 2),
         (["--job", "no-such-job"], 2),

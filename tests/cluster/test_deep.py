@@ -66,7 +66,7 @@ def in_the_middle(head: Head, host: str) -> None:
 
 
 def test_two_healthy_hosts(head: Head) -> None:
-    report = report_of(head, "-v", "--save-facts", "facts")
+    report = report_of(head, "-v", "--save-facts", "facts", "--network")
     assert named(report) == {}
     assert report["exit_code"] == 0
     assert {"torch-import-fails", "collective-fails", "collective-slow"} <= set(report["passed"])
