@@ -112,7 +112,7 @@ def sandbox_folder() -> Iterator[Path]:
             (folder / name).mkdir()
         yield folder
     finally:
-        shutil.rmtree(folder, onerror=_make_writable)
+        _remove(folder)
 
 
 def erase_leftovers() -> None:
@@ -123,10 +123,13 @@ def erase_leftovers() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _make_writable(remove, path, _):  # type: ignore[no-untyped-def]
-    """Lets rmtree go on where a failure took the permission to write away."""
-    Path(path).parent.chmod(0o700)
-    remove(path)
+def _remove(folder: Path) -> None:
+    """Remove a folder, though a failure may have taken away the permission to write below it."""
+    for place, names, _ in os.walk(folder):
+        for below in (Path(place, name) for name in names):
+            if not below.is_symlink():
+                below.chmod(0o700)
+    shutil.rmtree(folder)
 
 
 def lay_out(failure: Failure, job: Path) -> None:

@@ -95,6 +95,13 @@ def test_nothing_of_a_failure_is_left() -> None:
     assert state(mark) == before
 
 
+def test_a_folder_without_permission_to_write_is_removed() -> None:
+    outcome = happen(failure("mkdir -p shut/below; ln -s /usr link; chmod 500 shut/below shut"))
+    assert outcome.code == 0
+    assert not outcome.folder.exists()
+    assert Path("/usr").stat().st_mode & 0o777 == 0o755
+
+
 def test_what_takes_too_long_is_ended_and_says_what_it_printed() -> None:
     mark = f"7{os.getpid()}2"
     with pytest.raises(NotProvokedError, match=r"(?s)trial: not at its end after [3-9] s:.so far"):
