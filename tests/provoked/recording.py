@@ -8,7 +8,6 @@ import re
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from tests.provoked.failure import RECORDED, Failure
 from tests.provoked.sandbox import Outcome
@@ -25,17 +24,16 @@ def record(failure: Failure, outcome: Outcome) -> None:
     known[failure.name] = {
         "python": platform.python_version(),
         **{name: metadata.version(name).partition("+")[0] for name in PACKAGES},
-        "seconds": round(outcome.seconds, 1),
     }
     entries = [f"{json.dumps(name)}: {json.dumps(known[name])}" for name in sorted(known)]
     INDEX.write_text("{\n" + ",\n".join(entries) + "\n}\n", encoding="utf-8")
 
 
-def index() -> dict[str, dict[str, Any]]:
-    """What each recorded log was recorded with: versions by package, and the seconds it took."""
+def index() -> dict[str, dict[str, str]]:
+    """What each recorded log was recorded with: versions by package."""
     if not INDEX.exists():
         return {}
-    found: dict[str, dict[str, Any]] = json.loads(INDEX.read_text(encoding="utf-8"))
+    found: dict[str, dict[str, str]] = json.loads(INDEX.read_text(encoding="utf-8"))
     return found
 
 
@@ -50,6 +48,7 @@ def neutral(outcome: Outcome) -> bytes:
         str(Path(sys.base_prefix)): "/opt/python",
         str(repository): "/opt/dsdoctor",
         str(Path.home()): "/home/bob",
+        "/root": "/home/bob",  # the user of the little cluster
     }
     text = outcome.log
     for place in sorted(places, key=len, reverse=True):
