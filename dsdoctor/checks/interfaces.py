@@ -39,3 +39,12 @@ def tunnel(interface: Interface) -> bool:
 def only_link_local(interface: Interface) -> bool:
     """Whether all addresses of an interface are for one link only: nobody gave it one."""
     return bool(interface.addresses) and all(link_local(address.address) for address in interface.addresses)
+
+
+def told_speed(interface: Interface) -> int | None:
+    """The speed of a card in Mbit/s; None for what is no card's.
+
+    A container's end of a cable inside its host says 10 Gbit/s, whatever the machine has time for.
+    """
+    made_up = interface.virtual and interface.kind not in ("bond", "team", "vlan")
+    return None if made_up else interface.speed_mbit

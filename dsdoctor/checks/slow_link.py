@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dsdoctor.addresses import JobLink, job_links
 from dsdoctor.checks.engine import check
 from dsdoctor.checks.ib_use import active_ports
+from dsdoctor.checks.interfaces import told_speed
 from dsdoctor.checks.lacking import lacking
 from dsdoctor.checks.remedy import on_host
 from dsdoctor.cluster import Cluster, HostEntry
@@ -41,7 +42,7 @@ def slow_link(cluster: Cluster) -> Iterator[Finding | Skipped]:
     yield from lacking(cluster, slow_link, "network")
     links = job_links(cluster)
     entries = {member.name: member.entry for member in cluster}
-    speeds = {name: speed for name, link in links.items() if (speed := link.interface.speed_mbit) is not None}
+    speeds = {name: speed for name, link in links.items() if (speed := told_speed(link.interface)) is not None}
     for name, link in links.items():
         yield from _alone(name, entries[name], link)
     fine = {name: speed for name, speed in speeds.items() if speed > FALLEN_BACK}
@@ -58,8 +59,8 @@ def _alone(name: str, entry: HostEntry, link: JobLink) -> Iterator[Finding]:
     item = link.interface
     if item.duplex == "half":
         what = f"{item.name} is at half duplex: it cannot send and receive at once"
-    elif item.speed_mbit is not None and item.speed_mbit <= FALLEN_BACK:
-        what = f"{item.name} runs at {item.speed_mbit} Mbit/s; a bad cable or port makes gigabit Ethernet fall back so"
+    elif (speed := told_speed(item)) is not None and speed <= FALLEN_BACK:
+        what = f"{item.name} runs at {speed} Mbit/s; a bad cable or port makes gigabit Ethernet fall back so"
     else:
         return
     yield slow_link.finding(what, hosts=[name], evidence=[_seen(name, link)], fix=[_look(entry, link)])

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dsdoctor.checks.engine import check
+from dsdoctor.checks.interfaces import told_speed
 from dsdoctor.checks.peers import interface_of, trials
 from dsdoctor.checks.remedy import on_host
 from dsdoctor.cluster import Cluster, HostEntry
@@ -64,7 +65,7 @@ def _measured(cluster: Cluster) -> Iterator[Measured]:
     speeds = {}
     for name, (facts, trial) in seen.items():
         interface = interface_of(facts, trial)
-        speeds[name] = interface.speed_mbit if interface is not None else None
+        speeds[name] = told_speed(interface) if interface is not None else None
     for name, (_, trial) in seen.items():
         for peer in trial.peers:
             if peer.peer not in entries:
