@@ -118,7 +118,7 @@ def test_two_gpus_that_are_well(tmp_path: Path) -> None:
     ("harm", "error"),
     [
         ("crash", "ended by SIGSEGV"),
-        ("hang", "did not go on for 2 s"),
+        pytest.param("hang", "did not go on for 2 s", marks=pytest.mark.slow),
         ("CUDA error: an illegal memory access", "RuntimeError: CUDA error: an illegal memory access"),
     ],
 )
