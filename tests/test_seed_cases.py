@@ -61,11 +61,15 @@ COVERS: dict[str, tuple[str, ...]] = {
     ),
     "A5": (
         "check nccl-differs-from-torch: an older library in LD_LIBRARY_PATH",
+        "check nccl-differs-from-torch: the system's package, since the wheel is not there",
         "check nccl-differs-between-hosts: one host was updated",
         "provoked rank-hangs",
     ),
     "A6": (
         "check socket-ifname-missing: one value for unlike hosts",
+        "check ds-env-carried-over: the master's interface for all hosts",
+        "check interfaces-apart: the storage network on one host",
+        "check wrong-automatic-interface: libvirt's bridge, which is down",
         "check driver-not-loaded: built, and not loaded",
         "log seed-bnb-cpu-then-default-pg",
         "test plan/test_plan.py::test_each_host_gets_its_own_interface_by_the_route_to_the_master",
@@ -74,14 +78,19 @@ COVERS: dict[str, tuple[str, ...]] = {
     "A7": (
         "check unknown-env-var: a letter is missing",
         "check unknown-env-var: names that torch has renamed",
+        "check bad-env-value: a word where NCCL reads a number",
         "rule env-variable-renamed",
     ),
     "A8": (
+        "check interactive-only-variables: set in ~/.bashrc alone",
+        "check interactive-only-variables: a session that is older than the file",
         "check unknown-env-var: in a file that only an interactive shell reads",
         "check socket-ifname-missing: in a file that only an interactive shell reads",
         "test plan/test_plan.py::test_checks_see_the_environment_that_the_ranks_will_get",
     ),
     "A9": (
+        "check master-port-taken: a run that was not ended",
+        "check master-port-taken: drawn at random",
         "check peer-unreachable: only the master's port is open",
         "provoked stale-process-holds-port",
         "log 030-port-29500-second-run-same-box",
@@ -94,10 +103,15 @@ COVERS: dict[str, tuple[str, ...]] = {
         "open launch: a stall is said while it happens, with the stacks of the stuck ranks",
     ),
     "A11": (
+        "check unknown-env-var: the flight recorder's new name under an older torch",
         "rule flight-recorder-off",
         "test plan/test_plan.py::test_the_flight_recorder_is_on",
     ),
-    "A12": ("test plan/test_plan.py::test_a_proxy_does_not_catch_the_hosts",),
+    "A12": (
+        "check proxy-catches-hosts: a proxy that runs on another machine",
+        "check proxy-catches-hosts: no exception for the hosts",
+        "test plan/test_plan.py::test_a_proxy_does_not_catch_the_hosts",
+    ),
     # Driver, CUDA, compilers, native builds
     "B1": (
         "check driver-not-loaded: after a kernel update",

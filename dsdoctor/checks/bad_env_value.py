@@ -30,7 +30,8 @@ def bad_env_value(cluster: Cluster | None, context: JobContext | None) -> Iterat
 
     ## Source
     NVIDIA/nccl, tags v2.3.5-5 to v2.30.7-1: src/misc/param.cc (strtoll), src/graph/paths.cc, src/graph/tuning.cc,
-    src/misc/utils.cc, src/debug.cc; NCCL's user guide for ranges; Utils.hpp of torch 2.13.
+    src/misc/utils.cc, src/debug.cc; NCCL's user guide for ranges; Utils.hpp of torch 2.13. Interfaces and NCCL_DEBUG
+    were tried with 2.18.1, 2.27.7 and 2.28.9.
     """
     job_names = set()
     if context is not None:

@@ -32,8 +32,8 @@ def wrong_automatic_interface(cluster: Cluster, context: JobContext | None) -> I
     Name the interface on this host, in /etc/nccl.conf or for the job. `dsdoctor launch` does it for each host.
 
     ## Source
-    NVIDIA/nccl, src/misc/socket.cc (ncclFindInterfaces), src/transport/net_socket.cc (speed), src/bootstrap.cc;
-    horovod#584, horovod#636 and nccl#286 for what it looks like.
+    NVIDIA/nccl, src/misc/socket.cc (ncclFindInterfaces), src/transport/net_socket.cc (speed), src/bootstrap.cc; tried
+    with the libraries of 2.18.1, 2.27.7 and 2.28.9; horovod#584, horovod#636 and nccl#286 for what it looks like.
     """
     if len(cluster) < 2:
         return
