@@ -42,7 +42,7 @@ def nccl_conf_ignored(host: HostFacts, entry: HostEntry, context: JobContext | N
 
     ## Source
     src/misc/param.cc of NVIDIA/nccl, v2.14.3 to v2.30.7: setenv(name, value, 0), $NCCL_CONF_FILE or else ~/.nccl.conf,
-    then /etc/nccl.conf. Blanks, export, \\r and the order were tried with 2.28.9.
+    then /etc/nccl.conf. Blanks, export, Windows line ends and the order: tried with 2.28.9.
     """
     with suppress(FactUnavailable):
         if not uses_nccl(host):

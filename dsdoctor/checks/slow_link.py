@@ -7,13 +7,13 @@ import shlex
 import statistics
 from collections.abc import Iterator
 
-from dsdoctor.addresses import JobLink, job_links
+from dsdoctor.addresses import JobLink, job_links, network_of
 from dsdoctor.checks.engine import check
 from dsdoctor.checks.ib_use import active_ports
 from dsdoctor.checks.interfaces import told_speed
 from dsdoctor.checks.lacking import lacking
 from dsdoctor.checks.remedy import on_host
-from dsdoctor.cluster import Cluster, HostEntry
+from dsdoctor.cluster import Cluster, HostEntry, Member
 from dsdoctor.facts import FactUnavailable
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity, Skipped
 
@@ -43,8 +43,10 @@ def slow_link(cluster: Cluster) -> Iterator[Finding | Skipped]:
     links = job_links(cluster)
     entries = {member.name: member.entry for member in cluster}
     speeds = {name: speed for name, link in links.items() if (speed := told_speed(link.interface)) is not None}
-    for name, link in links.items():
-        yield from _alone(name, entries[name], link)
+    for member in cluster.examined:
+        if member.name in links:
+            yield from _alone(member.name, entries[member.name], links[member.name])
+            yield from _lost(member, links[member.name])
     fine = {name: speed for name, speed in speeds.items() if speed > FALLEN_BACK}
     if len(fine) > 1:
         usual = statistics.median_high(fine.values())
@@ -64,6 +66,22 @@ def _alone(name: str, entry: HostEntry, link: JobLink) -> Iterator[Finding]:
     else:
         return
     yield slow_link.finding(what, hosts=[name], evidence=[_seen(name, link)], fix=[_look(entry, link)])
+
+
+def _lost(member: Member, link: JobLink) -> Iterator[Finding]:
+    """A bond of which a part is down."""
+    network = network_of(member)
+    parts = [item for item in network.interfaces if item.master == link.interface.name] if network else []
+    down = [item.name for item in parts if not item.up]
+    if link.interface.kind == "bond" and down and len(down) < len(parts):
+        carry = f"{len(parts) - len(down)} of {len(parts)} carry it"
+        yield slow_link.finding(
+            f"{', '.join(down)}, a part of {link.interface.name}, is down; {carry}",
+            severity=Severity.INFO,
+            hosts=[member.name],
+            evidence=[Evidence(f"{item.name}: {'up' if item.up else 'down'}", member.name) for item in parts],
+            fix=[_look(member.entry, link)],
+        )
 
 
 def _slower(name: str, entry: HostEntry, link: JobLink, speed: int, usual: int) -> Finding:

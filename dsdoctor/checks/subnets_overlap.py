@@ -42,13 +42,18 @@ def subnets_overlap(cluster: Cluster) -> Iterator[Finding | Skipped]:
             continue
         bridges = {item.name: item for item in network.interfaces if private_bridge(network, item)}
         caught = [route for route in network.routes if route.device in bridges and not route.local and not route.via]
-        names = {other.name for other in cluster} | {cluster.master_name}
-        caught = [route for route in caught if route.target in names]
+        caught = [route for route in caught if _elsewhere(bridges[route.device or ""], route.target, links)]
         if caught:
             yield _swallowed(member, bridges[caught[0].device or ""], caught)
         link = links.get(member.name)
         if link is not None and link.interface.name not in bridges:
             yield from _twice(member, network, link)
+
+
+def _elsewhere(bridge: Interface, name: str, links: dict[str, JobLink]) -> bool:
+    """Whether a host of the job is known not to be one of the guests behind a bridge: it is in another network."""
+    link = links.get(name)
+    return link is not None and subnet(link.address) not in set(subnets(bridge))
 
 
 def _swallowed(member: Member, bridge: Interface, caught: list[Route]) -> Finding:

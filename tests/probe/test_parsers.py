@@ -366,3 +366,11 @@ def test_architectures_in_the_bytes(tmp_path: Any, content: bytes, wanted: list[
 def test_the_abi_in_the_bytes(tmp_path: Any, content: bytes, wanted: bool | None) -> None:
     (tmp_path / "libc10.so").write_bytes(content)
     assert probe.cxx11_abi(str(tmp_path / "libc10.so")) is wanted
+
+
+def test_rules_beyond_those_of_every_linux() -> None:
+    usual = "0:\tfrom all lookup local\n32766:\tfrom all lookup main\n32767:\tfrom all lookup default\n"
+    assert probe.policy_rules(usual) == 0
+    assert probe.policy_rules("10000:\tfrom 192.0.2.5 lookup 10001\n" + usual) == 1
+    assert probe.policy_rules("99:\tfrom all fwmark 0x5 lookup main\n") == 1
+    assert probe.policy_rules("") is None
