@@ -168,10 +168,13 @@ def changeable_directories() -> list[str]:
 
 
 def enter(folder: Path, shm: str) -> list[str]:
-    """What to put before a command to run it in a sandbox with that folder; it ends with whoever starts it."""
+    """What to put before a command to run it in a sandbox with that folder; it ends with whoever starts it.
+
+    Signals that the tests' process ignores (SIGHUP, under nohup) are not ignored in there.
+    """
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     namespaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child", "--propagation", "private"]
     return [
-        *["setpriv", "--pdeathsig", "KILL", "unshare", *user, *namespaces],
+        *["env", "--default-signal", "setpriv", "--pdeathsig", "KILL", "unshare", *user, *namespaces],
         *["bash", str(INIT), str(folder), shm, *changeable_directories(), "--"],
     ]

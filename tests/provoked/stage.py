@@ -19,7 +19,7 @@ from tests.provoked.memory_group import missing_for_memory_group
 from tests.provoked.on_cluster import provoke_on
 from tests.provoked.sandbox import Outcome, Provocation, enter, sandbox_folder
 
-PROGRAMS = ("bash", "ip", "setpriv", "unshare")
+PROGRAMS = ("bash", "env", "ip", "setpriv", "unshare")
 
 
 def happen(failure: Failure, cluster: LittleCluster | None = None) -> Outcome:

@@ -95,6 +95,16 @@ def test_nothing_of_a_failure_is_left() -> None:
     assert state(mark) == before
 
 
+def test_no_signal_is_ignored_though_the_tests_ignore_it() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        outcome = happen(failure("kill -HUP $$; echo ignored"))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert outcome.code == 128 + signal.SIGHUP
+    assert b"ignored" not in outcome.log
+
+
 def test_a_folder_without_permission_to_write_is_removed() -> None:
     outcome = happen(failure("mkdir -p shut/below; ln -s /usr link; chmod 500 shut/below shut"))
     assert outcome.code == 0
