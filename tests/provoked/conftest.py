@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,9 @@ def ahead(request: pytest.FixtureRequest) -> Iterator[Ahead]:
     wanted = [
         failures()[item.callspec.params["name"]]
         for item in request.session.items
-        if isinstance(item, pytest.Function) and "ahead" in item.fixturenames
+        if isinstance(item, pytest.Function)
+        and "ahead" in item.fixturenames
+        and item.path.parent == Path(__file__).parent
     ]
     with Ahead(each for each in wanted if not each.everywhere and not missing_for(each)) as under_way:
         yield under_way
