@@ -22,7 +22,7 @@ _DOING = {
 }
 
 
-@check(severity=Severity.ERROR, since="0.1")
+@check(severity=Severity.ERROR, since="0.1", trial="deep")
 def collective_fails(cluster: Cluster) -> Iterator[Finding | Skipped]:
     """An all-reduce fails, hangs or gives wrong sums, on one host or over all; tried only with `--deep`.
 

@@ -18,7 +18,7 @@ _OF_THE_LINK = 0.3  # of the slowest interface
 _CAP = {"gloo": 1_000.0, "nccl": 10_000.0}
 
 
-@check(severity=Severity.WARNING, since="0.1")
+@check(severity=Severity.WARNING, since="0.1", trial="deep")
 def collective_slow(cluster: Cluster) -> Iterator[Finding]:
     """All-reduces on a host, or over all hosts, take much longer than copies and links promise; only with `--deep`.
 

@@ -2,8 +2,8 @@
 
 A check asks by the types of its parameters. A first parameter of type :class:`HostFacts` makes it run once for each
 examined host; otherwise it runs once. Further parameters may be the host's :class:`HostEntry`, the :class:`Cluster`
-and the :class:`JobContext`; `X | None` makes one optional. A check whose wants are not there (no job was given) is
-not run and not listed.
+and the :class:`JobContext`; `X | None` makes one optional. A check whose wants are not there (no job was given), or
+which judges a trial that was not made, is not run and not listed.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Check:
     severity: Severity
     since: str
     function: Function
+    trial: str | None = None  # the section that only a trial fills: "peers" (--network), "deep" (--deep)
 
     def __call__(self, *wanted: Any) -> Iterator[Finding | Skipped]:
         """Run the function itself, without the engine around it."""
@@ -104,11 +105,11 @@ class Outcome:
     crashed: tuple[Crashed, ...] = ()
 
 
-def check(*, severity: Severity = Severity.ERROR, since: str) -> Callable[[Function], Check]:
+def check(*, severity: Severity = Severity.ERROR, since: str, trial: str | None = None) -> Callable[[Function], Check]:
     """Declare a check; its name is the function's with dashes, which is also the name of the file."""
 
     def declare(function: Function) -> Check:
-        return Check(function.__name__.replace("_", "-"), severity, since, function)
+        return Check(function.__name__.replace("_", "-"), severity, since, function, trial)
 
     return declare
 
@@ -201,6 +202,8 @@ class _Result:
 def _run(check: Check, cluster: Cluster | None, offered: dict[type, Any]) -> _Result | None:
     """Run one check wherever it applies; None when something it must have was not given."""
     result = _Result(check.name)
+    if check.trial is not None and not _was_tried(check.trial, cluster):
+        return None
     if not check.per_host:
         arguments = _arguments(check, offered)
         if arguments is None:
@@ -216,6 +219,12 @@ def _run(check: Check, cluster: Cluster | None, offered: dict[type, Any]) -> _Re
         names = tuple(member.name for member in cluster)
         result.skipped.append(check.skipped(names, "no host was examined"))
     return result
+
+
+def _was_tried(trial: str, cluster: Cluster | None) -> bool:
+    """Whether any host was to take part in a trial; one that could not has the section, too, with its error."""
+    examined = cluster.examined if cluster is not None else ()
+    return any(member.facts is not None and trial in member.facts.snapshot.sections for member in examined)
 
 
 def _collect(check: Check, arguments: list[Any], hosts: tuple[str, ...], result: _Result) -> None:

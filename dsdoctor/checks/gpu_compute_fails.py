@@ -17,7 +17,7 @@ _SPOILT = (
 )
 
 
-@check(severity=Severity.ERROR, since="0.1")
+@check(severity=Severity.ERROR, since="0.1", trial="deep")
 def gpu_compute_fails(host: HostFacts, entry: HostEntry) -> Iterator[Finding | Skipped]:
     """A GPU of the job is not seen by torch, cannot be used, or computes wrong; tried only with `--deep`.
 

@@ -14,7 +14,7 @@ from dsdoctor.report.model import Evidence, Finding, Fix, Severity, Skipped
 _TRANSLATED = ("DMA", "DMA-FQ")  # the types of an IOMMU group: Documentation/ABI/testing/sysfs-kernel-iommu_groups
 
 
-@check(severity=Severity.ERROR, since="0.1")
+@check(severity=Severity.ERROR, since="0.1", trial="deep")
 def gpu_copy_fails(host: HostFacts, entry: HostEntry) -> Iterator[Finding | Skipped]:
     """A copy between two GPUs of a host fails, hangs, or brings wrong data; tried only with `--deep`.
 

@@ -18,7 +18,7 @@ _OF_THE_SLOT = 0.2  # of what the narrower slot carries; through the host's memo
 _OF_THE_OTHERS = 0.25  # of the median of all copies on the host
 
 
-@check(severity=Severity.WARNING, since="0.1")
+@check(severity=Severity.WARNING, since="0.1", trial="deep")
 def gpu_copy_slow(host: HostFacts, entry: HostEntry) -> Iterator[Finding]:
     """Copies between two GPUs are much slower than their slots, or the host's other pairs; only with `--deep`.
 

@@ -14,7 +14,7 @@ from dsdoctor.report.model import Evidence, Finding, Fix, Severity
 FAR = 2.0  # ms; two hosts on one switch need 0.05 to 0.2
 
 
-@check(severity=Severity.WARNING, since="0.1")
+@check(severity=Severity.WARNING, since="0.1", trial="peers")
 def long_round_trip(cluster: Cluster) -> Iterator[Finding]:
     """A small message between two hosts and back takes more than 2 ms; only with `--network`.
 

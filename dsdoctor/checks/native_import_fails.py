@@ -12,7 +12,7 @@ from dsdoctor.facts import HostFacts
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity
 
 
-@check(severity=Severity.ERROR, since="0.1")
+@check(severity=Severity.ERROR, since="0.1", trial="deep")
 def native_import_fails(host: HostFacts, entry: HostEntry) -> Iterator[Finding]:
     """flash-attn, bitsandbytes, xformers or DeepSpeed is installed and cannot be imported; tried only with `--deep`.
 

@@ -14,7 +14,7 @@ from dsdoctor.report.model import Evidence, Finding, Fix, Severity, Skipped
 _ANOTHER = "answers at this address"
 
 
-@check(severity=Severity.ERROR, since="0.1")
+@check(severity=Severity.ERROR, since="0.1", trial="peers")
 def peer_unreachable(cluster: Cluster) -> Iterator[Finding | Skipped]:
     """A host of the job cannot connect to another one; tried only with `--network`.
 

@@ -31,7 +31,7 @@ class Measured:
     promised: float | None
 
 
-@check(severity=Severity.WARNING, since="0.1")
+@check(severity=Severity.WARNING, since="0.1", trial="peers")
 def slow_network(cluster: Cluster) -> Iterator[Finding]:
     """Two hosts exchange data slower than their interfaces promise, or than other pairs do; only with `--network`.
 

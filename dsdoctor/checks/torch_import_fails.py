@@ -12,7 +12,7 @@ from dsdoctor.facts import FactUnavailable, HostFacts
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity
 
 
-@check(severity=Severity.ERROR, since="0.1")
+@check(severity=Severity.ERROR, since="0.1", trial="deep")
 def torch_import_fails(host: HostFacts, entry: HostEntry) -> Iterator[Finding]:
     """The job's interpreter cannot import torch on a host; tried only with `--deep`.
 

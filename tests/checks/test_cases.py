@@ -6,7 +6,7 @@ import pytest
 
 from dsdoctor.checks import run_checks
 from dsdoctor.checks.casefile import Case, CaseJob, Expected, cases
-from dsdoctor.checks.engine import discover
+from dsdoctor.checks.engine import Outcome, discover
 from dsdoctor.checks.tables import case_names
 from dsdoctor.facts import HostFacts
 from dsdoctor.report.model import Finding, Severity
@@ -81,6 +81,12 @@ def test_a_healthy_cluster_has_no_finding(folder: str) -> None:
     assert {finding.severity for finding in outcome.findings} <= {Severity.INFO}
     assert {entry.name for entry in outcome.skipped} == UNKNOWN.get(folder, set()), as_text(outcome.skipped)
     assert not outcome.crashed, as_text(outcome.crashed)
+
+
+@pytest.mark.parametrize("name", [name for name, check in discover().items() if check.trial])
+def test_what_was_not_tried_is_not_passed(name: str) -> None:
+    outcome = run_checks(load_cluster("a100pair"), select=[name])
+    assert outcome == Outcome()
 
 
 @pytest.mark.parametrize("folder", CLUSTERS)
