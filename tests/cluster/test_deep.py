@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster.commands import WORK, Head
-from tests.cluster.little_cluster import LittleCluster
+from tests.cluster.little_cluster import REPOSITORY, LittleCluster
 from tests.cluster.plant import SITE_PACKAGES
 
 pytestmark = [pytest.mark.slow, pytest.mark.train, pytest.mark.timeout(300)]
 CHECK = ("check", "--hostfile", "hostfile", "--deep")
 MARKS = ("dsdoctor-deep", "torch.distributed.run", "guardian", "dsdoctor-trial")
+# The hosts see the machine's working tree and interpreter where these are, which may be below /tmp.
+SHOWN = {str(folder) for path in (REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)) for folder in path.parents}
 
 
 @pytest.fixture
@@ -47,7 +51,8 @@ def left(head: Head) -> list[str]:
     found = []
     for host in head.hosts_up():
         found += [f"{host.name}: {process}" for process in host.ps() if any(mark in str(process) for mark in MARKS)]
-        found += [f"{host.name}: {name}" for name in host.run(["sh", "-c", "ls -d /tmp/*"], check=False).stdout.split()]
+        files = host.run(["sh", "-c", "ls -d /tmp/*"], check=False).stdout.split()
+        found += [f"{host.name}: {name}" for name in files if name not in SHOWN]
         found += [f"{host.name}: a port"] * (":29500" in host.run(["ss", "-ltn"]).stdout)
     return found
 
