@@ -6,11 +6,12 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import PurePosixPath
 
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
 from dsdoctor.cluster import Cluster
-from dsdoctor.facts import FactUnavailable
+from dsdoctor.facts import FactUnavailable, HostFacts
 from dsdoctor.report.model import Finding, Fix, Severity, Skipped
 
 _ACTIVATE = re.compile(
@@ -22,6 +23,8 @@ _MADE = re.compile(
     r"(?:conda|mamba)\.sh\b|\bshell(?:\.posix|\.bash|\s+hook)|\bhook\b|/bin/activate\b|\.bashrc|\.bash_profile|\.profile"
 )
 
+_UNKNOWN = "relies on a shell function that a job's shell does not have"
+
 
 @check(severity=Severity.ERROR, since="0.1")
 def conda_activate(cluster: Cluster | None, context: JobContext) -> Iterator[Finding | Skipped]:
@@ -30,7 +33,8 @@ def conda_activate(cluster: Cluster | None, context: JobContext) -> Iterator[Fin
     ## Why it matters
     `conda activate` is a shell function that `conda init` puts into ~/.bashrc, and the shell that runs the setup lines
     is not interactive and does not read it: "CommandNotFoundError: Your shell has not been properly configured to use
-    'conda activate'". The job does not start on any host.
+    'conda activate'". The job does not start on any host;
+    behind `|| true` it starts with whatever Python the shell had before.
 
     ## How to fix it
     Name the environment's interpreter instead; nothing has to be activated then.
@@ -39,35 +43,59 @@ def conda_activate(cluster: Cluster | None, context: JobContext) -> Iterator[Fin
     bash(1), "Invocation"; conda's documentation, "Activating an environment".
     """
     lines = context.job.job.setup
-    if "BASH_ENV" in context.job.env or _has_worked(lines, cluster):
+    match, line = _relied_upon(lines)
+    if match is None or "BASH_ENV" in context.job.env:
         return
+    name = (match["name"] or "").strip("'\"")
+    behind = list(_behind(lines, cluster))
+    idle = [facts.name for facts in behind if name and not _active(facts, name)]
+    if behind and not idle:
+        return
+    way = f"{'-p' if '/' in name else '-n'} {shlex.quote(name or 'NAME')}"
+    told = "has activated nothing there, and its failure ends nothing" if idle else _UNKNOWN
+    yield conda_activate.finding(
+        f"the setup line `{line.strip()}` {told}",
+        hosts=idle,
+        evidence=[context.cite(f"setup: {line.strip()}")],
+        fix=[
+            Fix(
+                "Take the line out of the job file, and name the environment's interpreter in python:, by the "
+                "path that this prints on a host",
+                (f"conda run {way} which python",),
+            ),
+            Fix("Let setup: begin with a line that defines it: source ~/miniconda3/etc/profile.d/conda.sh"),
+        ],
+    )
+
+
+def _relied_upon(lines: tuple[str, ...]) -> tuple[re.Match[str] | None, str]:
+    """The first `conda activate` with nothing before it that could make the shell know what that is."""
     for number, line in enumerate(lines):
         match = _ACTIVATE.search(line)
         if match is None:
             continue
         if _MADE.search("\n".join(lines[:number])) or _MADE.search(line[: match.start()]):
-            return
-        name = (match["name"] or "NAME").strip("'\"")
-        option = "-p" if "/" in name else "-n"
-        yield conda_activate.finding(
-            f"the setup line `{line.strip()}` relies on a shell function that a job's shell does not have",
-            evidence=[context.cite(f"setup: {line.strip()}")],
-            fix=[
-                Fix(
-                    "Take the line out of the job file, and name the environment's interpreter in python:, by the "
-                    "path that this prints on a host",
-                    (f"conda run {option} {shlex.quote(name)} which python",),
-                ),
-                Fix("Let setup: begin with a line that defines it: source ~/miniconda3/etc/profile.d/conda.sh"),
-            ],
-        )
-        return
+            break
+        return match, line
+    return None, ""
 
 
-def _has_worked(lines: tuple[str, ...], cluster: Cluster | None) -> bool:
-    """Whether a host has answered from behind these very lines: then its shell knows what they say."""
-    for member in cluster.examined if cluster is not None and lines else ():
+def _behind(lines: tuple[str, ...], cluster: Cluster | None) -> Iterator[HostFacts]:
+    """The hosts that have answered from behind these very lines: none of them has ended the shell there."""
+    for member in cluster.examined if cluster is not None else ():
         with suppress(FactUnavailable):
             if member.facts is not None and member.facts.session.setup == lines:
-                return True
-    return False
+                yield member.facts
+
+
+def _active(host: HostFacts, name: str) -> bool:
+    """Whether an environment is active on a host, or its interpreter is used anyway; True when that is not known."""
+    try:
+        variables, python = host.environment.variables, host.python
+    except FactUnavailable:
+        return True
+    places = (variables.get("CONDA_PREFIX", ""), python.prefix, python.base_prefix)
+    path = name.rstrip("/")
+    return variables.get("CONDA_DEFAULT_ENV") == name or any(
+        place == path or PurePosixPath(place).name == path for place in places if place
+    )
