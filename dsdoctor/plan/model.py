@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 SCHEMA = "dsdoctor.plan/1"
 
-# Later layers win over earlier ones (DESIGN §5); the plan shows which one did.
-LAYERS = ("derived", "gpu template", "job", "stage", "host", "command line")
+# Later layers win over earlier ones (DESIGN §5); the plan shows which one did. What a person has set on a host - in
+# NCCL's own files, in the session that every command there begins in, in DeepSpeed's file - wins over what is derived,
+# unless it is wrong for the host: then it is beaten, and the plan says why.
+LAYERS = (
+    *("derived", "nccl.conf", "inherited", "deepspeed_env"),
+    *("gpu template", "job", "stage", "host", "command line"),
+)
+# What the ranks have by themselves: the session's variables are in their environment before the plan adds to it, and
+# NCCL reads its files in the rank.
+_THERE_ALREADY = frozenset({"nccl.conf", "inherited"})
 
 
 class PlanError(Exception):
@@ -20,6 +29,7 @@ class EnvVar(msgspec.Struct, frozen=True, omit_defaults=True):
     """A variable for one host: its value, why it is there, the layer that won and the values it won over.
 
     A secret's value is in `secret` and in nothing that is printed or written: it goes to the host over standard input.
+    With `unset` the variable is taken out of what the session on the host has.
     """
 
     name: str
@@ -27,12 +37,32 @@ class EnvVar(msgspec.Struct, frozen=True, omit_defaults=True):
     because: str
     layer: str = "derived"
     replaced: tuple[tuple[str, str], ...] = ()  # (layer, value) of the layers below
-    secret: str | None = None
+    secret: str | None = None  # of an inherited one "": its value is known on the host alone
+    unset: bool = False
 
     @property
     def real_value(self) -> str:
         """What the ranks get."""
         return self.value if self.secret is None else self.secret
+
+    @property
+    def sent(self) -> bool:
+        """Whether the plan hands the value over: not for what is taken away, nor for what the ranks have anyway."""
+        return not self.unset and self.layer not in _THERE_ALREADY
+
+
+def values_sent(*layers: Mapping[str, EnvVar]) -> dict[str, str]:
+    """The variables that are set on a host before the command starts there, secrets and all; later layers win."""
+    return {name: variable.real_value for name, variable in _merged(layers).items() if variable.sent}
+
+
+def names_unset(*layers: Mapping[str, EnvVar]) -> tuple[str, ...]:
+    """The variables that are taken out of the session's before the command starts."""
+    return tuple(name for name, variable in _merged(layers).items() if variable.unset)
+
+
+def _merged(layers: tuple[Mapping[str, EnvVar], ...]) -> dict[str, EnvVar]:
+    return {name: variable for layer in layers for name, variable in layer.items()}
 
 
 class HostPlan(msgspec.Struct, frozen=True):
@@ -49,15 +79,30 @@ class HostPlan(msgspec.Struct, frozen=True):
     env: dict[str, EnvVar]
     user: str | None = None
     port: int | None = None
+    local_ranks: tuple[int, ...] = ()  # LOCAL_RANK of each of its ranks, in the order of the ranks
+    devices: tuple[int, ...] = ()  # the slots of the hostfile that the ranks take, in their order
+
+
+class RankPart(msgspec.Struct, frozen=True):
+    """One process of a host that the guardian itself starts: its global rank, and the variables of it alone."""
+
+    rank: int
+    env: dict[str, str] = {}
 
 
 class Command(msgspec.Struct, frozen=True):
-    """What is started on one host for one stage. `env` holds what differs from the host's environment."""
+    """What is started on one host for one stage. `env` holds what differs from the host's environment.
+
+    With `ranks` the command is started once for each of them; else once. With `rank_logs` the command is a launcher
+    that writes the lines of each rank into a file of that folder.
+    """
 
     host: str
     argv: tuple[str, ...]
     cwd: str
     env: dict[str, EnvVar] = {}
+    ranks: tuple[RankPart, ...] = ()
+    rank_logs: str | None = None
 
 
 class StagePlan(msgspec.Struct, frozen=True):
@@ -136,10 +181,7 @@ def _host_dict(host: HostPlan) -> dict[str, Any]:
 
 
 def _stage_dict(stage: StagePlan) -> dict[str, Any]:
-    commands = [
-        {"host": command.host, "argv": list(command.argv), "cwd": command.cwd, "env": _env_dict(command.env)}
-        for command in stage.commands
-    ]
+    commands = [_command_dict(command) for command in stage.commands]
     return {
         "name": stage.name,
         "index": stage.index,
@@ -147,3 +189,8 @@ def _stage_dict(stage: StagePlan) -> dict[str, Any]:
         "outputs": list(stage.outputs),
         "commands": commands,
     }
+
+
+def _command_dict(command: Command) -> dict[str, Any]:
+    body: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(command, env={}))
+    return {**body, "env": _env_dict(command.env)}

@@ -6,13 +6,14 @@ plan sets is judged as strictly as what a shell exports, and what it sets right 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import msgspec
 
 from dsdoctor.cluster import Cluster, Member
 from dsdoctor.facts import FactUnavailable, HostFacts, Section
-from dsdoctor.plan.model import LaunchPlan
+from dsdoctor.plan.model import EnvVar, LaunchPlan, names_unset
 
 
 def with_planned_environment(cluster: Cluster, plan: LaunchPlan) -> Cluster:
@@ -20,21 +21,20 @@ def with_planned_environment(cluster: Cluster, plan: LaunchPlan) -> Cluster:
     planned = {host.name: host.env for host in plan.hosts}
     return replace(
         cluster,
-        members=tuple(
-            _overlaid(member, {name: variable.value for name, variable in planned[member.name].items()})
-            for member in cluster
-            if member.name in planned
-        ),
+        members=tuple(_overlaid(member, planned[member.name]) for member in cluster if member.name in planned),
     )
 
 
-def _overlaid(member: Member, env: dict[str, str]) -> Member:
+def _overlaid(member: Member, env: Mapping[str, EnvVar]) -> Member:
     if member.facts is None:
         return member
     try:
         known = member.facts.environment
     except FactUnavailable:
         return member
-    changed = msgspec.structs.replace(known, variables={**known.variables, **env})
+    variables = {**known.variables, **{name: variable.value for name, variable in env.items() if variable.sent}}
+    for name in names_unset(env):
+        variables.pop(name, None)
+    changed = msgspec.structs.replace(known, variables=variables)
     sections = {**member.facts.snapshot.sections, "environment": Section(value=msgspec.to_builtins(changed))}
     return replace(member, facts=HostFacts(msgspec.structs.replace(member.facts.snapshot, sections=sections)))

@@ -7,7 +7,9 @@ import shlex
 from collections.abc import Iterator
 
 from dsdoctor.escape import escape
-from dsdoctor.plan.model import Command, EnvVar, HostPlan, LaunchPlan, StagePlan
+from dsdoctor.plan.model import Command, EnvVar, HostPlan, LaunchPlan, StagePlan, names_unset
+
+SHOWN = 2000  # characters of a value in a comment
 
 
 def as_shell(plan: LaunchPlan) -> str:
@@ -45,13 +47,28 @@ def _host_lines(plan: LaunchPlan, host: HostPlan) -> Iterator[str]:
         target = f"{host.user}@{name}" if host.user else name
         yield f"rsync -a -s --mkpath{door}{excludes} {source} {quote(f'{target}:{host.code_dir}/')}"
     yield from (_env_comment(variable) for variable in host.env.values())
+    yield "#     everything else in the environment of a session on this host is passed on as it is"
 
 
 def _env_comment(variable: EnvVar) -> str:
-    value = "(secret: passed over standard input)" if variable.secret is not None else escape(variable.value)
-    won = "".join(f"; instead of {escape(old)!r} ({layer})" for layer, old in reversed(variable.replaced))
+    won = "".join(f"; instead of {_short(old)!r} ({layer})" for layer, old in reversed(variable.replaced))
     layer = "" if variable.layer == "derived" else f" [{variable.layer}]"
-    return f"#     {variable.name}={value}{layer}: {escape(variable.because)}{won}"
+    return f"#     {_assignment(variable)}{layer}: {escape(variable.because)}{won}"
+
+
+def _assignment(variable: EnvVar) -> str:
+    if variable.unset:
+        return f"{variable.name} is unset"
+    if variable.secret is None:
+        return f"{variable.name}={_short(variable.value)}"
+    way = "passed over standard input" if variable.sent else "of the session there"
+    return f"{variable.name}=(secret: {way})"
+
+
+def _short(value: str) -> str:
+    """A value on one line; a very long one is cut, since the line of the command has all of it."""
+    text = escape(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(value)} characters)"
 
 
 def _stage_lines(plan: LaunchPlan, stage: StagePlan) -> Iterator[str]:
@@ -80,7 +97,10 @@ def _ssh(host: HostPlan) -> list[str]:
 def command_line(plan: LaunchPlan, command: Command) -> str:
     """One host's command as a line for that host's own shell."""
     env = {**plan.host(command.host).env, **command.env}
-    words = [quote(f"{name}={variable.value}") for name, variable in env.items() if variable.secret is None]
+    words = [f"-u {name}" for name in names_unset(env)]
+    words += [
+        quote(f"{name}={variable.value}") for name, variable in env.items() if variable.sent and variable.secret is None
+    ]
     setup = "".join(f"{escape(line.expandtabs())} && " for line in plan.setup)
     argv = " ".join(quote(word) for word in command.argv)
     return f"cd {quote(command.cwd)} && {setup}env {' '.join(words)} {argv}"

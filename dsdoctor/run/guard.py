@@ -13,7 +13,7 @@ from typing import Any
 
 from dsdoctor.hosts.gather import BOOT, with_setup
 from dsdoctor.hosts.transport import RemoteProcess, Transport, TransportError
-from dsdoctor.plan.model import HostPlan, LaunchPlan, StagePlan
+from dsdoctor.plan.model import HostPlan, LaunchPlan, StagePlan, names_unset, values_sent
 from dsdoctor.run.guardian import MARKER
 
 FRAME_LIMIT = 1024 * 1024
@@ -139,7 +139,8 @@ def order_for(plan: LaunchPlan, stage: StagePlan, host: str, lifeline: float, gr
     return {
         "argv": list(command.argv),
         "cwd": command.cwd,
-        "env": {name: variable.real_value for name, variable in {**place.env, **command.env}.items()},
+        "env": values_sent(place.env, command.env),
+        "unset": list(names_unset(place.env, command.env)),
         "first_rank": place.first_rank,
         "make": [f"{place.run_dir}/outputs/{stage.folder}", f"{place.run_dir}/torchrun"],
         "lifeline_seconds": lifeline,
