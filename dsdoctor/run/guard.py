@@ -8,13 +8,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 from dsdoctor.hosts.gather import BOOT, with_setup
 from dsdoctor.hosts.transport import RemoteProcess, Transport, TransportError
 from dsdoctor.plan.model import HostPlan, LaunchPlan, StagePlan, names_unset, values_sent
 from dsdoctor.run.guardian import MARKER
+from dsdoctor.run.sent import sent_source
 
 FRAME_LIMIT = 1024 * 1024
 
@@ -65,7 +65,7 @@ class Guard:
 
     def _hand_over(self, process: RemoteProcess, order: Mapping[str, Any]) -> bool:
         """Write the guardian's source and order, before anything else can be written; False when it is too late."""
-        source = resources.files("dsdoctor.run").joinpath("guardian.py").read_bytes()
+        source = sent_source()
         with self._write_lock:
             if self._over:
                 return False

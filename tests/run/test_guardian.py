@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,10 @@ import pytest
 
 from dsdoctor.run.guard import BOOT
 from dsdoctor.run.guardian import MARKER
+from dsdoctor.run.guardian.spool import ask_to_stop
+from dsdoctor.run.sent import sent_source
 
-SOURCE = resources.files("dsdoctor.run").joinpath("guardian.py").read_bytes()
+SOURCE = sent_source()
 
 
 class Started:
@@ -46,6 +47,12 @@ class Started:
         blank, first, *rest = self.process.stdout.read().decode().splitlines()
         assert (blank, first) == ("", MARKER)
         return [frame for frame in map(json.loads, rest) if frame["e"] != "beat"]
+
+    def frames_left(self) -> list[dict[str, Any]]:
+        """What it says from now on, beats left out."""
+        assert self.process.stdout is not None
+        frames = [json.loads(line) for line in self.process.stdout.read().decode().splitlines() if line]
+        return [frame for frame in frames if frame["e"] != "beat"]
 
     def line(self) -> str:
         """The next line the command printed."""
@@ -177,13 +184,78 @@ def test_a_command_that_ignores_term_is_killed_after_the_grace() -> None:
         assert time.monotonic() - began > 0.4
 
 
-def test_the_command_is_told_to_end_when_the_guardian_is_killed_outright() -> None:
-    with guardian(
-        [sys.executable, "-c", "import os,time; print(os.getpid(), flush=True); time.sleep(1000)"]
-    ) as started:
-        pid = int(started.line())
-        started.process.kill()
-        assert gone_within(pid, 3)
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("victim", ["guardian", "keeper"])
+def test_one_kill_9_leaves_nothing_not_even_a_child_that_forked_twice(victim: str, tmp_path: Path) -> None:
+    with guardian([sys.executable, "-c", FAMILY % "1000"], spool=str(tmp_path / "spool")) as started:
+        orphan = int(started.line())
+        (owner,) = children(started.process.pid)
+        (job,) = [pid for pid in children(owner) if b"fork" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(owner if victim == "guardian" else started.process.pid, 9)
+        assert gone_within(orphan, 4)
+        assert gone_within(job, 4)
+        last = started.frames_left()[-1]
+        assert gone_within(owner, 4)
+    said = {"guardian": "its guardian was killed (SIGKILL)", "keeper": "its keeper was killed"}[victim]
+    assert (last["e"], last["stopped"], last["left"]) == ("exit", said, 0)
+    spooled = [json.loads(line) for line in (tmp_path / "spool/frames").read_text().splitlines()]
+    assert spooled[-1]["stopped"] == said
+    assert json.loads((tmp_path / "spool/end").read_text())["stopped"] == said
+
+
+def test_a_guardian_that_is_stopped_is_woken() -> None:
+    with guardian(["sleep", "1000"], lifeline_seconds=2) as started:
+        time.sleep(0.5)
+        (owner,) = children(started.process.pid)
+        os.kill(owner, 19)
+        assert gone_within(owner, 10), "it sees that its head says nothing"
+
+
+def test_what_is_printed_after_the_line_broke_is_in_the_spool(tmp_path: Path) -> None:
+    script = "trap 'echo last words; exit 3' TERM; echo first; sleep 1000 & wait"
+    with guardian(["bash", "-c", script], spool=str(tmp_path / "spool")) as started:
+        assert started.line() == "first"
+        assert started.process.stdin is not None
+        assert started.process.stdout is not None
+        started.process.stdout.close()
+        started.process.stdin.close()
+        started.process.wait(timeout=10)
+    raw = (tmp_path / "spool/frames").read_bytes()
+    frames = [json.loads(line) for line in raw.splitlines()]
+    assert [frame["x"] for frame in frames if frame["e"] == "line"] == ["first", "last words"]
+    assert frames[-1]["stopped"] in ("the line to the head closed", "the line to the head broke")
+    for frame in frames:
+        assert json.loads(raw[frame["at"] :].split(b"\n")[0]) == frame, "`at` is where the line begins"
+
+
+def test_a_spool_that_cannot_be_written_is_said_once_and_costs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    script = "for i in 1 2 3; do echo $i; sleep 0.6; done; exit 5"
+    with guardian(["bash", "-c", script], spool=str(tmp_path / "file/spool")) as started:
+        frames = started.frames()
+    assert [frame["x"] for frame in frames if frame["e"] == "line"] == ["1", "2", "3"]
+    assert frames[-1]["code"] == 5
+    (note,) = [frame["text"] for frame in frames if frame["e"] == "note"]
+    assert "file/spool (Not a directory); the job goes on" in note
+
+
+def test_the_stop_file_stops_an_attached_job_too(tmp_path: Path) -> None:
+    with guardian(["sleep", "1000"], spool=str(tmp_path / "spool")) as started:
+        time.sleep(0.5)
+        ask_to_stop(str(tmp_path / "spool"), "told by a test")
+        assert started.frames()[-1]["stopped"] == "told by a test"
+
+
+def test_the_next_attempt_ends_a_guardian_whose_head_was_lost(tmp_path: Path) -> None:
+    first, second = (str(tmp_path / "guard" / f"1-one.{number}" / "a") for number in (1, 2))
+    with guardian(["sleep", "1000"], spool=first) as lost:
+        time.sleep(0.5)
+        with guardian(["echo", "second"], spool=second) as started:
+            assert started.frames()[-1]["code"] == 0
+        assert lost.frames()[-1]["stopped"] == "another attempt begins"
 
 
 def test_a_line_of_megabytes_comes_in_pieces() -> None:

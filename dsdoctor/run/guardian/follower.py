@@ -1,0 +1,153 @@
+"""The follower: a head's line to a guardian that was left alone. It reads the spool and passes commands on.
+
+It owns nothing: when its line goes it ends, and the guardian goes on.
+"""
+
+import contextlib
+import json
+import os
+import threading
+import time
+from typing import IO, Any, Dict, Optional
+
+from dsdoctor.run.guardian import process_table
+from dsdoctor.run.guardian.spool import ask_to_stop, encoded, read_json
+
+CHUNK = 1 << 18
+LAST = (b'{"e": "exit"', b'{"e": "error"')  # how the last frame begins; in a log line the quotes would be escaped
+
+
+class Follower:
+    """Reads one spool from `order["offset"]` on, writes its lines to `output` and beats in between."""
+
+    def __init__(self, order: Dict[str, Any], control: IO[bytes], output: IO[bytes]) -> None:
+        self.folder: str = order["spool"]
+        self.offset: int = order["offset"]
+        self.patience: float = order["patience_seconds"]  # for the guardian to come up, and for a head without a word
+        self.control = control
+        self.output = output
+        self.last_word = time.monotonic()
+        self.left = False  # the head has gone
+        self._rest = b""
+        self._ended = False
+
+    def run(self) -> int:
+        """Follow to the guardian's end, or to the head's; returns the exit code."""
+        threading.Thread(target=self.read_control, daemon=True).start()
+        proofs = self.wait_for_identity()
+        if proofs is None:
+            self.say({"e": "gone", "text": "no guardian was started here (there is no %s)" % self.folder})
+            return 0
+        with open(os.path.join(self.folder, "frames"), "rb") as frames:
+            frames.seek(self.offset)
+            self.follow(frames, proofs)
+        return 0
+
+    def wait_for_identity(self) -> Optional[Dict[str, Any]]:
+        """Who guards, once that is written down."""
+        deadline = time.monotonic() + self.patience
+        while not self.left:
+            proofs = read_json(self.folder, "identity")
+            if proofs is not None and os.path.exists(os.path.join(self.folder, "frames")):
+                return proofs
+            if time.monotonic() > deadline or not os.path.isdir(self.folder):
+                return None
+            time.sleep(0.05)
+        return None
+
+    def follow(self, frames: IO[bytes], proofs: Dict[str, Any]) -> None:
+        """Forward lines; when nothing more comes, see whether anybody is left to write them."""
+        beat_at = 0.0
+        while not self.left and not self._ended:
+            if self.forward(frames):
+                continue
+            now = time.monotonic()
+            if now - beat_at >= 1:
+                beat_at = now
+                if not lives(proofs):
+                    while self.forward(frames):
+                        pass  # what came between our last look and its end
+                    if not self._ended:
+                        self.say(self.how_it_ended(proofs))
+                    return
+                self.say({"e": "beat"})
+            self.left = self.left or now - self.last_word > self.patience
+            time.sleep(0.05)
+
+    def forward(self, frames: IO[bytes]) -> bool:
+        """Write the whole lines that are there; False when there are none."""
+        chunk = frames.read(CHUNK)
+        lines, newline, self._rest = (self._rest + chunk).rpartition(b"\n")
+        if newline:
+            self._write(lines + newline)
+            self._ended = lines.rpartition(b"\n")[2].startswith(LAST)
+        return bool(chunk)
+
+    def how_it_ended(self, proofs: Dict[str, Any]) -> Dict[str, Any]:
+        """The last frame of a guardian whose spool does not have one."""
+        end = read_json(self.folder, "end")
+        if end is not None:
+            return end
+        now = process_table.boot_id(), process_table.namespace()
+        then = proofs["guardian"].get("boot"), proofs["guardian"].get("table")
+        why = "its guardian and its keeper were killed" if now == then else "the host was started anew meanwhile"
+        return {"e": "gone", "text": why}
+
+    def read_control(self) -> None:
+        """Take commands; the end of the line ends the follower alone."""
+        for line in self.control:
+            self.last_word = time.monotonic()
+            try:
+                command = json.loads(line.decode("utf-8")).get("c")
+            except (ValueError, AttributeError):
+                continue
+            if command == "stop":
+                try:
+                    ask_to_stop(self.folder, "told to")
+                except OSError as error:
+                    self.signal_instead(error)
+        self.left = True
+
+    def signal_instead(self, error: OSError) -> None:
+        """A full or read-only disk takes no stop file: the guardian, proven to be the one, is signalled."""
+        proofs = read_json(self.folder, "identity") or {}
+        proof = proofs.get("guardian") or {}
+        if process_table.is_alive(proof):
+            process_table.send_signal([proof["pid"]], 15)
+        self.say({"e": "note", "text": "%s cannot be written (%s): signalled instead" % (self.folder, error.strerror)})
+
+    def say(self, frame: Dict[str, Any]) -> None:
+        """Write a frame of our own."""
+        self._write(encoded(frame))
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self.output.write(data)
+            self.output.flush()
+        except (OSError, ValueError):
+            self.left = True
+
+
+def lives(proofs: Dict[str, Any]) -> bool:
+    """Whether a guardian, or the keeper that finishes its work, is alive."""
+    return any(process_table.is_alive(proofs.get(who) or {}) for who in ("guardian", "keeper"))
+
+
+def end_guardian(folder: str, grace: float, why: str) -> bool:
+    """Ask a guardian to stop and wait; one that does not react is signalled, if it is proven to be that one.
+
+    Returns whether it is gone. Takes at most 3 times the grace (seconds) and some.
+    """
+    with contextlib.suppress(OSError):
+        ask_to_stop(folder, why)
+    for number in (None, 15, 9):
+        proofs = read_json(folder, "identity") or {}
+        proof = proofs.get("guardian") or {}
+        if number is not None and process_table.is_alive(proof):
+            process_table.send_signal([proof["pid"]], number)
+        deadline = time.monotonic() + grace + 2
+        while time.monotonic() < deadline:
+            if not lives(proofs):
+                return True
+            time.sleep(0.05)
+    return False

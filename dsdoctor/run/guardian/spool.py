@@ -1,0 +1,131 @@
+"""The spool: what a guardian has to say, kept on the host, so that a head that was away can go on where it was.
+
+A folder for each guardian: `frames` (one JSON object a line; `at` is where the line begins), `identity` (who the
+guardian is), `end` (how it ended; its room is taken beforehand, so that a full disk cannot hide the exit code), and
+`stop` (put there by whoever wants it to stop: no socket, no port, works on network file systems).
+"""
+
+import json
+import os
+import time
+from typing import Any, Dict, Optional
+
+RESERVED = 4096  # bytes of the `end` file
+RETRY_SECONDS = 1.0  # how often a spool that cannot be written is tried again
+
+
+class Spool:
+    """A guardian's own spool, to write. A disk that is full or read-only costs frames, never the job."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.problem: Optional[str] = None  # why the last frame could not be written
+        self.missing = 0
+        self.size = 0
+        self._file: Optional[int] = None
+        self._tried = 0.0
+        try:
+            self._open()
+        except OSError as error:
+            self._give_up(error)
+
+    def _open(self) -> None:
+        os.makedirs(self.folder, exist_ok=True)
+        self._reserve()
+        self._file = os.open(os.path.join(self.folder, "frames"), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self.size = os.fstat(self._file).st_size
+        if self.size:  # the guardian before us may have been killed in the middle of a line
+            tail = os.pread(self._file, 1 << 20, max(0, self.size - (1 << 20)))
+            self.size -= len(tail) - (tail.rfind(b"\n") + 1)
+            os.ftruncate(self._file, self.size)
+
+    def _reserve(self) -> None:
+        path = os.path.join(self.folder, "end")
+        if not os.path.exists(path):
+            with open(path, "wb") as file:
+                file.write(b" " * RESERVED)
+
+    def write(self, frame: Dict[str, Any]) -> bytes:
+        """Add a frame and return its line; it has `at` when it is on the disk."""
+        now = time.monotonic()
+        if self.problem is not None and now - self._tried < RETRY_SECONDS:
+            self.missing += 1
+            return encoded(frame)
+        try:
+            if self._file is None:
+                self._open()
+            if self.missing:
+                words = "%d lines are missing here, which could not be written: %s" % (self.missing, self.problem)
+                self._append({"e": "note", "text": words})
+                self.missing = 0
+            line = self._append(frame)
+        except OSError as error:
+            self._give_up(error)
+            self.missing += 1
+            return encoded(frame)
+        self.problem = None
+        return line
+
+    def _append(self, frame: Dict[str, Any]) -> bytes:
+        assert self._file is not None
+        line = encoded(dict(frame, at=self.size))
+        if os.write(self._file, line) != len(line):
+            raise OSError(28, os.strerror(28))  # the rest found no room
+        self.size += len(line)
+        return line
+
+    def _give_up(self, error: OSError) -> None:
+        """Take half a line back; it is tried again later."""
+        self.problem, self._tried = error.strerror or str(error), time.monotonic()
+        if self._file is not None:
+            try:
+                os.ftruncate(self._file, self.size)
+            except OSError:
+                os.close(self._file)
+                self._file = None
+
+    def write_identity(self, proofs: Dict[str, Any]) -> None:
+        """Say who guards, whole or not at all. Raises OSError."""
+        path = os.path.join(self.folder, "identity")
+        with open(path + ".new", "w") as file:
+            json.dump(proofs, file)
+        os.replace(path + ".new", path)
+
+    def write_end(self, frame: Dict[str, Any]) -> None:
+        """Say how it ended, in the room that was kept for it."""
+        try:
+            with open(os.path.join(self.folder, "end"), "r+b") as file:
+                file.write(encoded(frame)[: RESERVED - 1])
+        except OSError:
+            pass
+
+
+def encoded(frame: Dict[str, Any]) -> bytes:
+    """A frame as a line."""
+    return (json.dumps(frame) + "\n").encode("ascii")
+
+
+def read_json(folder: str, name: str) -> Optional[Dict[str, Any]]:
+    """A small file of a spool; None when it is not there, empty, or not whole."""
+    try:
+        with open(os.path.join(folder, name), "rb") as file:
+            value = json.loads(file.read().decode("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def ask_to_stop(folder: str, why: str) -> None:
+    """Put the stop file there. Raises OSError."""
+    path = os.path.join(folder, "stop")
+    with open(path + ".new", "w") as file:
+        json.dump({"why": why}, file)
+    os.replace(path + ".new", path)
+
+
+def stop_asked(folder: str) -> Optional[str]:
+    """Why the guardian is to stop, when somebody asked for it."""
+    path = os.path.join(folder, "stop")
+    if not os.path.exists(path):
+        return None
+    return str((read_json(folder, "stop") or {}).get("why") or "told to")
