@@ -38,7 +38,7 @@ def bad_env_value(cluster: Cluster | None, context: JobContext | None) -> Iterat
         layers = [context.job.env, *(stage.env for stage in context.stages), *context.job.job.gpu_env.values()]
         for name, value in dict.fromkeys((name, value) for layer in layers for name, value in layer.items()):
             job_names.add(name)
-            problem = judge_value(name, value, None)
+            problem = None if value is None else judge_value(name, value, None)
             if problem:
                 fix = _fix(name, problem, f"in {context.job.source}")
                 yield _finding(problem, context.cite(f"env: {name}={value}"), fix)

@@ -9,7 +9,7 @@ from typing import Any
 
 from dsdoctor.cluster import Cluster, HostEntry
 from dsdoctor.facts import FactUnavailable, HostFacts
-from dsdoctor.jobs.job import DeepSpeedConfig, ResolvedJob, StageSettings
+from dsdoctor.jobs.job import DeepSpeedConfig, ResolvedJob, StageSettings, Variables
 from dsdoctor.report.model import Evidence
 
 # What transformers' HfArgumentParser (string_to_bool) and shells write for "yes".
@@ -84,10 +84,17 @@ class JobContext:
 
     def variables(self, entry: HostEntry, host: HostFacts | None) -> dict[str, str]:
         """The variables that the job file sets for a host: of its GPU kind, the job's over them, the stages' on top."""
+        return {name: value for name, value in self._layered(entry, host).items() if value is not None}
+
+    def unset(self, entry: HostEntry, host: HostFacts | None) -> frozenset[str]:
+        """The variables that the job file takes away from what a session on the host has."""
+        return frozenset(name for name, value in self._layered(entry, host).items() if value is None)
+
+    def _layered(self, entry: HostEntry, host: HostFacts | None) -> Variables:
         names = [entry.gpu] if entry.gpu else []
         with suppress(FactUnavailable):
             names += [gpu.name for gpu in host.gpu.gpus] if host else []
-        result: dict[str, str] = {}
+        result: Variables = {}
         for kind, variables in self.job.job.gpu_env.items():
             if any(kind.lower() in name.lower() for name in names):
                 result.update(variables)

@@ -74,7 +74,9 @@ def variables(host: HostFacts, entry: HostEntry, context: JobContext | None) -> 
     inherited = host.environment.variables
     if context is None or context.planned:
         return dict(inherited)
-    return {**inherited, **context.variables(entry, host)}
+    gone = context.unset(entry, host)
+    kept = {name: value for name, value in inherited.items() if name not in gone}
+    return {**kept, **context.variables(entry, host)}
 
 
 def in_virtual_machine(host: HostFacts) -> bool:

@@ -53,7 +53,7 @@ def asks_for_bf16(context: JobContext) -> Iterator[Evidence]:
     for stage, name, value in context.argument("torch_dtype", "dtype", "precision", "mixed_precision"):
         if str(value).strip().lower() in ("bf16", "bfloat16"):
             yield context.cite(f"{name}: {value} (stage {stage.name})")
-    if context.job.env.get("ACCELERATE_MIXED_PRECISION", "").lower() == "bf16":
+    if (context.job.env.get("ACCELERATE_MIXED_PRECISION") or "").lower() == "bf16":
         yield context.cite("env: ACCELERATE_MIXED_PRECISION=bf16")
     config = context.deepspeed
     if config is None:

@@ -34,6 +34,8 @@ def setting(variable: str, host: HostFacts, entry: HostEntry, context: JobContex
         from_job = context.variables(entry, host).get(variable) if context else None
         if from_job is not None:
             return Setting(from_job, JOB)
+        if context is not None and variable in context.unset(entry, host):
+            return from_nccl_conf(variable, host)
     if variable in host.environment.variables:
         return Setting(host.environment.variables[variable], ENVIRONMENT)
     return from_nccl_conf(variable, host)

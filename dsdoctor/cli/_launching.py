@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dsdoctor.hosts.transport import Transport
     from dsdoctor.jobs.job import ResolvedJob
     from dsdoctor.plan.build import Wishes
-    from dsdoctor.plan.environment import Setting
+    from dsdoctor.plan.layers import Setting
     from dsdoctor.plan.model import LaunchPlan
     from dsdoctor.report.model import Report
     from dsdoctor.run.directory import RunDirectory
@@ -186,7 +186,7 @@ def _say_findings(launching: Launching) -> None:
 
 def _setting(word: str) -> Setting:
     """`[HOST:]NAME[=VALUE]`; without a value it is this machine's own, so that a secret need not be typed."""
-    from dsdoctor.plan.environment import Setting
+    from dsdoctor.plan.layers import Setting
 
     left, equals, value = word.partition("=")
     host, colon, name = left.rpartition(":")

@@ -151,7 +151,7 @@ def _about_job(entry: HostEntry, job: ResolvedJob) -> dict[str, Any]:
     named = named_paths(job)
     places = [("output", one.at(code)) for one in named if one.role == "output"]
     places += [] if entry.local else [("work", work)]  # on this machine the code is run where it lies
-    variables = {name: value for name, value in job.env.items() if name in _CACHES and "$" not in value}
+    variables = {name: value for name, value in job.env.items() if name in _CACHES and value and "$" not in value}
     inputs = [{"path": one.path, "role": one.role, "at": one.at(code)} for one in named]
     return {"inputs": inputs, "places": list(dict.fromkeys(places)), "variables": variables}
 

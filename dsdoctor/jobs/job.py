@@ -22,6 +22,7 @@ from dsdoctor.yamlfile import FileError
 
 Scalar = bool | int | float | str | None
 Value = bool | int | float | str | list[bool | int | float | str] | None
+Variables = dict[str, str | None]  # None takes a variable away that the session on a host has, or that is derived
 
 Engine = Literal["torchrun"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -39,7 +40,7 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     args: dict[str, Value] = {}
-    env: dict[str, str] = {}
+    env: Variables = {}
     outputs: tuple[str, ...] = ()
 
 
@@ -48,7 +49,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     description: str = ""
     args: dict[str, Value] = {}
-    env: dict[str, str] = {}
+    env: Variables = {}
     deepspeed: str | None = None
     stages: dict[str, dict[str, Value]] = {}
 
@@ -77,8 +78,8 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     setup: tuple[str, ...] = ()  # shell lines run before the interpreter, on every host (scl enable, module load)
     sync: Sync = Sync()
     args: dict[str, Value] = {}
-    env: dict[str, str] = {}
-    gpu_env: dict[str, dict[str, str]] = {}
+    env: Variables = {}
+    gpu_env: dict[str, Variables] = {}
     deepspeed: str | None = None  # path of a DeepSpeed config, relative to the job file; passed as --deepspeed
     precision: Literal["fp32", "fp16", "bf16", "auto"] | None = None  # auto: what every GPU of the job has
     cpu_slots: Annotated[int, msgspec.Meta(ge=1)] = 1  # ranks on this machine without hostfile and without GPUs
@@ -94,7 +95,7 @@ class StageSettings:
     name: str
     index: int  # 1-based
     args: dict[str, Any] = field(default_factory=dict)
-    env: dict[str, str] = field(default_factory=dict)
+    env: Variables = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
 
 
@@ -119,7 +120,7 @@ class ResolvedJob:
     root: str
     profile: str | None
     stages: tuple[StageSettings, ...]
-    env: dict[str, str]
+    env: Variables
     deepspeed: DeepSpeedConfig | None = None
     present: frozenset[str] = frozenset()
     requirements: tuple[JobRequirement, ...] = ()

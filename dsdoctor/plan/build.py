@@ -15,7 +15,7 @@ from dsdoctor.jobs.job import ResolvedJob, StageSettings
 from dsdoctor.jobs.paths import work_folder
 from dsdoctor.plan import environment
 from dsdoctor.plan.address import Link, free_port, link_of, master_address
-from dsdoctor.plan.environment import Setting
+from dsdoctor.plan.layers import Layers, Setting
 from dsdoctor.plan.model import Command, EnvVar, HostPlan, LaunchPlan, PlanError, StagePlan, SyncPlan
 from dsdoctor.yamlfile import FileError
 
@@ -93,18 +93,6 @@ def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wis
         warnings=tuple(warnings),
         forecast=forecast,
     )
-
-
-@dataclass(frozen=True)
-class Layers:
-    """What a host's environment is made of, before one layer wins over another."""
-
-    derived: tuple[EnvVar, ...]
-    settings: tuple[Setting, ...]
-
-    def laid(self, host: str, more: Sequence[Setting] = ()) -> dict[str, EnvVar]:
-        """The environment, with settings of a stage in their place among the layers."""
-        return environment.layered(self.derived, [*self.settings, *more], host)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,13 @@
 """Each host's own environment, derived from its facts, every variable with its reason.
 
-Layers, later ones win: derived ← template for the GPU kind ← job ← stage ← host (hostfile) ← command line. Variables
-that must be equal on all ranks are derived for the job as a whole; the others may differ from host to host, which is
-what no launcher's single exported dictionary can say (facts.md §11, §20).
+Variables that must be equal on all ranks are derived for the job as a whole; the others may differ from host to host,
+which is what no launcher's single exported dictionary can say. Which layer wins over which is said in `layers.py`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,33 +17,10 @@ from dsdoctor.cluster import Cluster, Member
 from dsdoctor.facts import FactUnavailable, Gpu, GpuFacts, HostFacts, InfinibandFacts
 from dsdoctor.jobs.job import ResolvedJob
 from dsdoctor.plan.address import Link
-from dsdoctor.plan.model import LAYERS, EnvVar, PlanError
-from dsdoctor.yamlfile import FileError
+from dsdoctor.plan.layers import Setting
+from dsdoctor.plan.model import EnvVar, PlanError
 
 T = TypeVar("T")
-
-SECRET = re.compile(
-    r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH|KEY|APIKEY)(?:_|$)|_PWD$", re.IGNORECASE
-)  # a word of its own: not TOKENIZERS_PARALLELISM, not MAX_TOKENS
-PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]+@")
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-def is_secret(name: str, value: str) -> bool:
-    """Whether a variable's value must not be shown: by its name, or because it is an address with a password."""
-    return bool(SECRET.search(name) or PASSWORD_IN_URL.search(value))
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A variable somebody set: which host it is for (None: all), and from which layer."""
-
-    name: str
-    value: str
-    layer: str
-    because: str
-    host: str | None = None
-
 
 @dataclass(frozen=True)
 class JobWide:
@@ -80,30 +56,6 @@ def derive(member: Member, cluster: Cluster, job: ResolvedJob, link: Link | None
     if wide.gpus:
         yield from _gpu_variables(member, facts, cluster, wide)
     yield from _proxy(facts, cluster)
-
-
-def layered(derived: Iterable[EnvVar], settings: Iterable[Setting], host: str) -> dict[str, EnvVar]:
-    """Lay the settings for a host over the derived variables; the result says what won over what.
-
-    Raises:
-        FileError: a name that no environment can hold, or a NUL in a value.
-    """
-    result = {variable.name: variable for variable in derived}
-    ordered = sorted(
-        (setting for setting in settings if setting.host in (None, host)),
-        key=lambda setting: (LAYERS.index(setting.layer), setting.host is not None),
-    )
-    for setting in ordered:
-        if not NAME.fullmatch(setting.name):
-            raise FileError(setting.because, f"{setting.name!r} is no name for a variable: letters, digits and _ only")
-        if "\0" in setting.value:
-            raise FileError(setting.because, f"the value of {setting.name} holds a NUL character")
-        below = result.get(setting.name)
-        replaced = () if below is None else (*below.replaced, (below.layer, below.value))
-        secret = is_secret(setting.name, setting.value)
-        value, hidden = ("", setting.value) if secret else (setting.value, None)
-        result[setting.name] = EnvVar(setting.name, value, setting.because, setting.layer, replaced, hidden)
-    return dict(sorted(result.items()))
 
 
 def job_settings(job: ResolvedJob, member: Member) -> Iterator[Setting]:
