@@ -21,6 +21,7 @@ import msgspec
 from dsdoctor import __version__
 from dsdoctor.cluster import HostEntry, Member, Reach, ReachProblem
 from dsdoctor.facts import HostFacts, Snapshot
+from dsdoctor.hosts.sent import BOOT, framed
 from dsdoctor.hosts.shown import said
 from dsdoctor.hosts.transport import OUTPUT_LIMIT, Completed, Transport, TransportError, TransportKind, connect
 
@@ -37,11 +38,6 @@ _THROUGH_SHELL = (
 PRINTED = 2000  # characters kept of what a login shell prints
 PARALLEL = 32
 MANY = 8  # hosts over ssh from which on the quick way to them pays (importing paramiko takes 0.2 s)
-# For a program that is talked with: it comes first on standard input, behind a line with its length.
-BOOT = (
-    "import sys;sys.path[:]=filter(None,sys.path);"  # a queue.py in the home must not hide the library's
-    'b=sys.stdin.buffer;exec(compile(b.read(int(b.readline())),"dsdoctor","exec"))'
-)
 ARGUMENT_LIMIT = 120_000  # Linux takes at most 128 KiB for one argument
 
 
@@ -131,7 +127,7 @@ def gather(
     )
 
     def examine(entry: HostEntry, question: str) -> Member:
-        argv = [entry.python or python or (sys.executable if entry.local else "python3"), "-u", "-", question]
+        argv = [entry.python or python or (sys.executable if entry.local else "python3"), "-u", "-c", BOOT, question]
         argv = with_setup(argv, setup)
         member = _examine(entry, lines, argv if entry.local else [*_THROUGH_SHELL, *argv], source, timeout)
         if member.facts is None or not setup:
@@ -173,7 +169,7 @@ def _examine(entry: HostEntry, lines: _Lines, argv: list[str], source: bytes, ti
     try:
         transport = lines.take(entry)
         asked = time.time()
-        done = transport.run(argv, stdin=source, timeout=timeout)
+        done = transport.run(argv, stdin=framed(source), timeout=timeout)
         answered = time.time()
         reached = True
     except TransportError as error:

@@ -19,7 +19,8 @@ import msgspec
 from dsdoctor.addresses import job_address, network_of
 from dsdoctor.cluster import Cluster, Member
 from dsdoctor.facts import HostFacts, Section
-from dsdoctor.hosts.gather import BOOT, with_setup
+from dsdoctor.hosts.gather import with_setup
+from dsdoctor.hosts.sent import BOOT
 from dsdoctor.hosts.transport import RemoteProcess, Transport, TransportError
 
 MOMENT = 0.2  # seconds of sending at full speed, each way, for each pair

@@ -149,7 +149,7 @@ def test_each_host_gets_what_is_its_own(server):
             "probe-failed",
             "python is 2.7",
         ),
-        (b"f'{1' + ", "probe-failed", "it ended with exit code 1: File "),
+        (b"f'{1' + ", "probe-failed", "it ended with exit code 1: Traceback "),
         (b"import sys; sys.exit('\\x1b[31mno \\x07disk')", "probe-failed", "it ended with exit code 1: no \\x07disk"),
         (b"import os; os.kill(os.getpid(), 11)", "probe-failed", "it was ended by signal 11 (Segmentation fault)"),
         (b"raise SystemExit(255)", "probe-failed", "it ended with exit code 255"),
