@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -81,6 +81,7 @@ class HostPlan(msgspec.Struct, frozen=True):
     port: int | None = None
     local_ranks: tuple[int, ...] = ()  # LOCAL_RANK of each of its ranks, in the order of the ranks
     devices: tuple[int, ...] = ()  # the slots of the hostfile that the ranks take, in their order
+    address: str = ""  # by which the other hosts reach it, or its name
 
 
 class RankPart(msgspec.Struct, frozen=True):
@@ -119,11 +120,25 @@ class StagePlan(msgspec.Struct, frozen=True):
         return next(command for command in self.commands if command.host == host)
 
 
+class TreePlan(msgspec.Struct, frozen=True):
+    """The job's data or model: a folder or file of this machine, and where it is to be on each host that lacks it.
+
+    `same` says that it is the same absolute path everywhere; otherwise it lies in the work folder.
+    """
+
+    kind: Literal["data", "model"]
+    source: str
+    file: bool
+    same: bool
+    places: dict[str, str]  # by host; on this machine it is used where it is
+
+
 class SyncPlan(msgspec.Struct, frozen=True):
-    """What is copied to every host that is not this machine."""
+    """What is copied to every host that is not this machine: the code, and what of data and model the job names."""
 
     source: str
     exclude: tuple[str, ...]
+    trees: tuple[TreePlan, ...] = ()
 
 
 class LaunchPlan(msgspec.Struct, frozen=True):
@@ -155,7 +170,7 @@ class LaunchPlan(msgspec.Struct, frozen=True):
         body["world_size"] = self.world_size
         body["hosts"] = [_host_dict(host) for host in self.hosts]
         body["stages"] = [_stage_dict(stage) for stage in self.stages]
-        body["sync"] = {"source": self.sync.source, "exclude": list(self.sync.exclude)}
+        body["sync"] = msgspec.to_builtins(self.sync)
         body["setup"] = list(self.setup)
         body["settings"] = self.settings
         body["summary"] = self.summary
