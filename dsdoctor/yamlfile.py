@@ -118,15 +118,15 @@ def convert(value: Any, kind: type[T], source: str | Path, text: str | None = No
             field, where = unknown["field"], (unknown["where"] or "").lstrip(".")
             near = _did_you_mean(field, kind, where)
             place = f"{where}." if where else ""
-            raise FileError(source, f"unknown key {place}{field}{near}", _line_of(text, field)) from None
+            raise FileError(source, f"unknown key {place}{field}{near}", line_of(text, field)) from None
         at = _AT.search(message)
         where = at["where"].lstrip(".") if at else ""
         wanted = _AT.sub("", message)
         last = re.split(r"[.\[]", where)[-1].rstrip("]") if where else ""
-        raise FileError(source, f"{where}: {wanted}" if where else wanted, _line_of(text, last)) from None
+        raise FileError(source, f"{where}: {wanted}" if where else wanted, line_of(text, last)) from None
 
 
-def _line_of(text: str | None, key: str) -> int | None:
+def line_of(text: str | None, key: str) -> int | None:
     """The line on which a key stands, when it stands on exactly one."""
     if not text or not key:
         return None

@@ -17,14 +17,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from dsdoctor import yamlfile
+from dsdoctor.jobs.engines import Engine, Rendezvous, check_deepspeed_is_used, check_engine
 from dsdoctor.jobs.requirements import JobRequirement, check_requirement, check_specifier
 from dsdoctor.yamlfile import FileError
 
 Scalar = bool | int | float | str | None
+Word = bool | int | float | str
 Value = bool | int | float | str | list[bool | int | float | str] | None
 Variables = dict[str, str | None]  # None takes a variable away that the session on a host has, or that is derived
 
-Engine = Literal["torchrun"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -57,12 +58,31 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A job file, key by key.
 
-    `module` (or `script`) is started by `engine` on every host with `args` as `--key value`; true and false become the
-    words, null leaves the key out, a list gives several values. `${output_dir}`, `${previous_output_dir}`,
-    `${run_dir}`, `${stage}`, `${stage_index}`, `${precision}` and `${world_size}` stand for what the plan makes of
-    them. `gpu_env` sets variables on the hosts whose GPU name contains the key. `requirements` are what the hosts must
-    have installed: the path of a requirements file (relative to the job file), or its lines; without it the
-    requirements.txt in the code's folder is looked at.
+    `module` (or `script`) is started on every host with `args` as `--key value`; true and false become the words, null
+    leaves the key out, a list gives several values. What starts it is the `engine`:
+
+    - `torchrun`: one a host. `rendezvous` is static (ranks in the hostfile's order), or c10d (ranks in the order of
+      the hosts' addresses as text, which is how torchrun sorts them).
+    - `deepspeed`: `deepspeed.launcher.launch`, one a host, as `deepspeed` itself starts it on a node. It gives the
+      program `--local_rank=N` before the other arguments, unless `launcher_args` holds `--no_local_rank`.
+    - `python`: one interpreter a rank, with RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, NODE_RANK, GROUP_RANK,
+      MASTER_ADDR and MASTER_PORT; one rank alone is plain python without any of them.
+    - `program`: `command` once a host, whatever it is. It finds NNODES, NODE_RANK, NPROC_PER_NODE, WORLD_SIZE,
+      MASTER_ADDR and MASTER_PORT in its environment, and the same as placeholders for its words. `args` are put behind
+      it. Where it starts torchrun inside, that tags the lines with their rank (PET_TEE).
+
+    `launcher_args` are further words for torchrun or DeepSpeed's launcher (`--max_restarts=3`).
+
+    Placeholders in `args` and `command`: `${output_dir}`, `${previous_output_dir}`, `${run_dir}`, `${stage}`,
+    `${stage_index}`, `${precision}`, `${world_size}`, `${nnodes}`, `${node_rank}`, `${nproc_per_node}`,
+    `${first_rank}`, `${master_addr}`, `${master_port}`, `${python}` (the job's interpreter on the host), and
+    `${deepspeed}` (the config's path, where the job has one).
+
+    `env` sets variables for all ranks, `gpu_env` those of one kind of GPU: on the hosts whose GPU name, or `gpu=` in
+    the hostfile, contains the key (`gpu_env: {"RTX 4090": {NCCL_P2P_DISABLE: "1"}}`). `env` wins over it, and what a
+    stage's `env` says over both. A value is a text; `NAME: null` takes a variable away that the session on a host has
+    or that dsdoctor derives. `requirements` are what the hosts must have installed: the path of a requirements file
+    (relative to the job file), or its lines; without it the requirements.txt in the code's folder is looked at.
     """
 
     name: str
@@ -71,6 +91,9 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     script: str | None = None
     description: str = ""
     engine: Engine = "torchrun"
+    rendezvous: Rendezvous | None = None  # torchrun's; None is static
+    command: tuple[Word, ...] = ()  # of engine program
+    launcher_args: tuple[Word, ...] = ()
     python: str | None = None
     workdir: str | None = None  # where the code lands on a host; default ~/.dsdoctor/work/<job>
     requires_python: str | None = None  # ">=3.9"
@@ -143,8 +166,7 @@ def parse_job(text: str, source: str) -> Job:
     job = yamlfile.convert(value, Job, source, text)
     if not NAME.fullmatch(job.name):
         raise FileError(source, f"name: {job.name!r} must be letters, digits, '.', '_' or '-' (it names folders)")
-    if (job.module is None) == (job.script is None):
-        raise FileError(source, "exactly one of module: and script: says what is started")
+    check_engine(job, source, text)
     if not job.stages:
         raise FileError(source, "stages: at least one is wanted")
     names = [stage.name for stage in job.stages]
@@ -180,7 +202,7 @@ def resolve(
     A setting is an argument of every stage, or `STAGE.KEY=VALUE` of one; values are read as YAML scalars.
 
     Raises:
-        FileError: an unknown profile or stage, or a setting that is not KEY=VALUE.
+        FileError: an unknown profile or stage, a setting that is not KEY=VALUE, or a DeepSpeed config that is not used.
     """
     name = profile or job.default_profile
     chosen = Profile()
@@ -206,7 +228,7 @@ def resolve(
         for index, stage in enumerate(job.stages, 1)
     )
     config = chosen.deepspeed or job.deepspeed
-    return ResolvedJob(
+    resolved = ResolvedJob(
         job=job,
         source=source,
         root=str(PurePath(source).parent),
@@ -215,6 +237,8 @@ def resolve(
         env={**job.env, **chosen.env},
         deepspeed=read_deepspeed(config) if config and read_deepspeed else None,
     )
+    check_deepspeed_is_used(resolved)
+    return resolved
 
 
 def _known(names: Iterable[str], known: Sequence[str], source: str, where: str) -> None:

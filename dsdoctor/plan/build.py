@@ -6,22 +6,21 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from string import Template
 from typing import Any
+
+import msgspec
 
 from dsdoctor.cluster import Cluster, Member
 from dsdoctor.facts import FactUnavailable
 from dsdoctor.jobs.job import ResolvedJob, StageSettings
 from dsdoctor.jobs.paths import work_folder
-from dsdoctor.plan import environment
+from dsdoctor.plan import engines, environment
 from dsdoctor.plan.address import Link, free_port, link_of, master_address
 from dsdoctor.plan.layers import Layers, Setting
-from dsdoctor.plan.model import Command, EnvVar, HostPlan, LaunchPlan, PlanError, StagePlan, SyncPlan
+from dsdoctor.plan.model import EnvVar, HostPlan, LaunchPlan, PlanError, StagePlan, SyncPlan
+from dsdoctor.plan.words import arguments, filled
 from dsdoctor.yamlfile import FileError
 
-# torchrun's own default is 900 s of silence when another host never comes (cluster trials: 910 s); all hosts are
-# started within a second of each other here.
-RENDEZVOUS_SECONDS = 120
 NEVER_COPIED = (
     "/.dsdoctor-sync",
     "/.dsdoctor-tokens/",
@@ -33,7 +32,6 @@ NEVER_COPIED = (
     ".ruff_cache/",
     ".pytest_cache/",
 )
-RANK_PREFIX = "@rank${rank}@ "  # torchrun fills it in; the guardian takes it off
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wis
         FileError: a setting names a host that there is not, or the job a placeholder.
     """
     wishes = wishes or Wishes()
-    cluster = _with_ranks(cluster)
+    cluster = engines.in_rank_order(job.job, _with_ranks(cluster))
     address = master_address(cluster)
     port = free_port(cluster, wishes.master_port)
     links: dict[str, Link | None] = {}
@@ -73,9 +71,16 @@ def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wis
         links[member.name], strays = (None, ()) if len(cluster) == 1 else link_of(member, cluster, address)
         warnings += strays
     layers = _layers(job, cluster, links, wishes.settings)
-    hosts = _host_plans(job, cluster, layers, run=run, paths=paths)
+    bare = _host_plans(job, cluster, run=run, paths=paths)
+    meeting = engines.Meeting(job.job, job.source, run, bare, address, port)
+    hosts = tuple(
+        msgspec.structs.replace(host, env=engines.settled(meeting, host, layers[host.name].laid(host.name)))
+        for host in bare
+    )
+    for host in bare:
+        warnings += engines.without_effect(job.job, host, layers[host.name].laid(host.name))
     precision, reason = _precision(job, cluster)
-    draft = Draft(job, hosts, layers, address, port, precision, paths)
+    draft = Draft(job, hosts, layers, meeting, precision, paths)
     forecast: dict[str, Any] = {"precision": precision, "precision_because": reason} if precision else {}
     return LaunchPlan(
         job=job.name,
@@ -102,8 +107,7 @@ class Draft:
     job: ResolvedJob
     hosts: tuple[HostPlan, ...]
     layers: Mapping[str, Layers]
-    address: str
-    port: int
+    meeting: engines.Meeting
     precision: str | None
     paths: Paths
 
@@ -111,14 +115,22 @@ class Draft:
         """What the placeholders of a stage's arguments stand for on a host."""
         outputs = posixpath.join(host.run_dir, "outputs")
         previous = next((each for each in self.job.stages if each.index == stage.index - 1), None)
-        return {
+        words = {"deepspeed": _inside(self.paths)} if self.job.deepspeed else {}
+        return words | {
             "output_dir": posixpath.join(outputs, _folder(stage)),
             "previous_output_dir": posixpath.join(outputs, _folder(previous)) if previous else "",
             "run_dir": host.run_dir,
             "stage": stage.name,
             "stage_index": str(stage.index),
             "precision": self.precision or "",
-            "world_size": str(sum(each.slots for each in self.hosts)),
+            "world_size": str(self.meeting.world_size),
+            "nnodes": str(len(self.hosts)),
+            "node_rank": str(host.node_rank),
+            "nproc_per_node": str(host.slots),
+            "first_rank": str(host.first_rank),
+            "master_addr": self.meeting.address,
+            "master_port": str(self.meeting.port),
+            "python": host.python,
         }
 
 
@@ -153,39 +165,40 @@ def _layers(
         if setting.host is not None and setting.host not in known:
             there = ", ".join(sorted(known))
             raise FileError(setting.because, f"no host of this run is called {setting.host}; there are: {there}")
-    prefix = EnvVar("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE", RANK_PREFIX, "every line carries its global rank")
     return {
         member.name: Layers(
-            (*environment.derive(member, cluster, job, links[member.name], wide), prefix),
+            tuple(environment.derive(member, cluster, job, links[member.name], wide)),
             (*environment.job_settings(job, member), *environment.host_settings(member), *settings),
         )
         for member in cluster
     }
 
 
-def _host_plans(
-    job: ResolvedJob, cluster: Cluster, layers: Mapping[str, Layers], *, run: str, paths: Paths
-) -> tuple[HostPlan, ...]:
+def _host_plans(job: ResolvedJob, cluster: Cluster, *, run: str, paths: Paths) -> tuple[HostPlan, ...]:
+    """Where everything lies on each host and which ranks it has, without its environment yet."""
     plans: list[HostPlan] = []
     first_rank = 0
     for node_rank, member in enumerate(cluster):
-        code_dir, run_dir = _folders(job, member, run, paths)
+        entry, (code_dir, run_dir) = member.entry, _folders(job, member, run, paths)
         plans.append(
             HostPlan(
                 name=member.name,
-                slots=member.entry.processes,
+                slots=entry.processes,
                 node_rank=node_rank,
                 first_rank=first_rank,
                 python=_python(job, member, paths),
                 code_dir=code_dir,
                 run_dir=run_dir,
-                local=member.entry.local,
-                env=layers[member.name].laid(member.name),
-                user=member.entry.user,
-                port=member.entry.port,
+                local=entry.local,
+                env={},
+                user=entry.user,
+                port=entry.port,
+                local_ranks=engines.local_ranks(job.job, entry.processes, first_rank),
+                devices=tuple(range(entry.slots)) if entry.devices is None else entry.devices,
+                address=engines.address_of(member, cluster),
             )
         )
-        first_rank += member.entry.processes
+        first_rank += entry.processes
     return tuple(plans)
 
 
@@ -232,26 +245,28 @@ def _stage_plan(draft: Draft, stage: StageSettings) -> StagePlan:
     own = [Setting(name, value, "stage", f"env of stage {stage.name}") for name, value in stage.env.items()]
     commands = []
     for host in draft.hosts:
-        full = draft.layers[host.name].laid(host.name, own) if own else host.env
+        full = host.env
+        if own:
+            full = engines.settled(draft.meeting, host, draft.layers[host.name].laid(host.name, own))
+        command = engines.command_of(_part(draft, stage, host, full))
         differing = {name: variable for name, variable in full.items() if variable != host.env.get(name)}
-        commands.append(Command(host.name, _torchrun(draft, stage, host), host.code_dir, differing))
+        commands.append(msgspec.structs.replace(command, env=differing))
     return StagePlan(stage.name, stage.index, _folder(stage), stage.outputs, tuple(commands))
 
 
-def _torchrun(draft: Draft, stage: StageSettings, host: HostPlan) -> tuple[str, ...]:
-    """The command line of one host. Static rendezvous: ranks follow the hostfile's order, whatever comes up first."""
-    job = draft.job
-    launcher = [
-        *(host.python, "-m", "torch.distributed.run"),
-        *("--nnodes", str(len(draft.hosts)), "--node_rank", str(host.node_rank), "--nproc_per_node", str(host.slots)),
-        *("--master_addr", draft.address, "--master_port", str(draft.port)),
-        *("--rdzv_conf", f"timeout={RENDEZVOUS_SECONDS}"),
-        *("--log_dir", posixpath.join(host.run_dir, "torchrun", _folder(stage)), "--tee", "3"),
-    ]
-    program = ["-m", job.job.module] if job.job.module else [job.job.script or ""]
-    words = draft.words(stage, host)
-    deepspeed = ["--deepspeed", _inside(draft.paths)] if job.deepspeed else []
-    return (*launcher, *program, *arguments(stage.args, words, f"{job.source}, stage {stage.name}"), *deepspeed)
+def _part(draft: Draft, stage: StageSettings, host: HostPlan, env: Mapping[str, EnvVar]) -> engines.Part:
+    """What the engine is told of a stage on a host. A program is given its DeepSpeed config where it says so itself."""
+    job, words = draft.job, draft.words(stage, host)
+    where = f"{job.source}, stage {stage.name}"
+    deepspeed = ["--deepspeed", words["deepspeed"]] if job.deepspeed and job.job.engine != "program" else []
+    return engines.Part(
+        meeting=draft.meeting,
+        host=host,
+        folder=_folder(stage),
+        arguments=(*arguments(stage.args, words, where), *deepspeed),
+        command=tuple(filled(job.job.command, words, f"{where}, command")),
+        env=env,
+    )
 
 
 def _inside(paths: Paths) -> str:
@@ -260,33 +275,3 @@ def _inside(paths: Paths) -> str:
     if not path.is_relative_to(paths.code):
         raise PlanError(f"{path} lies outside {paths.code}, which is what the hosts get. Move it below that folder.")
     return str(path.relative_to(paths.code))
-
-
-def arguments(args: Mapping[str, Any], words: Mapping[str, str], where: str) -> list[str]:
-    """Settings as command-line words: `--key value`, null left out, true and false as words, a list as several values.
-
-    Raises:
-        FileError: a `${placeholder}` that there is not.
-    """
-    result: list[str] = []
-    for key, value in args.items():
-        if value is None:
-            continue
-        result.append(f"--{key}")
-        for item in value if isinstance(value, list) else [value]:
-            result.append(_word(item, words, f"{where}, {key}"))
-    return result
-
-
-def _word(value: Any, words: Mapping[str, str], where: str) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not isinstance(value, str):
-        return str(value)
-    try:
-        return Template(value).substitute(words)
-    except KeyError as error:
-        known = ", ".join(f"${{{word}}}" for word in words)
-        raise FileError(where, f"there is no ${{{error.args[0]}}}; there are: {known}") from None
-    except ValueError:
-        raise FileError(where, f"{value!r} holds a $ that names nothing; write $$ for a plain one") from None

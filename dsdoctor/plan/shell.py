@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from dsdoctor.escape import escape
+from dsdoctor.plan.engines import is_rotated, ranks_of
 from dsdoctor.plan.model import Command, EnvVar, HostPlan, LaunchPlan, StagePlan, names_unset
 
 SHOWN = 2000  # characters of a value in a comment
@@ -34,9 +35,10 @@ def _lines(plan: LaunchPlan) -> Iterator[str]:
 
 
 def _host_lines(plan: LaunchPlan, host: HostPlan) -> Iterator[str]:
-    last = host.first_rank + host.slots - 1
-    ranks = f"rank {last}" if host.slots == 1 else f"ranks {host.first_rank} to {last}"
-    yield f"# --- {host.name}: {ranks}"
+    turned = ", ".join(map(str, host.local_ranks)) if is_rotated(host) else ""
+    yield f"# --- {host.name}: {ranks_of(host)}" + (
+        f"; DeepSpeed's launcher gives them LOCAL_RANK {turned}" if turned else ""
+    )
     if host.local:
         yield f"#     runs the code where it is: {escape(host.code_dir)}"
     else:
@@ -103,7 +105,15 @@ def command_line(plan: LaunchPlan, command: Command) -> str:
     ]
     setup = "".join(f"{escape(line.expandtabs())} && " for line in plan.setup)
     argv = " ".join(quote(word) for word in command.argv)
+    if command.ranks:
+        starts = [" ".join(["env", *words, *_assigned(part.env), argv, "&"]) for part in command.ranks]
+        waits = "code=0; for rank in $(jobs -p); do wait $rank || code=$?; done; exit $code"
+        return f"cd {quote(command.cwd)} && {setup}( {' '.join(starts)} {waits} )"
     return f"cd {quote(command.cwd)} && {setup}env {' '.join(words)} {argv}"
+
+
+def _assigned(env: Mapping[str, str]) -> list[str]:
+    return [quote(f"{name}={value}") for name, value in env.items()]
 
 
 def quote(word: str) -> str:

@@ -97,7 +97,11 @@ def _bare(job: ResolvedJob | None) -> ResolvedJob:
     if job is None:
         bare = Job(name="deep", stages=(Stage(name="deep"),), script="deep")
         return ResolvedJob(job=bare, source="--deep", root="/", profile=None, stages=stages, env={})
-    plain = msgspec.structs.replace(job.job, workdir="/", precision=None)
+    plain = msgspec.structs.replace(
+        job.job,
+        **{"workdir": "/", "precision": None, "engine": "torchrun", "rendezvous": None},
+        **{"command": (), "launcher_args": (), "module": None, "script": "deep"},
+    )
     return replace(job, job=plain, stages=stages, deepspeed=None)
 
 

@@ -9,7 +9,7 @@ from continual import flags, orders
 from continual.ranks import Place
 
 from dsdoctor.jobs.job import ResolvedJob, parse_job, resolve
-from dsdoctor.plan.build import arguments
+from dsdoctor.plan.words import arguments
 from tests.continual.conftest import LAUNCH
 
 pytestmark = pytest.mark.train

@@ -1,0 +1,305 @@
+"""The commands that start a host's ranks, one function an engine; pure.
+
+Each engine's function says what is started on a host, what the ranks find in their environment beside the host's own
+variables, and how their lines are told apart. Ranks are in the hostfile's order, whatever comes up first.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import posixpath
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from dsdoctor.cluster import Cluster, Member
+from dsdoctor.facts import FactUnavailable
+from dsdoctor.jobs.job import Job
+from dsdoctor.plan.model import Command, EnvVar, HostPlan, RankPart
+from dsdoctor.yamlfile import FileError
+
+# torchrun's own default is 900 s of silence when another host never comes (cluster trials: 910 s); all hosts are
+# started within a second of each other here.
+RENDEZVOUS_SECONDS = 120
+RANK_PREFIX = "@rank${rank}@ "  # torchrun fills it in; the guardian takes it off
+DEVICES = "CUDA_VISIBLE_DEVICES"
+WISHED = ("deepspeed_env", "gpu template", "job", "stage", "host", "command line")  # what a person gave for ranks
+# What the engines set for the ranks themselves: a value given to the job never gets there.
+_SET_BY_ENGINES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Which hosts run a job's ranks, and where these meet."""
+
+    job: Job
+    source: str
+    run: str
+    hosts: tuple[HostPlan, ...]
+    address: str
+    port: int
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks there are on all hosts."""
+        return sum(host.slots for host in self.hosts)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One host's part of a stage, as an engine is told it. Placeholders are put in."""
+
+    meeting: Meeting
+    host: HostPlan
+    folder: str  # of the stage
+    arguments: tuple[str, ...]  # of the program
+    command: tuple[str, ...]  # of engine program
+    env: Mapping[str, EnvVar]  # settled: what the host's ranks get in this stage
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """The module or script with its arguments, for an interpreter."""
+        job = self.meeting.job
+        return (*(("-m", job.module) if job.module else (job.script or "",)), *self.arguments)
+
+
+def command_of(part: Part) -> Command:
+    """What is started on a host for a stage.
+
+    Raises:
+        FileError: the engine cannot start ranks as the hosts have slots.
+    """
+    return _ENGINES[part.meeting.job.engine](part)
+
+
+def torchrun(part: Part) -> Command:
+    """One torchrun a host. Static rendezvous takes the order of the ranks from the plan, c10d from the addresses."""
+    host, meeting = part.host, part.meeting
+    argv = [
+        *(host.python, "-m", "torch.distributed.run", "--nnodes", str(len(meeting.hosts))),
+        *("--node_rank", str(host.node_rank), "--nproc_per_node", str(host.slots)),
+    ]
+    if meeting.job.rendezvous == "c10d":
+        name = f"[{meeting.address}]" if ":" in meeting.address else meeting.address
+        limits = f"join_timeout={RENDEZVOUS_SECONDS},read_timeout={RENDEZVOUS_SECONDS}"
+        is_host = str(host.node_rank == 0).lower()
+        argv += ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"{name}:{meeting.port}", "--rdzv_id", meeting.run]
+        argv += ["--local_addr", host.address or host.name, "--rdzv_conf", f"{limits},is_host={is_host}"]
+    else:
+        argv += ["--master_addr", meeting.address, "--master_port", str(meeting.port)]
+        argv += ["--rdzv_conf", f"timeout={RENDEZVOUS_SECONDS}"]
+    argv += ["--log_dir", posixpath.join(host.run_dir, "torchrun", part.folder), "--tee", "3"]
+    return Command(host.name, (*argv, *map(str, meeting.job.launcher_args), *part.program), host.code_dir)
+
+
+def deepspeed(part: Part) -> Command:
+    """DeepSpeed's launcher of one host, with the words that `deepspeed` gives it (DeepSpeed 0.19.8, launcher/)."""
+    host, meeting = part.host, part.meeting
+    world: dict[str, list[int | str]] = {each.name: list(range(each.slots)) for each in meeting.hosts}
+    # Of the other hosts only the number counts. A device may be a UUID: the launcher joins the words, no more.
+    world[host.name] = [
+        int(word) if word.lstrip("-").isdigit() else word for word in part.env[DEVICES].value.split(",")
+    ]
+    coded = base64.urlsafe_b64encode(json.dumps(world).encode("utf-8")).decode("ascii")
+    logs = posixpath.join(host.run_dir, "ranks", part.folder)
+    argv = [
+        *(host.python, "-u", "-m", "deepspeed.launcher.launch", f"--world_info={coded}"),
+        *(f"--node_rank={host.node_rank}", f"--master_addr={meeting.address}", f"--master_port={meeting.port}"),
+        *(f"--enable_each_rank_log={logs}", *map(str, meeting.job.launcher_args)),
+        *(("--module", meeting.job.module) if meeting.job.module else (meeting.job.script or "",)),
+    ]
+    return Command(host.name, (*argv, *part.arguments), host.code_dir, rank_logs=logs)
+
+
+def python(part: Part) -> Command:
+    """One interpreter a rank, started by the guardian. A rank that is alone is told of no other."""
+    host, alone = part.host, part.meeting.world_size == 1
+    ranks = tuple(
+        RankPart(rank, {} if alone else {"RANK": str(rank), "LOCAL_RANK": str(local)})
+        for rank, local in enumerate(host.local_ranks, host.first_rank)
+    )
+    return Command(host.name, (host.python, "-u", *part.program), host.code_dir, ranks=ranks)
+
+
+def program(part: Part) -> Command:
+    """Any command, once a host; it is told where it is by its environment and by placeholders."""
+    _refuse_launchers_that_misplace(part)
+    return Command(part.host.name, (*part.command, *part.arguments), part.host.code_dir)
+
+
+_ENGINES: Mapping[str, Callable[[Part], Command]] = {
+    "torchrun": torchrun,
+    "deepspeed": deepspeed,
+    "python": python,
+    "program": program,
+}
+
+
+def _variables(meeting: Meeting, host: HostPlan) -> tuple[EnvVar, ...]:
+    """What an engine needs in the environment of a host's processes."""
+    engine, world = meeting.job.engine, meeting.world_size
+    prefix = EnvVar("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE", RANK_PREFIX, "every line carries its global rank")
+    there = (
+        EnvVar("MASTER_ADDR", meeting.address, "where the ranks meet: an address that every host reaches"),
+        EnvVar("MASTER_PORT", str(meeting.port), "a port that nobody listens on there"),
+        EnvVar("NODE_RANK", str(host.node_rank), "this host's place among the hosts"),
+        EnvVar("WORLD_SIZE", str(world), "the ranks of all hosts"),
+    )
+    if engine == "torchrun":
+        return (prefix,)
+    if engine == "python" and world > 1:
+        return (
+            *there,
+            EnvVar("GROUP_RANK", str(host.node_rank), "this host's place among the hosts, as torchrun calls it"),
+            EnvVar("LOCAL_WORLD_SIZE", str(host.slots), "the ranks of this host"),
+        )
+    if engine == "program":
+        return (
+            prefix,
+            *there,
+            EnvVar("NNODES", str(len(meeting.hosts)), "the hosts of this job"),
+            EnvVar("NPROC_PER_NODE", str(host.slots), "the ranks of this host"),
+            EnvVar("PET_TEE", "3", "a torchrun that the program starts tags its ranks' lines"),
+            EnvVar("PET_LOG_DIR", posixpath.join(host.run_dir, "torchrun"), "where that torchrun keeps its copies"),
+        )
+    return ()
+
+
+def _deepspeed_devices(meeting: Meeting, host: HostPlan, given: EnvVar | None) -> tuple[EnvVar, ...]:
+    """CUDA_VISIBLE_DEVICES as DeepSpeed's launcher sets it, from the slots of --world_info and over any other value.
+
+    It gives the ranks LOCAL_RANK = RANK modulo the slots, which turns the numbers where the hosts before have other
+    numbers of slots. The list is turned with them: the host's first rank is on its first device, as with torchrun.
+    """
+    if meeting.job.engine != "deepspeed":
+        return ()
+    devices = _devices(meeting, host, given)
+    turned = [""] * host.slots
+    for device, local in zip(devices, host.local_ranks, strict=True):
+        turned[local] = device
+    because = "deepspeed.launcher.launch sets it to the slots of --world_info"
+    if is_rotated(host):
+        local_ranks, on = ", ".join(map(str, host.local_ranks)), ", ".join(devices)
+        because += f"; turned, since it gives {ranks_of(host)} LOCAL_RANK {local_ranks}: they are on devices {on}"
+    return (EnvVar(DEVICES, ",".join(turned), because),)
+
+
+def settled(meeting: Meeting, host: HostPlan, env: Mapping[str, EnvVar]) -> dict[str, EnvVar]:
+    """A host's environment as its ranks will really get it: with what the engine sets, whoever else set it.
+
+    What a person gives a program stays as it is given, since only the program knows what it makes of it.
+
+    Raises:
+        FileError: CUDA_VISIBLE_DEVICES names fewer devices than the host has ranks.
+    """
+    result = dict(env)
+    for own in (*_variables(meeting, host), *_deepspeed_devices(meeting, host, env.get(DEVICES))):
+        given = env.get(own.name)
+        if given is None or given.unset:
+            result[own.name] = own
+        elif not (meeting.job.engine == "program" and given.layer in WISHED):
+            replaced = () if given.value == own.value else (*given.replaced, (given.layer, given.value))
+            result[own.name] = msgspec.structs.replace(own, replaced=replaced)
+    return dict(sorted(result.items()))
+
+
+def without_effect(job: Job, host: HostPlan, env: Mapping[str, EnvVar]) -> list[str]:
+    """Warnings about values that a person gave for what the engine sets itself: they reach no rank."""
+    if job.engine == "program":
+        return []
+    return [
+        f"{host.name}: {name}={env[name].value} ({env[name].because}) reaches no rank: engine {job.engine} gives each "
+        "its own. Leave it out; --master-port chooses the port"
+        for name in _SET_BY_ENGINES
+        if name in env and env[name].layer in WISHED and env[name].secret is None
+    ]
+
+
+def local_ranks(job: Job, slots: int, first_rank: int) -> tuple[int, ...]:
+    """The LOCAL_RANK that an engine gives each rank of a host: DeepSpeed's launcher computes RANK modulo slots."""
+    if job.engine == "deepspeed":
+        return tuple((first_rank + index) % slots for index in range(slots))
+    return tuple(range(slots))
+
+
+def in_rank_order(job: Job, cluster: Cluster) -> Cluster:
+    """The hosts in the order in which the engine gives them ranks: the hostfile's, or by address for c10d.
+
+    torchrun's c10d rendezvous sorts the hosts by the text of their --local_addr (torch 2.13, dynamic_rendezvous.py,
+    `sorted(state.participants)`), whatever --node_rank says.
+    """
+    if job.rendezvous != "c10d" or len(cluster) == 1:
+        return cluster
+    members = tuple(sorted(cluster.members, key=lambda member: address_of(member, cluster)))
+    return cluster if members[0] is cluster.master else replace(cluster, master_addr=None, members=members)
+
+
+def address_of(member: Member, cluster: Cluster) -> str:
+    """The address by which another host reaches this one; its name where none is known."""
+    for other in cluster:
+        try:
+            route = other.facts.network.route(member.name) if other is not member and other.facts else None
+        except FactUnavailable:
+            continue
+        if route is not None and route.address and not ipaddress.ip_address(route.address).is_loopback:
+            return route.address
+    return member.name
+
+
+def _devices(meeting: Meeting, host: HostPlan, given: EnvVar | None) -> tuple[str, ...]:
+    """The devices of a host's ranks, one each, in the order of the ranks."""
+    if given is None or given.unset:
+        return tuple(map(str, host.devices))
+    words = [word.strip() for word in given.value.split(",")]
+    if words[0] in ("", "-1", "NoDevFiles"):  # CUDA shows none, and DeepSpeed must be given as many as there are ranks
+        return ("-1",) * host.slots
+    if len(words) < host.slots:
+        raise FileError(
+            meeting.source,
+            f"{DEVICES}={given.value} ({given.because}) names {len(words)} devices for {host.slots} ranks on "
+            f"{host.name}; name one for each, or give the host slots={len(words)}",
+        )
+    return tuple(words[: host.slots])
+
+
+def is_rotated(host: HostPlan) -> bool:
+    """Whether LOCAL_RANK does not follow the order of the ranks on a host."""
+    return host.local_ranks != tuple(range(len(host.local_ranks)))
+
+
+def ranks_of(host: HostPlan) -> str:
+    """The ranks of a host in words."""
+    last = host.first_rank + host.slots - 1
+    return f"rank {last}" if host.slots == 1 else f"ranks {host.first_rank} to {last}"
+
+
+def _refuse_launchers_that_misplace(part: Part) -> None:
+    """Refuse commands that are known to start other ranks than the plan says."""
+    name = posixpath.basename(part.command[0])
+    if len(part.meeting.hosts) == 1:
+        return
+    if name in ("deepspeed", "ds") and "--no_ssh" not in part.command:
+        raise FileError(
+            part.meeting.source,
+            f"command: {name} starts the ranks of all hosts by itself, through ssh, and would do so from each of "
+            f"the {len(part.meeting.hosts)} hosts. Write engine: deepspeed with script: or module:",
+        )
+    if not (name.startswith("accelerate") or any(word.startswith("accelerate.commands") for word in part.command)):
+        return
+    slots = {host.name: host.slots for host in part.meeting.hosts}
+    if len(set(slots.values())) > 1:
+        told = ", ".join(f"{name} {number}" for name, number in slots.items())
+        raise FileError(
+            part.meeting.source,
+            "command: accelerate starts num_processes // num_machines ranks on every host, and the slots here are "
+            f"unequal ({told}). Give all hosts the same slots, or write engine: torchrun or deepspeed",
+        )
+    if "--use_deepspeed" in part.command and "standard" not in part.command:
+        raise FileError(
+            part.meeting.source,
+            "command: accelerate --use_deepspeed starts the ranks of all hosts by itself, through pdsh, and would do "
+            "so from each host. Add --deepspeed_multinode_launcher standard, or write engine: deepspeed",
+        )
