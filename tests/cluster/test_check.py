@@ -78,6 +78,26 @@ def _no_such_python(head: Head) -> None:
     head.host.write("/root/lab/hostfile", "node0 slots=2\nnode1 slots=1 python=/opt/none/bin/python\n")
 
 
+def _python_of_its_own(text: str) -> Callable[[Head], None]:
+    """A harm: the interpreter of node1 is this shell script."""
+
+    def harm(head: Head) -> None:
+        head.cluster["node1"].write("/opt/job/python", f"#!/bin/sh\n{text}\n", mode=0o755)
+        head.host.write("/root/lab/hostfile", "node0 slots=2\nnode1 slots=1 python=/opt/job/python\n")
+
+    return harm
+
+
+def _login(line: str) -> Callable[[Head], None]:
+    """A harm: the login shell of node1 runs this line."""
+    return lambda head: head.cluster["node1"].write("/root/.bashrc", f"{line}\n")
+
+
+def _cut(head: Head) -> None:
+    head.cluster["node1"].cut()
+    head.host.forget_neighbours()
+
+
 @pytest.mark.parametrize(
     ("harm", "words", "seconds"),
     [
@@ -87,8 +107,23 @@ def _no_such_python(head: Head) -> None:
         (lambda head: head.cluster["node1"].sshd_stop(), ("refused",), 10),
         (_unknown_key, ("known_hosts", "Host key verification failed", "host key"), 10),
         (_no_such_python, ("/opt/none/bin/python",), 10),
+        (_cut, ("No route to host", "timed out"), 25),
+        (_login("sleep 600"), ("no answer within 15 s",), 25),
+        (
+            _login("exec yes 'You have mail in /var/mail/root, and this line is repeated for ever'"),
+            ("it said: You have",),
+            25,
+        ),
+        (_python_of_its_own("head -c 1000 >/dev/null; kill -9 $$"), ("signal 9", "exit code 137"), 10),
+        (_python_of_its_own("exec head -c 1000000 /dev/urandom"), ("without an answer",), 10),
+        (_python_of_its_own("exec head -c 1G /dev/zero"), ("64 MiB",), 25),
+        (_python_of_its_own("echo 'python: error while loading shared libraries' >&2; exit 127"), ("libraries",), 10),
     ],
-    ids=["powered off", "muted", "frozen", "sshd stopped", "unknown key", "no python"],
+    ids=[
+        *("powered off", "muted", "frozen", "sshd stopped", "unknown key", "no python", "unplugged"),
+        *("a login that hangs", "a login that talks for ever", "killed in the middle", "garbage", "a gigabyte"),
+        "a broken python",
+    ],
 )
 def test_a_host_out_of_reach_is_one_finding_in_bounded_time(
     head: Head, harm: Callable[[Head], object], words: tuple[str, ...], seconds: float
@@ -104,6 +139,14 @@ def test_a_host_out_of_reach_is_one_finding_in_bounded_time(
     assert any(word in text for word in words), text
     assert finding["fix"]
     assert [host["reachable"] for host in report["hosts"]] == [True, False]
+
+
+def test_a_full_disk_keeps_no_fact_back(head: Head) -> None:
+    head.cluster["node1"].fill_disk()
+    report = head.report(*CHECK)
+    assert {name for name, hosts in found(report, "error") if hosts == ("node1",)} == {"disk-full"}
+    assert [host["reachable"] for host in report["hosts"]] == [True, True]
+    assert not [entry for entry in report["skipped"] if "node1" in entry["hosts"]]
 
 
 def test_a_login_shell_that_prints_is_no_trouble(head: Head) -> None:
