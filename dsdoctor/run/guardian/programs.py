@@ -2,17 +2,13 @@
 
 import ctypes
 import os
-import re
 import signal
 import subprocess
 import threading
-from typing import IO, Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from dsdoctor.run.guardian.process_table import PR_SET_PDEATHSIG
-
-LINE_LIMIT = 64 * 1024  # a longer line is cut into pieces: constant memory on both ends
-# Our template; without it torchrun names the local rank.
-RANK = re.compile(r"^@rank(\d{1,9})@ ?|^\[default(\d{1,9})\]:")
+from dsdoctor.run.guardian.reader import Reader
 
 Send = Callable[[Dict[str, Any]], None]
 
@@ -35,7 +31,9 @@ class Programs:
         """
         for folder in self.order.get("make", []):
             os.makedirs(folder, exist_ok=True)
-        self._start(self.order["argv"], dict(os.environ, **self.order["env"]))
+        environment = {name: value for name, value in os.environ.items() if name not in self.order.get("unset", ())}
+        environment.update(self.order["env"])
+        self._start(self.order["argv"], environment)
 
     def _start(self, argv: List[str], environment: Dict[str, str]) -> None:
         libc, guardian = ctypes.CDLL(None, use_errno=True), os.getpid()
@@ -63,7 +61,8 @@ class Programs:
         for child in self._children.values():
             for stream, name in ((child.stdout, "o"), (child.stderr, "e")):
                 if stream is not None:
-                    reader = threading.Thread(target=self.read_output, args=(stream, name), daemon=True)
+                    read = Reader(stream, name, self.order.get("first_rank", 0), self.send).run
+                    reader = threading.Thread(target=read, daemon=True)
                     reader.start()
                     self._readers.append(reader)
 
@@ -78,22 +77,6 @@ class Programs:
         """Wait until all that was printed has been read."""
         for reader in self._readers:
             reader.join(timeout=seconds)
-
-    def read_output(self, stream: IO[bytes], name: str) -> None:
-        """Forward the command's lines, the rank taken off the front."""
-        first = self.order.get("first_rank", 0)
-        rank, whole = None, True
-        for piece in iter(lambda: stream.readline(LINE_LIMIT), b""):
-            text = piece.decode("utf-8", "replace")
-            match = RANK.match(text)
-            if match:
-                rank = int(match.group(1)) if match.group(1) is not None else first + int(match.group(2))
-                # torchrun puts the prefix before every fragment that it happens to read of a line, too.
-                text = text[match.end() :].replace("@rank%d@ " % rank, "")
-            elif whole:
-                rank = None  # otherwise the piece goes on with a line that was too long
-            whole = text.endswith("\n")
-            self.send({"e": "line", "r": rank, "s": name, "x": text.rstrip("\n")})
 
 
 def describe(error: Exception, order: Dict[str, Any]) -> str:

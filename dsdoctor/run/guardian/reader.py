@@ -1,0 +1,70 @@
+"""Reading what programs print: whole lines with their rank, and the present state of a bar that draws itself anew."""
+
+import re
+import time
+from typing import IO, Any, Callable, Dict, Optional
+
+LINE_LIMIT = 64 * 1024  # a longer line is cut into pieces: constant memory on both ends
+BAR_SECONDS = 2.0  # a progress bar never ends its line; its state is told so often
+BAR_LIMIT = 500  # bytes of it
+# Our template; without it torchrun names the local rank.
+RANK = re.compile(r"^@rank(\d{1,9})@ ?|^\[default(\d{1,9})\]:")
+FRAGMENT = re.compile(r"@rank(\d{1,9})@ ?")
+
+
+class Reader:
+    """Turns one stream into frames: `line` for every line, `bar` for the state of an unfinished one."""
+
+    def __init__(self, stream: IO[bytes], name: str, first_rank: int, send: Callable[[Dict[str, Any]], None]) -> None:
+        self.stream = stream
+        self.name = name  # o or e
+        self.first_rank = first_rank
+        self.send = send
+        self._rank: Optional[int] = None
+        self._whole = True  # whether the last piece ended its line
+
+    def run(self) -> None:
+        """Read to the end of the stream."""
+        rest, shown = b"", 0.0
+        for chunk in iter(lambda: self.stream.read1(LINE_LIMIT), b""):  # type: ignore[attr-defined]
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self._line(line + b"\n")
+            while len(rest) >= LINE_LIMIT:
+                self._piece(rest[:LINE_LIMIT])
+                rest = rest[LINE_LIMIT:]
+            if b"\r" in rest and time.monotonic() - shown >= BAR_SECONDS:
+                shown = time.monotonic()
+                self._bar(rest)
+        if rest:
+            self._line(rest)
+
+    def _line(self, line: bytes) -> None:
+        for start in range(0, len(line), LINE_LIMIT):
+            self._piece(line[start : start + LINE_LIMIT])
+
+    def _piece(self, piece: bytes) -> None:
+        """Forward a line, or a part of one that is too long, the rank taken off its front."""
+        text = piece.decode("utf-8", "replace")
+        match = RANK.match(text)
+        if match:
+            self._rank = self._rank_of(match)
+            # torchrun puts the prefix before every fragment that it happens to read of a line, too.
+            text = text[match.end() :].replace("@rank%d@ " % self._rank, "")
+        elif self._whole:
+            self._rank = None  # otherwise the piece goes on with a line that was too long
+        self._whole = text.endswith("\n")
+        self.send({"e": "line", "r": self._rank, "s": self.name, "x": text.rstrip("\n")})
+
+    def _rank_of(self, match: "re.Match[str]") -> int:
+        return int(match.group(1)) if match.group(1) is not None else self.first_rank + int(match.group(2))
+
+    def _bar(self, rest: bytes) -> None:
+        """Tell the last state of a bar. Bars of several ranks share a line: the last fragment's rank has drawn it."""
+        text = rest[-LINE_LIMIT:].decode("utf-8", "replace")
+        match = RANK.match(text)
+        rank = self._rank_of(match) if match else None if self._whole else self._rank
+        for found in FRAGMENT.finditer(text):
+            rank = int(found.group(1))
+        state = RANK.sub("", FRAGMENT.sub("", text)).rstrip("\r").rpartition("\r")[2]
+        self.send({"e": "bar", "r": rank, "x": state[-BAR_LIMIT:]})
