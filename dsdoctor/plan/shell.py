@@ -106,9 +106,11 @@ def command_line(plan: LaunchPlan, command: Command) -> str:
     setup = "".join(f"{escape(line.expandtabs())} && " for line in plan.setup)
     argv = " ".join(quote(word) for word in command.argv)
     if command.ranks:
-        starts = [" ".join(["env", *words, *_assigned(part.env), argv, "&"]) for part in command.ranks]
-        waits = "code=0; for rank in $(jobs -p); do wait $rank || code=$?; done; exit $code"
-        return f"cd {quote(command.cwd)} && {setup}( {' '.join(starts)} {waits} )"
+        starts = [
+            " ".join(["env", *words, *_assigned(part.env), argv, f"& rank{part.rank}=$!;"]) for part in command.ranks
+        ]
+        waits = [f"wait $rank{part.rank} || code=$?;" for part in command.ranks]
+        return f"cd {quote(command.cwd)} && {setup}( {' '.join(starts)} code=0; {' '.join(waits)} exit $code )"
     return f"cd {quote(command.cwd)} && {setup}env {' '.join(words)} {argv}"
 
 
