@@ -349,8 +349,9 @@ def test_the_plan_says_which_ranks_a_host_has_and_where_they_are_turned() -> Non
 
 def test_the_commands_of_python_can_be_pasted(tmp_path: Path) -> None:
     """On this machine, by bash: every rank starts with its own numbers, and one that fails is the exit code."""
-    script = "import os, sys; print(os.environ['RANK'], os.environ['LOCAL_RANK'], os.environ['WORLD_SIZE']);"
-    (tmp_path / "train.py").write_text(f"{script} sys.exit(3 if os.environ['RANK'] == '0' else 0)")
+    script = "import os, sys; given = [os.environ[name] for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')];"
+    write = "os.write(1, (' '.join(given) + chr(10)).encode());"
+    (tmp_path / "train.py").write_text(f"{script} {write} sys.exit(3 if given[0] == '0' else 0)")
     job = resolve(parse_job(job_text("python"), "demo.yaml"), "demo.yaml")
     here = one_host(python={"version": "3.11", "executable": sys.executable})
     planned = plan(job, here, "demo-1", Paths(str(tmp_path / "run"), str(tmp_path), sys.executable))
