@@ -117,7 +117,7 @@ def _carry_out(launching: Launching, plan: LaunchPlan, lifeline: float) -> int:
     from dsdoctor.cli._run_view import RunView
     from dsdoctor.plan.model import PlanError
     from dsdoctor.run.launch import launch
-    from dsdoctor.run.stage import Limits
+    from dsdoctor.run.stage_end import Limits
 
     if launching.target.note:
         say(escape(launching.target.note))

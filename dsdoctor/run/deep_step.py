@@ -19,8 +19,8 @@ from typing import Any
 from dsdoctor.hosts.transport import Transport
 from dsdoctor.plan.model import HostPlan
 from dsdoctor.run.deep_trial import BOOT, MARK
-from dsdoctor.run.execute import signal_name
 from dsdoctor.run.guard import Frame, Guard
+from dsdoctor.run.stage_end import signal_name
 
 LIFELINE = 15.0  # seconds without a word after which either end takes the other for lost
 GREETING = 30.0  # seconds until a guardian must have come up

@@ -6,6 +6,7 @@ says that the run is under way, and is gone with the process whatever ends it.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import fcntl
 import hashlib
@@ -14,11 +15,13 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import msgspec
 
+from dsdoctor.run.guardian.process_table import identity, is_alive
 from dsdoctor.yamlfile import FileError
 
 Status = Literal["planned", "running", "done", "failed", "interrupted"]
@@ -46,12 +49,42 @@ class RunState(msgspec.Struct, frozen=True):
     stages: tuple[StageState, ...]
     hosts: tuple[str, ...] = ()
     created: str = ""  # local time, ISO 8601
+    detached: bool = False  # its guardians need no head
+    failure: str | None = None  # of the run as a whole, in one sentence
     schema: str = "dsdoctor.run/1"
+
+    def stage(self, name: str) -> StageState:
+        """The state of one stage."""
+        return next(stage for stage in self.stages if stage.name == name)
 
     def with_stage(self, stage: StageState) -> RunState:
         """The state with one stage replaced."""
         stages = tuple(stage if each.name == stage.name else each for each in self.stages)
         return msgspec.structs.replace(self, stages=stages)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a run; `host` is None on this machine."""
+
+    pid: int
+    host: str | None = None
+
+
+def _locked(file: IO[str], patience: float = 0.5) -> bool:
+    """Take the lock of an open file, unless another process has it for longer than somebody's look at it takes."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
 
 
 class RunDirectory:
@@ -99,41 +132,65 @@ class RunDirectory:
                 temporary.unlink(missing_ok=True)
             raise FileError(path, f"cannot be written: {error.strerror}") from None
 
+    def read_json(self, name: str) -> Any:
+        """What a JSON file of the run holds. Raises FileError."""
+        path = self.path / name
+        try:
+            return json.loads(path.read_bytes())
+        except OSError as error:
+            raise FileError(path, error.strerror or str(error)) from None
+        except ValueError as error:
+            raise FileError(path, f"no JSON: {error}") from None
+
     def remove(self, name: str) -> None:
         """Take a file of the run away, if it is there."""
         with suppress(OSError):
             (self.path / name).unlink()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run for this process.
+    def locked(self, inherited: int | None = None) -> Iterator[int]:
+        """Hold the run for this process; gives the lock's descriptor, which a child can go on with as `inherited`.
 
         Raises:
             FileError: another process is carrying the run out.
         """
         path = self.path / "lock"
         try:
-            opened = path.open("a+", encoding="ascii")
+            opened = path.open("a+", encoding="ascii") if inherited is None else os.fdopen(inherited, "r+")
         except OSError as error:
             raise FileError(path, f"cannot be written: {error.strerror}") from None
         with opened as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EACCES):
-                    raise
-                file.seek(0)
-                holder = file.read(20).strip() or "unknown"
+            if not _locked(file):
+                holder = self.holder()
+                who = f"process {holder.pid}" if holder else "another process"
                 raise FileError(
                     self.path,
-                    f"this run is being carried out by process {holder}. Wait for it or stop it (Ctrl-C there); "
+                    f"this run is being carried out by {who}. Wait for it or stop it (dsdoctor stop {self.name}); "
                     "--fresh starts another run beside it",
-                ) from None
+                )
             file.seek(0)
             file.truncate()
-            file.write(str(os.getpid()))
+            json.dump({**identity(os.getpid()), "host": os.uname().nodename}, file)
             file.flush()
-            yield
+            yield file.fileno()
+
+    def holder(self) -> Holder | None:
+        """The process that carries the run out, when it is proven to be alive; on another machine, as it said."""
+        try:
+            said = json.loads((self.path / "lock").read_text(encoding="ascii"))
+            here = said["host"] == os.uname().nodename
+            if here and not is_alive(said):
+                return None
+            if not here and self._free():
+                return None
+            return Holder(int(said["pid"]), None if here else str(said["host"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _free(self) -> bool:
+        """Whether nobody holds the lock, on whatever machine: network file systems ask their server."""
+        with (self.path / "lock").open("r+", encoding="ascii") as file:
+            return _locked(file, patience=0)
 
     def logs(self, folder: str) -> Path:
         """Where the logs of a stage are."""
@@ -176,6 +233,21 @@ def _created(path: Path) -> tuple[str, str]:
         return RunDirectory(path).state().created, path.name
     except FileError:
         return "", path.name
+
+
+def find_run(base: Path, given: str | None) -> RunDirectory:
+    """The run of that name or path; without one the newest. Raises FileError, with the nearest name."""
+    runs = all_runs(base)
+    if given is None:
+        if not runs:
+            raise FileError(base, "there is no run in this folder. Give --runs, or a run's path")
+        return runs[0]
+    for path in (base / given, Path(given)):
+        if (path / "state.json").is_file():
+            return RunDirectory(path.absolute())
+    close = difflib.get_close_matches(given, [run.name for run in runs], n=1, cutoff=0.4)
+    near = f"; did you mean {close[0]}?" if close else ""
+    raise FileError(given, f"there is no run of that name in {base}{near} (dsdoctor runs lists them)")
 
 
 def unfinished(base: Path, job: str) -> RunDirectory | None:

@@ -27,6 +27,14 @@ class StageSkipped:
 
 
 @dataclass(frozen=True)
+class HostsStarted:
+    """The stage's command was started on every host."""
+
+    name: str
+    hosts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class StageDone:
     """A stage ended well, its outputs were looked at."""
 
@@ -54,10 +62,32 @@ class Noted:
 
 @dataclass(frozen=True)
 class Copying:
-    """How far the copy to a host is."""
+    """How far the copy to a host is: of the code, the data or the model, and how fast."""
 
     host: str
     percent: int
+    what: str = "code"
+    rate: str = ""  # as rsync says it: "11.05MB/s"
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """How far a stage is, as its own lines tell; None where they do not. Said at most once a second."""
+
+    stage: str
+    index: int
+    stages: int
+    step: int | None
+    steps: int | None
+    within_epoch: bool
+    epoch: float | None
+    loss: float | None
+    learning_rate: float | None
+    speed: float | None  # steps a second
+    seconds_left: float | None
+    hosts: dict[str, tuple[int, float | None]]  # step and speed of hosts whose ranks tell theirs
+    silent: float  # seconds since the last line of any rank
+    stalled: bool
 
 
 @dataclass(frozen=True)
@@ -67,5 +97,5 @@ class Diagnosed:
     report: Report
 
 
-Event = StageStarted | StageSkipped | StageDone | LineSeen | Noted | Copying | Diagnosed
+Event = StageStarted | StageSkipped | HostsStarted | StageDone | LineSeen | Noted | Progressed | Copying | Diagnosed
 Show = Callable[[Event], None]

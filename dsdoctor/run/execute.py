@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import FrameType
@@ -19,10 +19,16 @@ from dsdoctor.hosts.transport import Transport, TransportError
 from dsdoctor.plan.model import LaunchPlan, StagePlan
 from dsdoctor.report.model import Report
 from dsdoctor.run.directory import RunDirectory, RunState, StageState, Status
-from dsdoctor.run.events import Copying, Diagnosed, Noted, Show, StageDone, StageSkipped, StageStarted
-from dsdoctor.run.on_host import HostAnswerError, ask, missing_outputs
-from dsdoctor.run.stage import Limits, StageEnd, StageLogs, StageRun
+from dsdoctor.run.events import Diagnosed, Noted, Show, StageDone, StageSkipped, StageStarted
+from dsdoctor.run.kept import secrets_wanted
+from dsdoctor.run.on_host import HostAnswerError, ask
+from dsdoctor.run.outputs_on_host import broken_outputs
+from dsdoctor.run.progress import Progress, restore, save
+from dsdoctor.run.stage import Attempt, Left, StageRun
+from dsdoctor.run.stage_end import Limits, StageEnd, failure_of
+from dsdoctor.run.stage_logs import StageLogs
 from dsdoctor.run.sync import SyncError, fetch, sync
+from dsdoctor.yamlfile import FileError
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,20 @@ class Outcome:
         return {"done": 0, "failed": 1, "interrupted": 130}.get(self.status, 1)
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How a plan is carried out.
+
+    `detach`: guardians go on without this head, and it leaves them when it is told to end. `chosen` are the stages to
+    carry out, though they be done; without them the first that is not done, and all after it. `copy`: the code is
+    copied to the hosts before; another head takes over a run with the code that it began with.
+    """
+
+    detach: bool = False
+    chosen: tuple[str, ...] = ()
+    copy: bool = True
+
+
 def execute(
     plan: LaunchPlan,
     transports: Mapping[str, Transport],
@@ -51,8 +71,11 @@ def execute(
     show: Show,
     *,
     limits: Limits | None = None,
+    manner: Manner | None = None,
 ) -> Outcome:
     """Copy the code, run the stages that are not done, stop everything at the first failure.
+
+    A stage that goes on under detached guardians is taken over where the head before this one was.
 
     Args:
         plan: what to do; nothing beside it decides what is started.
@@ -60,14 +83,17 @@ def execute(
         directory: where state, logs and outputs are kept; held by the caller's lock.
         show: is told what happens.
         limits: how long a silent host, a stop or a start may take.
+        manner: detached or not, and which stages.
     """
-    run = _Run(plan, transports, directory, show, limits or Limits())
-    with _signals_as_interrupt():
+    run = _Run(plan, transports, directory, show, limits or Limits(), manner or Manner())
+    with _signals_as_interrupt(run.manner.detach):
         try:
             return run.carry_out()
         except KeyboardInterrupt:
             run.mark("interrupted")
             return Outcome("interrupted")
+        except Left:
+            return Outcome("running")
 
 
 class _Run:
@@ -78,70 +104,126 @@ class _Run:
         directory: RunDirectory,
         show: Show,
         limits: Limits,
+        manner: Manner,
     ) -> None:
         self.plan, self.transports, self.directory = plan, transports, directory
-        self.show, self.limits = show, limits
+        self.show, self.limits, self.manner = show, limits, manner
         self.state = directory.state()
         self.stage_seconds: dict[str, float] = {}
 
-    def mark(self, status: Status) -> None:
+    def mark(self, status: Status, failure: str | None = None) -> None:
         """Write the run's status down."""
-        self._save(msgspec.structs.replace(self.state, status=status))
+        self._save(msgspec.structs.replace(self.state, status=status, failure=failure))
 
     def carry_out(self) -> Outcome:
+        going_on = self.state.detached and any(stage.status == "running" for stage in self.state.stages)
+        self._save(msgspec.structs.replace(self.state, detached=self.manner.detach or going_on))
         self.mark("running")
+        self.directory.remove("stop")
         began = time.monotonic()
-        try:
-            copies = sync(self.plan, self.transports, lambda host, done: self.show(Copying(host, done)))
-            for name, how in copies.items():
-                if how != "copied":
-                    self.show(Noted(f"{name} {how}"))
-        except SyncError as error:
-            self.mark("failed")
-            return Outcome("failed", host=error.host, failure=str(error))
-        except (TransportError, OSError) as error:
-            self.mark("failed")
-            return Outcome("failed", failure=f"the code could not be copied: {error}")
+        if self.manner.copy and not going_on:
+            try:
+                self._copy()
+            except SyncError as error:
+                return self._not_copied(str(error), error.host)
+            except (TransportError, OSError) as error:
+                return self._not_copied(f"the code could not be copied: {error}")
         sync_seconds = time.monotonic() - began
         outcome = self._stages()
-        self.mark(outcome.status)
+        unfinished = outcome.status == "done" and any(stage.status != "done" for stage in self.state.stages)
+        self.mark("planned" if unfinished else outcome.status, outcome.failure)
         return replace(outcome, sync_seconds=sync_seconds, stage_seconds=self.stage_seconds)
+
+    def _copy(self) -> None:
+        copies = sync(
+            self.plan,
+            self.transports,
+            self.show,
+            lifeline=self.limits.lifeline,
+            directory=self.directory.path,
+        )
+        for got in copies:
+            if got.how == "shares":
+                self.show(Noted(got.sentence))
+            for warning in got.warnings:
+                self.show(Noted(warning, warning=True))
+
+    def _not_copied(self, failure: str, host: str | None = None) -> Outcome:
+        self.mark("failed", failure)
+        return Outcome("failed", host=host, failure=failure)
 
     def _stages(self) -> Outcome:
         redo = False
         for stage in self.plan.stages:
-            known = next(state for state in self.state.stages if state.name == stage.name)
-            if known.status == "done" and not redo:
+            known = self.state.stage(stage.name)
+            if known.status == "running" and self.state.detached:
+                outcome = self._take_over(stage, known)
+            elif self.manner.chosen and stage.name not in self.manner.chosen:
+                if redo and known.status == "done":  # it went on from what a stage before it has just made anew
+                    self._save_stage(msgspec.structs.replace(known, status="planned"))
+                continue
+            elif known.status == "done" and not redo and not self.manner.chosen:
                 missing = self._missing(stage)
                 if not missing:
                     self.show(StageSkipped(stage.name, stage.index, len(self.plan.stages)))
                     continue
                 self.show(Noted(f"stage {stage.name} was done, but {missing}: it is run again", warning=True))
+                outcome = self._stage(stage, known)
+            else:
+                outcome = self._stage(stage, known)
             redo = True
-            outcome = self._stage(stage, known)
             if outcome is not None:
                 return outcome
         return Outcome("done")
 
     def _stage(self, stage: StagePlan, known: StageState) -> Outcome | None:
         """Run one stage; None when it ended well."""
+        wanted = secrets_wanted(self.plan, stage)
+        if wanted:
+            return Outcome("failed", stage.name, failure=_secrets_gone(stage, wanted, self.plan))
         self.show(StageStarted(stage.name, stage.index, len(self.plan.stages)))
         attempt = known.attempts + 1
-        self._save_stage(msgspec.structs.replace(known, status="running", attempts=attempt, failure=None))
+        # Aside first: a head that is killed here must not leave old logs to be taken for the new attempt's.
+        _set_aside(self.directory, stage.folder, known.attempts)
+        known = msgspec.structs.replace(known, status="running", attempts=attempt, failure=None)
+        self._save_stage(known)
+        return self._follow(stage, known, Attempt(attempt, self.manner.detach, keep=self._keeper(stage)))
+
+    def _take_over(self, stage: StagePlan, known: StageState) -> Outcome | None:
+        """Go on with a stage whose guardians have outlived their head."""
+        self.show(StageStarted(stage.name, stage.index, len(self.plan.stages)))
+        self.show(Noted("taking over: its guardians have gone on by themselves"))
+        progress = restore(self.directory, stage.folder, time.time())
+        return self._follow(stage, known, Attempt(known.attempts, True, progress, self._keeper(stage)))
+
+    def _keeper(self, stage: StagePlan) -> Callable[[Progress], None] | None:
+        """What writes down how far a detached stage was taken over."""
+        if not self.state.detached:
+            return None
+        return lambda progress: save(self.directory, stage.folder, progress)
+
+    def _follow(self, stage: StagePlan, known: StageState, attempt: Attempt) -> Outcome | None:
         folder = self.directory.logs(stage.folder)
-        if attempt > 1:
-            _set_aside(self.directory, stage.folder, attempt - 1)
         with StageLogs(folder) as logs:
-            running = StageRun(self.plan, stage, self.transports, logs, show=self.show, limits=self.limits)
+            running = StageRun(
+                self.plan,
+                stage,
+                self.transports,
+                logs,
+                show=self.show,
+                limits=self.limits,
+                attempt=attempt,
+                stop_asked=(self.directory.path / "stop").exists,
+            )
             end = running.run()
         self.stage_seconds[stage.name] = end.seconds
-        ended = msgspec.structs.replace(known, attempts=attempt, seconds=end.seconds, exit_codes=end.exit_codes())
+        ended = msgspec.structs.replace(known, seconds=end.seconds, exit_codes=end.exit_codes())
         if end.interrupted:
             self._save_stage(msgspec.structs.replace(ended, status="interrupted"))
             unsure = [name for name, host in end.hosts.items() if host.lost is not None]
             doubt = f"not confirmed by {', '.join(unsure)}" if unsure else None
             return Outcome("interrupted", stage.name, failure=doubt)
-        failure = None if end.well else _failure(stage, end)
+        failure = None if end.well else failure_of(stage, end)
         if failure is None:
             missing = self._missing(stage)
             failure = f"stage {stage.name} ended with exit code 0, but {missing}" if missing else None
@@ -170,7 +252,8 @@ class _Run:
         from dsdoctor.run.log_files import open_sources
 
         try:
-            report = diagnose(open_sources([self.directory.logs(stage.folder) / "merged.log"]))
+            sources = open_sources([self.directory.logs(stage.folder) / "merged.log"])
+            report = diagnose(sources, facts=self._found_before())
         except Exception as error:  # the failure itself must be told, whatever becomes of its explanation
             self.show(Noted(f"the log could not be diagnosed ({error}); try dsdoctor diagnose on it", warning=True))
             return None
@@ -178,12 +261,19 @@ class _Run:
         self.show(Diagnosed(report))
         return report
 
+    def _found_before(self) -> Report | None:
+        """What the checks said of these hosts before the start: it confirms causes or rules them out."""
+        try:
+            return msgspec.convert(self.directory.read_json("report.json"), Report)
+        except (FileError, msgspec.ValidationError):
+            return None
+
     def _missing(self, stage: StagePlan) -> str | None:
         """What of a stage's outputs is missing where rank 0 ran, in words; None when all is there."""
         host = self.plan.hosts[0]
         order = {"folder": f"{host.run_dir}/outputs/{stage.folder}", "outputs": list(stage.outputs)}
         try:
-            missing = ask(self.transports[host.name], host.python, missing_outputs, order, self.plan.setup)
+            missing = ask(self.transports[host.name], host.python, broken_outputs, order, self.plan.setup, timeout=120)
         except (TransportError, HostAnswerError, subprocess.TimeoutExpired) as error:
             return f"its outputs on {host.name} could not be looked at ({error})"
         return f"on {host.name} {', '.join(missing)} in {order['folder']}" if missing else None
@@ -194,9 +284,11 @@ class _Run:
         if host.local:
             return
         local = self.directory.path / "outputs" / stage.folder
-        problem = fetch(host, self.transports[host.name], f"{host.run_dir}/outputs/{stage.folder}", local)
-        if problem:
-            self.show(Noted(f"the outputs of {stage.name} stay on {host.name}: {problem}", warning=True))
+        folder = f"{host.run_dir}/outputs/{stage.folder}"
+        fetched = fetch(host, self.transports[host.name], folder, local)
+        sentence = fetched.sentence(host.name, folder)
+        if sentence:
+            self.show(Noted(f"{stage.name}: {sentence}", warning=fetched.problem is not None))
 
     def _save(self, state: RunState) -> None:
         self.state = state
@@ -206,46 +298,32 @@ class _Run:
         self._save(self.state.with_stage(stage))
 
 
-def _failure(stage: StagePlan, end: StageEnd) -> str:
-    """One sentence: which stage, which host first, what it ended with."""
-    if end.first is None:
-        codes = ", ".join(f"{name}: {code}" for name, code in end.exit_codes().items() if code)
-        return f"stage {stage.name} failed ({codes})"
-    first = end.hosts[end.first]
-    if first.stopped is not None:
-        return f"stage {stage.name} failed: the guardian of {end.first} ended the job ({first.stopped})"
-    if first.lost is not None:
-        return f"stage {stage.name} failed: {end.first} was lost ({first.lost})"
-    if first.failed_ranks:
-        rank, code = next(iter(first.failed_ranks.items()))
-        how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
-        return f"stage {stage.name} failed: rank {rank} on {end.first} {how}"
-    if first.code is not None and first.code < 0:
-        return f"stage {stage.name} failed: {end.first} was ended by {signal_name(-first.code)}"
-    return f"stage {stage.name} failed: {end.first} ended with exit code {first.code}"
-
-
-def signal_name(number: int) -> str:
-    """SIGKILL for 9; `signal 99` for what has no name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
 def _set_aside(directory: RunDirectory, folder: str, attempt: int) -> None:
     """Keep the logs of an earlier attempt apart, so that a verdict is about the last one."""
     logs = directory.logs(folder)
-    if logs.exists():
-        logs.rename(logs.with_name(f"{folder}.attempt{attempt}"))
+    aside = logs.with_name(f"{folder}.attempt{attempt}")
+    if attempt and logs.exists() and not aside.exists():
+        logs.rename(aside)
+
+
+def _secrets_gone(stage: StagePlan, wanted: Mapping[str, str], plan: LaunchPlan) -> str:
+    """Secrets are kept nowhere: what a later head needs of them must be given again."""
+    names = "; ".join(f"{name} (came from {because})" for name, because in wanted.items())
+    return (
+        f"stage {stage.name} was not started: it needs secret variables whose values are kept nowhere and went with "
+        f"the head of the run: {names}. Set them in this shell and give dsdoctor attach {plan.run} again"
+    )
 
 
 @contextmanager
-def _signals_as_interrupt() -> Iterator[None]:
-    """SIGTERM and a closed terminal end a run as Ctrl-C does: every host is stopped first."""
+def _signals_as_interrupt(detached: bool) -> Iterator[None]:
+    """SIGTERM and a closed terminal end a run as Ctrl-C does: every host is stopped first.
+
+    The head of a detached run leaves instead: its machine may be about to start anew, which the run is to survive.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise Left if detached else KeyboardInterrupt
 
     # One that is ignored stays so: `nohup dsdoctor launch … &` is meant to survive its terminal.
     numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN]

@@ -10,19 +10,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dsdoctor.hosts.gather import BOOT, with_setup
+from dsdoctor.hosts.gather import with_setup
+from dsdoctor.hosts.sent import BOOT, framed
 from dsdoctor.hosts.transport import RemoteProcess, Transport, TransportError
 from dsdoctor.plan.model import HostPlan, LaunchPlan, StagePlan, names_unset, values_sent
 from dsdoctor.run.guardian import MARKER
 from dsdoctor.run.sent import sent_source
 
 FRAME_LIMIT = 1024 * 1024
+LAST = frozenset({"exit", "error", "gone"})  # after one of these a guardian says nothing more
+AGAIN_SECONDS = 1.0  # how often a lost line to a detached guardian is drawn anew
 
 Frame = dict[str, Any]
 
 
 class Guard:
-    """One host's guardian during one stage. Frames go to `sink(host, frame)` from a thread of their own."""
+    """One host's guardian during one stage. Frames go to `sink(host, frame)` from a thread of their own.
+
+    A frame that the guardian's spool has carries `next`: the offset to go on from, once it has been taken.
+    """
 
     def __init__(self, host: HostPlan, transport: Transport, sink: Callable[[str, Frame], None]) -> None:
         self.host = host
@@ -33,62 +39,87 @@ class Guard:
         self.greeted = False
         self.ended = False
         self._noise: list[str] = []
-        self._over = False  # told to stop, or hung up: nothing may be started any more
+        self._told = False  # to stop: nothing may be started any more
+        self._over = threading.Event()  # hung up
+        self._last = False  # the guardian has said its last word
+        self._next = 0  # of the spool, behind the last frame that came
         self._write_lock = threading.Lock()
 
     def start(self, order: Mapping[str, Any], setup: Sequence[str] = ()) -> None:
-        """Start the guardian with its order. A host that cannot be reached is reported as a frame, like any failure."""
+        """Start the guardian with its order, or follow one (`do: follow`).
+
+        A host that cannot be reached is reported as a frame, like any failure. The line to a detached guardian is
+        drawn anew when it breaks, until this is hung up.
+        """
         self.heard = time.monotonic()
+        self._next = order.get("offset", 0)
         threading.Thread(target=self._carry, args=(order, setup), daemon=True).start()
 
     def _carry(self, order: Mapping[str, Any], setup: Sequence[str]) -> None:
+        going_on = bool(order.get("detach")) or order.get("do") == "follow"
+        while True:
+            lost = self._session(order, setup)
+            if lost is not None and order.get("do") != "follow":
+                self.ended = True
+                self.sink(self.host.name, lost)
+                return
+            if not going_on or self._last or self._over.wait(AGAIN_SECONDS):
+                break
+            patience = order.get("patience_seconds") or order["lifeline_seconds"]
+            order = follow_order(order["spool"], self._next, patience)
+        self.ended = True
+        text = "\n".join(line for line in self._noise[-5:] if line) or "the connection ended"
+        self.sink(self.host.name, {"e": "closed", "text": text})
+
+    def _session(self, order: Mapping[str, Any], setup: Sequence[str]) -> Frame | None:
+        """One line from its beginning to its end; a frame when there was none."""
         try:
             # Behind the setup lines: the interpreter may need them, and the plan's variables come after theirs.
             process = self.transport.start(with_setup([self.host.python, "-u", "-c", BOOT], setup))
         except (TransportError, OSError) as error:
-            self.ended = True
-            self.sink(self.host.name, {"e": "lost", "text": getattr(error, "detail", "") or str(error)})
-            return
+            return {"e": "lost", "text": getattr(error, "detail", "") or str(error)}
         if not self._hand_over(process, order):
             process.close()
-            self.ended = True
-            self.sink(self.host.name, {"e": "exit", "code": -15, "stopped": "told to before it began"})
-            return
+            return {"e": "exit", "code": -15, "stopped": "told to before it began"}
         errors = threading.Thread(target=self._read_errors, args=(process,), daemon=True)
         errors.start()
         with contextlib.suppress(OSError, ValueError):  # closed meanwhile
             self._read_frames(process)
         errors.join(timeout=2)
-        self.ended = True
-        text = "\n".join(line for line in self._noise[-5:] if line) or "the connection ended"
-        self.sink(self.host.name, {"e": "closed", "text": text})
+        return None
 
     def _hand_over(self, process: RemoteProcess, order: Mapping[str, Any]) -> bool:
         """Write the guardian's source and order, before anything else can be written; False when it is too late."""
-        source = sent_source()
         with self._write_lock:
-            if self._over:
+            starts = order.get("do") != "follow"
+            if self._over.is_set() or (self._told and starts):
                 return False
+            words = b'{"c":"stop"}\n' if self._told else b""  # asked for while there was no line
             with contextlib.suppress(OSError, ValueError):  # its end is seen by who reads
-                process.stdin.write(b"%d\n%s%s\n" % (len(source), source, json.dumps(order).encode("ascii")))
+                process.stdin.write(framed(sent_source()) + json.dumps(order).encode("ascii") + b"\n" + words)
                 process.stdin.flush()
             self.process = process
         return True
 
     def _read_frames(self, process: RemoteProcess) -> None:
+        greeted = False
         for raw in iter(lambda: process.stdout.readline(FRAME_LIMIT), b""):
-            text = raw.decode("utf-8", "replace").rstrip("\r\n")
-            if not self.greeted:
-                self.greeted = text == MARKER
-                if not self.greeted:
+            if not greeted:
+                text = raw.decode("utf-8", "replace").rstrip("\r\n")
+                greeted = text == MARKER
+                self.greeted = self.greeted or greeted
+                if not greeted:
                     self._noise.append(text)  # what a login shell prints, or why there is no Python
                 continue
             self.heard = time.monotonic()
             try:
-                frame = json.loads(text)
+                frame = json.loads(raw)
             except ValueError:
                 continue
             if isinstance(frame, dict):
+                if isinstance(frame.get("at"), int):
+                    self._next = frame["next"] = frame["at"] + len(raw)
+                self._last = self._last or frame.get("e") in LAST
                 self.sink(self.host.name, frame)
 
     def _read_errors(self, process: RemoteProcess) -> None:
@@ -103,12 +134,12 @@ class Guard:
 
     def stop(self) -> None:
         """Tell the guardian to end everything; one that has not begun yet does not begin."""
-        self._over = True
+        self._told = True
         self._write(b'{"c":"stop"}\n')
 
     def hang_up(self) -> None:
-        """Close the line: a guardian that still lives ends its processes when it sees that."""
-        self._over = True
+        """Close the line: an attached guardian that still lives ends its processes when it sees that."""
+        self._over.set()
         if self.process is not None:
             with contextlib.suppress(OSError, ValueError):
                 self.process.stdin.close()
@@ -133,7 +164,9 @@ class Guard:
                 self.process.stdin.flush()
 
 
-def order_for(plan: LaunchPlan, stage: StagePlan, host: str, lifeline: float, grace: float) -> dict[str, Any]:
+def order_for(
+    plan: LaunchPlan, stage: StagePlan, host: str, lifeline: float, grace: float, attempt: int = 1, detach: bool = False
+) -> dict[str, Any]:
     """What a guardian is told: command, environment (with the secrets: this goes over the wire only), limits in s."""
     command, place = stage.command(host), plan.host(host)
     return {
@@ -145,4 +178,26 @@ def order_for(plan: LaunchPlan, stage: StagePlan, host: str, lifeline: float, gr
         "make": [f"{place.run_dir}/outputs/{stage.folder}", f"{place.run_dir}/torchrun"],
         "lifeline_seconds": lifeline,
         "grace_seconds": grace,
+        "spool": spool_of(place, stage, attempt),
+        "detach": detach,
     }
+
+
+def follow_order(spool: str, offset: int, patience: float) -> dict[str, Any]:
+    """What a follower is told: whose spool, from where on, and how long a silent head is waited for, in seconds."""
+    return {"do": "follow", "spool": spool, "offset": offset, "patience_seconds": patience}
+
+
+def spool_of(host: HostPlan, stage: StagePlan, attempt: int) -> str:
+    """The spool of a stage's guardian on its host; hosts may share the folder of the run."""
+    return f"{guards_of(host)}/{stage.folder}.{attempt}/{spool_name(host)}"
+
+
+def guards_of(host: HostPlan) -> str:
+    """The folder of all spools of a run on a host."""
+    return f"{host.run_dir}/guard"
+
+
+def spool_name(host: HostPlan) -> str:
+    """What a host's spools are called."""
+    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in host.name)

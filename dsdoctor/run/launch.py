@@ -29,7 +29,7 @@ from dsdoctor.run.directory import (
 )
 from dsdoctor.run.events import Show
 from dsdoctor.run.execute import Outcome, execute
-from dsdoctor.run.stage import Limits
+from dsdoctor.run.stage_end import Limits
 
 
 @dataclass(frozen=True)

@@ -7,102 +7,50 @@ stops by itself.
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import re
 import signal
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from dsdoctor.hosts.transport import Transport
 from dsdoctor.plan.model import LaunchPlan, StagePlan
-from dsdoctor.run.events import LineSeen, Noted, Show
-from dsdoctor.run.guard import Frame, Guard, order_for
+from dsdoctor.run.events import HostsStarted, LineSeen, Noted, Show
+from dsdoctor.run.guard import Frame, Guard, follow_order, order_for, spool_of
+from dsdoctor.run.progress import Progress
+from dsdoctor.run.stage_end import HostEnd, Limits, StageEnd
+from dsdoctor.run.stage_logs import StageLogs
+from dsdoctor.yamlfile import FileError
 
 # torchrun's report on a worker that ended: "failed (exitcode: -9) local_rank: 1 (pid: 4711) of binary: …"
 WORKER_FAILED = re.compile(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+) \(pid: \d+\)")
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Times in seconds. `settle`: how long other hosts may still say why they end before they are told to."""
+class Attempt:
+    """Which attempt at a stage this is, and whether its guardians go on without a head.
 
-    lifeline: float = 20.0
-    grace: float = 5.0
-    greeting: float = 40.0
-    settle: float = 1.5
+    With `taken_over` they do already: nothing is started, they are followed from there on. `keep` is told at most once
+    a second how far a detached attempt was taken over; it may raise FileError.
+    """
 
-
-@dataclass
-class HostEnd:
-    """How a host's part of a stage ended."""
-
-    code: int | None = None  # None: no exit was reported, the host was lost
-    lost: str | None = None
-    stopped: str | None = None  # its guardian ended the job without being told to, and why
-    failed_ranks: dict[int, int] = field(default_factory=dict)  # global rank -> exit code, as torchrun reported
+    number: int = 1
+    detach: bool = False
+    taken_over: Progress | None = None
+    keep: Callable[[Progress], None] | None = None
 
 
-@dataclass(frozen=True)
-class StageEnd:
-    """How a stage ended on all hosts. `first` is the host whose failure was seen first."""
-
-    hosts: dict[str, HostEnd]
-    first: str | None
-    interrupted: bool
-    seconds: float
-
-    @property
-    def well(self) -> bool:
-        """Whether every host ended with exit code 0."""
-        return not self.interrupted and all(end.code == 0 and end.stopped is None for end in self.hosts.values())
-
-    def exit_codes(self) -> dict[str, int]:
-        """The exit codes by host; a lost host counts as -1."""
-        return {name: -1 if end.code is None else end.code for name, end in self.hosts.items()}
-
-
-class StageLogs:
-    """The log files of a stage: one a host and rank, and one merged with `host:rank| ` before every line."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.failed: str | None = None  # why nothing more is written
-        self._open: dict[Path, IO[str]] = {}
-
-    def __enter__(self) -> StageLogs:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._open.values():
-            with contextlib.suppress(OSError):
-                file.close()
-
-    def write(self, host: str, rank: int | None, text: str) -> None:
-        """Add a line to the host's and to the merged log."""
-        self._append(self.folder / host / ("agent.log" if rank is None else f"rank{rank}.log"), f"{text}\n")
-        self._append(self.folder / "merged.log", f"{host}:{'-' if rank is None else rank}| {text}\n")
-
-    def _append(self, path: Path, text: str) -> None:
-        if self.failed is not None:
-            return
-        try:
-            file = self._open.get(path)
-            if file is None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = self._open[path] = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
-            file.write(text)
-        except OSError as error:  # a full disk here is no reason to end a training there
-            self.failed = f"{path} cannot be written ({error.strerror}): the rest of this stage is not logged"
+class Left(BaseException):
+    """The head was told to go (its machine shuts down) while guardians go on without it."""
 
 
 class StageRun:
-    """A stage being carried out on all hosts. Ctrl-C and SIGTERM stop it everywhere first."""
+    """A stage being carried out on all hosts. Ctrl-C and SIGTERM stop it everywhere first.
+
+    `stop_asked` is looked at about once a second: another process may want the run to stop.
+    """
 
     def __init__(
         self,
@@ -113,38 +61,47 @@ class StageRun:
         *,
         show: Show,
         limits: Limits,
+        attempt: Attempt | None = None,
+        stop_asked: Callable[[], bool] = lambda: False,
     ) -> None:
         self.plan, self.stage, self.logs = plan, stage, logs
         self.show, self.limits = show, limits
+        self.attempt, self.stop_asked = attempt or Attempt(), stop_asked
+        before = self.attempt.taken_over or Progress(time.time())
+        self.began = before.began
+        self.offsets = dict(before.offsets)
         self.frames: queue.Queue[tuple[str, Frame]] = queue.Queue(maxsize=10_000)
         self.guards = {
             host.name: Guard(host, transports[host.name], lambda name, frame: self.frames.put((name, frame)))
             for host in plan.hosts
         }
-        self.ends = {host.name: HostEnd() for host in plan.hosts}
-        self.running = set(self.ends)
-        self.first: str | None = None
+        self.ends = {host.name: before.ends.get(host.name) or HostEnd() for host in plan.hosts}
+        self.running = {name for name, end in self.ends.items() if end.code is None and end.lost is None}
+        self.not_started = set(self.ends) if self.attempt.taken_over is None else set()
+        self.first = before.first
         self.stop_at: float | None = None  # when hosts that still run are told to stop
         self.drop_at: float | None = None  # when lines that are still open are dropped
         self.interrupted = False
         self.looked = 0.0
         self.told: set[str] = set()  # hosts that were told to stop
+        self._keeps_failing = False
 
     def run(self) -> StageEnd:
         """Start the guardians, follow them to the end, and return how it ended."""
-        began = time.monotonic()
         over = threading.Event()
         threading.Thread(target=self._keep_alive, args=(over,), daemon=True).start()
         try:
-            for name, guard in self.guards.items():
-                order = order_for(self.plan, self.stage, name, self.limits.lifeline, self.limits.grace)
-                guard.start(order, self.plan.setup)
+            for name in self.running:
+                self.guards[name].start(self._order(name), self.plan.setup)
+            if self.first is not None:  # the head before us went while it was stopping the others
+                self.stop_at = time.monotonic()
             while self.running:
                 try:
                     self._turn()
                 except KeyboardInterrupt:
                     self._interrupt()
         finally:
+            self._keep()
             over.set()
             for guard in self.guards.values():
                 guard.hang_up()
@@ -153,7 +110,27 @@ class StageRun:
                 guard.close(max(0.0, until - time.monotonic()))
         if self.logs.failed is not None:
             self.show(Noted(self.logs.failed, warning=True))
-        return StageEnd(self.ends, self.first, self.interrupted, time.monotonic() - began)
+        return StageEnd(self.ends, self.first, self.interrupted, max(0.0, time.time() - self.began))
+
+    def _order(self, name: str) -> dict[str, object]:
+        """What the host's end is told: to guard, or to follow one that guards already."""
+        host, attempt = self.plan.host(name), self.attempt
+        if attempt.taken_over is None:
+            limits = self.limits
+            return order_for(self.plan, self.stage, name, limits.lifeline, limits.grace, attempt.number, attempt.detach)
+        spool = spool_of(host, self.stage, attempt.number)
+        return follow_order(spool, self.offsets.get(name, 0), self.limits.lifeline)
+
+    def _keep(self) -> None:
+        """Write down how far a detached stage was taken over."""
+        if self.attempt.keep is None:
+            return
+        try:
+            self.attempt.keep(Progress(self.began, self.offsets, self.ends, self.first, self.logs.lengths()))
+        except FileError as error:
+            if not self._keeps_failing:
+                self._keeps_failing = True
+                self.show(Noted(f"{error}: another head would have to read the hosts' spools again", warning=True))
 
     def _keep_alive(self, over: threading.Event) -> None:
         """Ping every host from a thread of its own: a disk or a screen that is slow here must end nothing there."""
@@ -174,18 +151,35 @@ class StageRun:
         if now - self.looked >= 1:
             self.looked = now
             self._find_lost(now)
+            self._keep()
+            if not self.interrupted and self.stop_asked():
+                self._interrupt("told to stop")
         if self.stop_at is not None and now >= self.stop_at:
             self.stop_at = None
             self._stop_running(now)
         if self.drop_at is not None and now >= self.drop_at:
             for name in list(self.running):
-                self._lose(name, "it did not confirm the stop; its guardian ends the job when it hears nothing more")
+                after = "its guardian ends the job when it hears nothing more"
+                if self.attempt.detach:
+                    after = f"its guardian goes on until dsdoctor stop {self.plan.run} reaches it"
+                self._lose(name, f"it did not confirm the stop; {after}")
 
     def _take(self, name: str, frame: Frame) -> None:
+        self._frame(name, frame)
+        if isinstance(frame.get("next"), int):
+            self.offsets[name] = frame["next"]
+
+    def _frame(self, name: str, frame: Frame) -> None:
         kind = frame.get("e")
         end = self.ends[name]
         if kind == "line":
             self._line(name, frame)
+        elif name not in self.running:
+            return  # it was given up before
+        elif kind == "started":
+            self._started(name)
+        elif kind == "note":
+            self._agent_line(name, f"dsdoctor: {name}: {frame.get('text')}")
         elif kind == "exit":
             end.code = int(frame["code"])
             reason = frame.get("stopped")
@@ -198,8 +192,14 @@ class StageRun:
             end.code = 127
             self._agent_line(name, f"dsdoctor: {frame.get('text')}")
             self._ended(name, True)
-        elif kind == "lost" or (kind == "closed" and name in self.running):
+        elif kind in ("lost", "gone", "closed"):
             self._lose(name, str(frame.get("text")))
+
+    def _started(self, name: str) -> None:
+        if name in self.not_started:
+            self.not_started.discard(name)
+            if not self.not_started:
+                self.show(HostsStarted(self.stage.name, tuple(self.ends)))
 
     def _line(self, name: str, frame: Frame) -> None:
         text, rank = str(frame.get("x", "")), frame.get("r")
@@ -256,14 +256,15 @@ class StageRun:
             self.guards[name].stop()
         self.drop_at = now + self.limits.grace + 5
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, why: str = "interrupted") -> None:
         """The first Ctrl-C stops every host and waits for them; the second drops the lines at once."""
         now = time.monotonic()
         if self.interrupted:
             self.drop_at = now
             return
         self.interrupted = True
-        self.show(Noted("interrupted: stopping every host (again to leave at once)", warning=True))
+        again = " (again to leave at once)" if why == "interrupted" else ""
+        self.show(Noted(f"{why}: stopping every host{again}", warning=True))
         self._stop_running(now)
 
     def _find_lost(self, now: float) -> None:

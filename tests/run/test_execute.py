@@ -14,7 +14,8 @@ import pytest
 from dsdoctor.hosts.transport.local import LocalTransport
 from dsdoctor.run.events import LineSeen, Noted, StageDone, StageSkipped, StageStarted
 from dsdoctor.run.execute import Outcome, execute
-from dsdoctor.run.stage import Limits, StageRun
+from dsdoctor.run.stage import StageRun
+from dsdoctor.run.stage_end import Limits
 from dsdoctor.yamlfile import FileError
 from tests.run.plans import Scripts, Seen, directory_for, plan_of, transports_of
 
@@ -37,7 +38,7 @@ def test_stages_run_in_order_and_lines_are_kept_by_host_and_rank(tmp_path: Path)
     outcome, seen, path = carried_out(scripts, tmp_path)
     assert (outcome.status, outcome.exit_code) == ("done", 0)
     kinds = [type(event).__name__ for event in seen.events if not isinstance(event, LineSeen)]
-    assert kinds == ["StageStarted", "StageDone", "StageStarted", "StageDone"]
+    assert kinds == ["StageStarted", "HostsStarted", "StageDone"] * 2
     assert (path / "logs/1-one/a/rank0.log").read_text() == "hello\n"
     assert (path / "logs/1-one/a/agent.log").read_text() == "agent\n"
     merged = (path / "logs/1-one/merged.log").read_text().splitlines()

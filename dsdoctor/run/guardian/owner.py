@@ -93,7 +93,7 @@ class Guardian:
         if self.stop_reason is not None:
             self.put(encoded({"e": "stopping", "why": self.stop_reason}), wait=False)
         grace = self.order["grace_seconds"] if self.stop_reason else 1.0
-        self.programs.note_ended(process_table.end_descendants(grace))
+        self.programs.note_ended(process_table.end_descendants(grace), ending=True)
         return -signal.SIGKILL if self.programs.code is None else self.programs.code
 
     def read_control(self) -> None:

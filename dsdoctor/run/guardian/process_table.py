@@ -36,6 +36,12 @@ def stat_of(pid: int) -> List[bytes]:
         return []
 
 
+def exit_code(fields: List[bytes]) -> int:
+    """How a process ended that nobody has collected yet, from its fields of :func:`stat_of`; signals negative."""
+    status = int(fields[49]) if len(fields) > 49 else 0  # proc(5): field 52, as waitpid has it
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+
+
 def descendants() -> List[int]:
     """All live processes below this one."""
     children: Dict[int, List[int]] = {}

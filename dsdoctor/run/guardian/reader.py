@@ -2,7 +2,7 @@
 
 import re
 import time
-from typing import IO, Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 LINE_LIMIT = 64 * 1024  # a longer line is cut into pieces: constant memory on both ends
 BAR_SECONDS = 2.0  # a progress bar never ends its line; its state is told so often
@@ -13,20 +13,31 @@ FRAGMENT = re.compile(r"@rank(\d{1,9})@ ?")
 
 
 class Reader:
-    """Turns one stream into frames: `line` for every line, `bar` for the state of an unfinished one."""
+    """Turns one stream into frames: `line` for every line, `bar` for the state of an unfinished one.
 
-    def __init__(self, stream: IO[bytes], name: str, first_rank: int, send: Callable[[Dict[str, Any]], None]) -> None:
+    `stream` is read by its `read1`. With `rank` all of it is that rank's; else lines say theirs by a prefix.
+    """
+
+    def __init__(
+        self,
+        stream: Any,
+        name: str,
+        first_rank: int,
+        send: Callable[[Dict[str, Any]], None],
+        rank: Optional[int] = None,
+    ) -> None:
         self.stream = stream
+        self.only = rank
         self.name = name  # o or e
         self.first_rank = first_rank
         self.send = send
-        self._rank: Optional[int] = None
+        self._rank = rank
         self._whole = True  # whether the last piece ended its line
 
     def run(self) -> None:
         """Read to the end of the stream."""
         rest, shown = b"", 0.0
-        for chunk in iter(lambda: self.stream.read1(LINE_LIMIT), b""):  # type: ignore[attr-defined]
+        for chunk in iter(lambda: self.stream.read1(LINE_LIMIT), b""):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 self._line(line + b"\n")
@@ -46,13 +57,13 @@ class Reader:
     def _piece(self, piece: bytes) -> None:
         """Forward a line, or a part of one that is too long, the rank taken off its front."""
         text = piece.decode("utf-8", "replace")
-        match = RANK.match(text)
+        match = RANK.match(text) if self.only is None else None
         if match:
             self._rank = self._rank_of(match)
             # torchrun puts the prefix before every fragment that it happens to read of a line, too.
             text = text[match.end() :].replace("@rank%d@ " % self._rank, "")
         elif self._whole:
-            self._rank = None  # otherwise the piece goes on with a line that was too long
+            self._rank = self.only  # otherwise the piece goes on with a line that was too long
         self._whole = text.endswith("\n")
         self.send({"e": "line", "r": self._rank, "s": self.name, "x": text.rstrip("\n")})
 
@@ -66,5 +77,6 @@ class Reader:
         rank = self._rank_of(match) if match else None if self._whole else self._rank
         for found in FRAGMENT.finditer(text):
             rank = int(found.group(1))
+        rank = rank if self.only is None else self.only
         state = RANK.sub("", FRAGMENT.sub("", text)).rstrip("\r").rpartition("\r")[2]
         self.send({"e": "bar", "r": rank, "x": state[-BAR_LIMIT:]})

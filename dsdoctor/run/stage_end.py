@@ -1,0 +1,74 @@
+"""How a stage ended, on each host and as a whole, and what is said of that in one sentence."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, field
+
+from dsdoctor.plan.model import StagePlan
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Times in seconds. `settle`: how long other hosts may still say why they end before they are told to."""
+
+    lifeline: float = 20.0
+    grace: float = 5.0
+    greeting: float = 40.0
+    settle: float = 1.5
+
+
+@dataclass
+class HostEnd:
+    """How a host's part of a stage ended."""
+
+    code: int | None = None  # None: no exit was reported, the host was lost
+    lost: str | None = None
+    stopped: str | None = None  # its guardian ended the job without being told to, and why
+    failed_ranks: dict[int, int] = field(default_factory=dict)  # global rank -> exit code, as torchrun reported
+
+
+@dataclass(frozen=True)
+class StageEnd:
+    """How a stage ended on all hosts. `first` is the host whose failure was seen first."""
+
+    hosts: dict[str, HostEnd]
+    first: str | None
+    interrupted: bool
+    seconds: float
+
+    @property
+    def well(self) -> bool:
+        """Whether every host ended with exit code 0."""
+        return not self.interrupted and all(end.code == 0 and end.stopped is None for end in self.hosts.values())
+
+    def exit_codes(self) -> dict[str, int]:
+        """The exit codes by host; a lost host counts as -1."""
+        return {name: -1 if end.code is None else end.code for name, end in self.hosts.items()}
+
+
+def failure_of(stage: StagePlan, end: StageEnd) -> str:
+    """One sentence: which stage, which host first, what it ended with."""
+    if end.first is None:
+        codes = ", ".join(f"{name}: {code}" for name, code in end.exit_codes().items() if code)
+        return f"stage {stage.name} failed ({codes})"
+    first = end.hosts[end.first]
+    if first.stopped is not None:
+        return f"stage {stage.name} failed: the guardian of {end.first} ended the job ({first.stopped})"
+    if first.lost is not None:
+        return f"stage {stage.name} failed: {end.first} was lost ({first.lost})"
+    if first.failed_ranks:
+        rank, code = next(iter(first.failed_ranks.items()))
+        how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+        return f"stage {stage.name} failed: rank {rank} on {end.first} {how}"
+    if first.code is not None and first.code < 0:
+        return f"stage {stage.name} failed: {end.first} was ended by {signal_name(-first.code)}"
+    return f"stage {stage.name} failed: {end.first} ended with exit code {first.code}"
+
+
+def signal_name(number: int) -> str:
+    """SIGKILL for 9; `signal 99` for what has no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
