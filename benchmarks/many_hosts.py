@@ -12,6 +12,7 @@ import contextlib
 import getpass
 import json
 import os
+import shlex
 import shutil
 import socket
 import statistics
@@ -22,8 +23,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dsdoctor.hosts.gather import gather, probe_source
+from dsdoctor.hosts.gather import gather, probe_pack
 from dsdoctor.hosts.hostfile import load_hostfile
+from dsdoctor.hosts.sent import BOOT
 from dsdoctor.hosts.transport import Transport, TransportKind
 
 RUNS = 3
@@ -96,12 +98,12 @@ def main() -> str:
 
 
 def _timed(folder: Path, config: Path, addresses: list[str]) -> dict[str, list[float]]:
-    (folder / "probe.py").write_bytes(probe_source())
+    (folder / "probe").write_bytes(probe_pack())
     (folder / "hostfile").write_text("".join(f"{each} slots=1 python={sys.executable}\n" for each in addresses))
     asked = {"targets": addresses, "paths": [], "timeout": 58.0}
     packed = base64.b64encode(json.dumps(asked).encode()).decode()
     pdsh = ["pdsh", "-S", "-R", "ssh", "-f", str(len(addresses)), "-w", ",".join(addresses)]
-    pdsh.append(f"{sys.executable} -u {folder}/probe.py {packed} | wc -c")
+    pdsh.append(f"{shlex.join([sys.executable, '-u', '-c', BOOT, packed])} < {folder}/probe | wc -c")
     environment = {
         **os.environ,
         "PDSH_SSH_ARGS_APPEND": f"-F {config} -o BatchMode=yes",

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,14 @@ import msgspec
 from dsdoctor import __version__
 from dsdoctor.cluster import HostEntry, Member, Reach, ReachProblem
 from dsdoctor.facts import HostFacts, Snapshot
-from dsdoctor.hosts.sent import BOOT, framed
+from dsdoctor.hosts import probe
+from dsdoctor.hosts.sent import BOOT, framed, pack
 from dsdoctor.hosts.shown import said
 from dsdoctor.hosts.transport import OUTPUT_LIMIT, Completed, Transport, TransportError, TransportKind, connect
 
-BEGIN = b"<<<dsdoctor-facts"  # probe.py prints its answer between these two lines; login shells print around them
-END = b"dsdoctor-facts>>>"
+# The probe prints its answer between these two lines; login shells print around them.
+BEGIN = probe.BEGIN.encode("ascii")
+END = probe.END.encode("ascii")
 SHELL = b"<<<dsdoctor-shell\n"  # printed when the login shell has come to the command
 # Notes that moment for the probe, as /proc/uptime has it: what the login shell did before is what every command costs.
 _THROUGH_SHELL = (
@@ -41,9 +42,9 @@ MANY = 8  # hosts over ssh from which on the quick way to them pays (importing p
 ARGUMENT_LIMIT = 120_000  # Linux takes at most 128 KiB for one argument
 
 
-def probe_source() -> bytes:
-    """The text of the probe, as it is sent to the hosts."""
-    return resources.files("dsdoctor.hosts").joinpath("probe.py").read_bytes()
+def probe_pack() -> bytes:
+    """The probe as it is sent to the hosts, for BOOT."""
+    return pack(probe.__name__, entry=("answer", "main"), needs="the probe", refusal=probe.REFUSAL)
 
 
 def with_setup(argv: Sequence[str], setup: Sequence[str]) -> list[str]:
@@ -115,9 +116,9 @@ def gather(
     the host's own `python=` outranks it, without either this machine's hosts use dsdoctor's and others `python3`.
     `config` is the probe's, with what `own` has for a host's name laid over it. With `transports`, connections found
     there are used, and those of hosts that were reached stay open in it for the caller to close. `on_progress` is
-    called in the caller's thread.
+    called in the caller's thread. `source` is a program of one file in the probe's place.
     """
-    source = probe_source() if source is None else source
+    blob = probe_pack() if source is None else framed(source)
     limit = min(float(config.get("timeout", timeout)), max(1.0, float(timeout) - 2))
     packed = [_packed({**config, **(own or {}).get(entry.name, {}), "timeout": limit}) for entry in entries]
     many = sum(not entry.local for entry in entries) >= MANY
@@ -129,7 +130,7 @@ def gather(
     def examine(entry: HostEntry, question: str) -> Member:
         argv = [entry.python or python or (sys.executable if entry.local else "python3"), "-u", "-c", BOOT, question]
         argv = with_setup(argv, setup)
-        member = _examine(entry, lines, argv if entry.local else [*_THROUGH_SHELL, *argv], source, timeout)
+        member = _examine(entry, lines, argv if entry.local else [*_THROUGH_SHELL, *argv], blob, timeout)
         if member.facts is None or not setup:
             return member
         return replace(member, facts=HostFacts(_with_session(member.facts.snapshot, setup=list(setup))))
@@ -157,7 +158,7 @@ def _packed(config: Mapping[str, Any]) -> str:
     return packed
 
 
-def _examine(entry: HostEntry, lines: _Lines, argv: list[str], source: bytes, timeout: float) -> Member:
+def _examine(entry: HostEntry, lines: _Lines, argv: list[str], blob: bytes, timeout: float) -> Member:
     """One host, examined or not."""
     begun = time.monotonic()
 
@@ -169,7 +170,7 @@ def _examine(entry: HostEntry, lines: _Lines, argv: list[str], source: bytes, ti
     try:
         transport = lines.take(entry)
         asked = time.time()
-        done = transport.run(argv, stdin=framed(source), timeout=timeout)
+        done = transport.run(argv, stdin=blob, timeout=timeout)
         answered = time.time()
         reached = True
     except TransportError as error:

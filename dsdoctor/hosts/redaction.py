@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from dsdoctor.facts import Section, Snapshot
-from dsdoctor.hosts import probe
 from dsdoctor.hosts.placeholders import Address, AddressPlan, Names, Network
+from dsdoctor.hosts.probe.masking import masked, secret
 
 # Fields of vocabulary, by section and innermost field name.
 _VERBATIM = {
@@ -111,7 +111,7 @@ class Redaction:
 
     def text(self, text: str) -> str:
         """A text with placeholders: a message, a path, a value."""
-        return self._names.get(text) or self._things.sub(self._placeholder, probe.masked(text))
+        return self._names.get(text) or self._things.sub(self._placeholder, masked(text))
 
     def _value(self, value: Any, section: str, key: str) -> Any:
         """A value of a section, rewritten according to the field that it is in."""
@@ -156,7 +156,7 @@ class Redaction:
         """Environment variables: secrets left out, identities blotted out, the rest with placeholders."""
         kept = {}
         for name, value in variables.items():
-            if probe.secret(name):
+            if secret(name):
                 continue
             text = "***" if _IDENTITY.search(name) and str(value) else self.text(str(value))
             if name.lower() == "no_proxy":

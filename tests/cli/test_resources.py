@@ -47,7 +47,7 @@ def test_the_wheel_holds_every_shipped_file_and_nothing_else(wheel: zipfile.ZipF
         assert {path for path in names if path.startswith(f"dsdoctor/_data/{name}/")} == wanted
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"dsdoctor"}
-    sent = ("dsdoctor/hosts/probe.py", "dsdoctor/run/guardian/main.py")
+    sent = ("dsdoctor/hosts/probe/answer.py", "dsdoctor/hosts/arriving.py", "dsdoctor/run/guardian/main.py")
     for needed in (*sent, "dsdoctor/rules/cuda-oom.yaml", COMPILED):
         assert needed in names
 

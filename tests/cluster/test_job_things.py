@@ -51,7 +51,9 @@ def environment() -> str:
     torch = find_spec("torch")
     if torch is None or torch.origin is None:
         pytest.skip("needs torch")
-    return probe.extension_environment(probe.constants(Path(torch.origin).with_name("version.py").read_text()))
+    return probe.extensions.extension_environment(
+        probe.constants.constants(Path(torch.origin).with_name("version.py").read_text())
+    )
 
 
 def found(head: Head) -> dict[str, dict[str, Any]]:

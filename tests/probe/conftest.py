@@ -1,4 +1,4 @@
-"""Running the probe as the transports do: its text on standard input of some interpreter."""
+"""Running the probe as the transports do: its modules on standard input of some interpreter."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 
+import dsdoctor.hosts.probe.answer  # noqa: F401 - with it come all modules of the probe
 from dsdoctor.hosts import probe
+from dsdoctor.hosts.gather import probe_pack
+from dsdoctor.hosts.sent import BOOT
 
-SOURCE = Path(probe.__file__).read_bytes()
+SOURCE = probe_pack()
 
 
 def run_probe(
@@ -26,10 +29,10 @@ def run_probe(
     cwd: Path | None = None,
     **options: Any,
 ) -> subprocess.CompletedProcess[bytes]:
-    """The probe's process, ended: `python -u - CONFIG` with its text on standard input."""
+    """The probe's process, ended: `python -u -c BOOT CONFIG` with its modules on standard input."""
     packed = config if isinstance(config, str) else base64.b64encode(json.dumps(config or {}).encode()).decode()
     environment: dict[str | bytes, str | bytes] = {**os.environ, **(env or {})}
-    argv = [*python, "-u", "-", packed]
+    argv = [*python, "-u", "-c", BOOT, packed]
     return subprocess.run(argv, input=SOURCE, capture_output=True, env=environment, cwd=cwd, timeout=60, **options)
 
 
@@ -62,9 +65,10 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder that stands for `/` while sections are called in this process."""
     folder = tmp_path / "root"
     folder.mkdir()
-    monkeypatch.setattr(probe, "ROOT", str(folder))
-    monkeypatch.setattr(probe, "MEMO", {})
+    monkeypatch.setattr(probe.files, "ROOT", str(folder))
+    probe.files.MEMO.clear()
     yield folder
+    probe.files.MEMO.clear()
 
 
 def lay(folder: Path, files: Mapping[str, str | bytes]) -> None:

@@ -16,10 +16,12 @@ import msgspec
 import pytest
 
 from dsdoctor.facts import HostFacts, Section, Snapshot
-from dsdoctor.hosts import probe
-from tests.probe.conftest import SOURCE, examine, read_answer, run_probe, value
+from dsdoctor.hosts import arriving, probe
+from tests.probe.conftest import examine, read_answer, run_probe, value
 
-TEXT = SOURCE.decode()
+PACKAGE = Path(probe.__file__).parent
+FIRST = PACKAGE.with_name("arriving.py").read_bytes()  # what any Python must compile
+TEXT = FIRST.decode()
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def test_a_section_has_exactly_the_fields_of_facts(answer: dict[str, Any], name:
 
 def test_it_learns_what_this_process_knows_too(answer: dict[str, Any]) -> None:
     assert value(answer, "os")["kernel"] == os.uname().release
-    assert value(answer, "os")["user"] == probe.user_name(os.geteuid())
+    assert value(answer, "os")["user"] == probe.accounts.user_name(os.geteuid())
     assert value(answer, "python")["prefix"] == sys.prefix
     assert value(answer, "python")["version"] == sys.version.split()[0]
     assert "" not in value(answer, "python")["path"]
@@ -97,7 +99,7 @@ def test_it_costs_less_than_half_a_second_of_cpu(answer: dict[str, Any]) -> None
 
 
 def test_the_text_is_ascii() -> None:
-    SOURCE.decode("ascii")  # Python 2.7 refuses anything else without a declaration, and then says nothing of ours
+    FIRST.decode("ascii")  # Python 2.7 refuses anything else without a declaration, and then says nothing of ours
 
 
 def test_nothing_in_it_is_newer_than_the_grammar_of_python_2() -> None:
@@ -125,6 +127,21 @@ def test_nothing_in_it_is_newer_than_the_grammar_of_python_2() -> None:
             assert type(node).__name__ != "TryStar", where
     strings = [token for token in tokenize.generate_tokens(io.StringIO(TEXT).readline) if token.type == tokenize.STRING]
     assert not [token for token in strings if token.string.lower().startswith(("rb", "f"))]
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.glob("*.py"))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
+def test_a_module_is_python_3_8_and_needs_nothing_but_the_library(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"), feature_version=(3, 8))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert all(name.name in {*sys.stdlib_module_names, "pynvml"} for name in node.names), node.lineno
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 1 or node.module in {*sys.stdlib_module_names, "collections.abc"}, node.lineno
+    assert path.read_text("utf-8").count("\n") < 300
 
 
 def interpreters(*versions: str) -> list[Any]:
@@ -155,8 +172,8 @@ def test_an_old_python_says_that_it_is_too_old(python: str) -> None:
 
 def test_the_refusal_is_json_whatever_it_says() -> None:
     said = 'a "quote", a \\ backslash,\na new line, \x00 and é'
-    answer = msgspec.json.decode(probe.refusal(said + "\udcff\U0001f600"))
-    assert answer["error"] == said + "??"
+    answer = read_answer((probe.REFUSAL % arriving.quoted(said + "\udcff\U0001f600")).encode("ascii"))
+    assert answer == {**answer, "error": said + "??", "schema": probe.SCHEMA, "sections": {}}
 
 
 @pytest.mark.parametrize("config", ["", "%%%", "bm90IGpzb24=", "W10=", "eyJ0aW1lb3V0IjogIngifQ=="])

@@ -76,7 +76,7 @@ def test_a_sick_card_beside_a_healthy_one(binding: str, tmp_path: Path) -> None:
     (process,) = busy["processes"]
     assert (process["pid"], process["memory_mib"]) == (pid, 30500)
     assert process["command"].split()[0] == Path("/proc/self/comm").read_text().strip()
-    assert process["user"] == probe.user_name(os.getuid())
+    assert process["user"] == probe.accounts.user_name(os.getuid())
     assert found["p2p_read"] == found["topology"] == [[None, None], [None, None]]
 
 
@@ -259,9 +259,9 @@ def test_nvidia_smi_where_there_is_no_library(
 ) -> None:
     environment = smi(tmp_path, script)
     monkeypatch.setenv("PATH", str(environment["PATH"]))
-    monkeypatch.setitem(probe.PATIENCE, "program", 0.5)
-    monkeypatch.setattr(probe, "HANGING", set())
-    found = probe.nvidia_smi("libnvidia-ml.so.1: cannot open shared object file")
+    monkeypatch.setitem(probe.programs.PATIENCE, "program", 0.5)
+    monkeypatch.setattr(probe.programs, "HANGING", set())
+    found = probe.nvidia_smi.nvidia_smi("libnvidia-ml.so.1: cannot open shared object file")
     assert found["via"] == "nvidia-smi"
     assert {name: str(found[name]).replace(f"{tmp_path}/", "") for name in wanted} == wanted
 
@@ -299,5 +299,5 @@ def test_no_library_and_no_program() -> None:
     ],
 )
 def test_a_line_of_nvidia_smi(line: str, wanted: tuple[Any, Any]) -> None:
-    gpu = probe.smi_gpu(line, probe.SMI_FIELDS)
+    gpu = probe.nvidia_smi.smi_gpu(line, probe.nvidia_smi.SMI_FIELDS)
     assert (gpu["compute_capability"], gpu["memory_mib"]) == wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from dsdoctor.hosts import probe
+from dsdoctor.hosts.sent import BOOT
 from tests.probe.conftest import SOURCE, examine, lay, read_answer, run_probe, value
 
 HEALTHY = ("os", "python", "limits", "memory", "cpu", "packages", "shm", "environment")
@@ -53,7 +55,7 @@ def test_odd_variables_come_through_as_text() -> None:
     assert variables["NCCL_LINES"] == f"a\n{probe.END}\n{probe.BEGIN}\nb"
     assert variables["NCCL_NAME\nTWO"] == "x"
     assert variables["NCCL_\\xff"] == "y"
-    assert variables["NCCL_LONG"] == "z" * probe.VALUE_CHARACTERS + "..."
+    assert variables["NCCL_LONG"] == "z" * probe.masking.VALUE_CHARACTERS + "..."
     assert variables["NCCL_EMPTY"] == ""
     assert variables["NCCL_ESC"] == "\x1b[31mred"
 
@@ -225,13 +227,16 @@ def test_nothing_left_running_holds_the_outputs_open(tmp_path: Path) -> None:
     """Ssh waits for everybody who holds the outputs; a worker that cannot be killed must not be one of them."""
     library(tmp_path, "libnvidia-ml.so.1", "#include <unistd.h>\nint nvmlInit_v2(void) { for (;;) sleep(9); }")
     reader, writer = os.pipe()
-    argv = [sys.executable, "-u", "-", ""]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=writer, stderr=subprocess.DEVNULL) as child:
+    argv = [sys.executable, "-u", "-c", BOOT, base64.b64encode(b'{"timeout": 2}').decode()]
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=writer, stderr=writer, env=environment) as child:
         os.close(writer)
         assert child.stdin is not None
+        child.stdin.write(SOURCE)
         child.stdin.close()
         with os.fdopen(reader, "rb") as output:
-            output.read()  # ends only when the last holder is gone
+            answer = read_answer(output.read())  # ends only when the last holder is gone
+        assert answer["sections"]["gpu"]["error"] == "no answer within 1.0 seconds"
         assert child.wait(timeout=10) == 0
 
 
@@ -251,7 +256,7 @@ def test_a_probe_that_is_stopped_leaves_nothing_behind(tmp_path: Path, signum: i
     program(tmp_path, "gcc", f"echo $$ > {tmp_path / 'gcc.pid'}; sleep 600 & wait")
     environment = {**os.environ, **path_with(tmp_path), "LD_LIBRARY_PATH": str(tmp_path)}
     with subprocess.Popen(
-        [sys.executable, "-u", "-"],
+        [sys.executable, "-u", "-c", BOOT],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -310,7 +315,10 @@ def test_a_hanging_file_costs_its_section_and_nothing_after_it(hanging_folder: P
     sections = examine({"timeout": 3}, env=environment)["sections"]
     assert time.monotonic() - begun < 10
     assert sections["cuda"]["error"] == sections["environment"]["error"] == "no answer within 1.5 seconds"
-    assert {name for name, held in sections.items() if "value" in held} == set(probe.SECTIONS) - {"cuda", "environment"}
+    assert {name for name, held in sections.items() if "value" in held} == set(probe.question.SECTIONS) - {
+        "cuda",
+        "environment",
+    }
 
 
 @pytest.fixture
@@ -322,20 +330,20 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
 
     monkeypatch.setattr(os, "fork", refuse)
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process's own stay as they are
-    monkeypatch.setattr(probe, "MEMO", {})
-    return lambda: probe.survey(probe.Ask({"timeout": 20}))
+    probe.files.MEMO.clear()
+    return lambda: probe.workers.survey(probe.question.Ask({"timeout": 20}))
 
 
 def test_a_host_without_a_free_process_is_examined_in_one(alone: Callable[[], dict[str, Any]]) -> None:
     sections = alone()
-    assert set(sections) == set(probe.SECTIONS)
+    assert set(sections) == set(probe.question.SECTIONS)
     assert set(HEALTHY) <= {name for name, held in sections.items() if "value" in held}
 
 
 @pytest.mark.parametrize(
     ("thrown", "told"),
     [
-        (probe.ProbeError("there is no /dev/shm"), "there is no /dev/shm"),
+        (probe.files.ProbeError("there is no /dev/shm"), "there is no /dev/shm"),
         (KeyError("MemTotal"), "KeyError: 'MemTotal'"),
         (SystemExit(3), "SystemExit: 3"),
         (MemoryError(), "MemoryError: "),
@@ -345,17 +353,17 @@ def test_a_host_without_a_free_process_is_examined_in_one(alone: Callable[[], di
 def test_whatever_a_section_throws_is_its_error(
     monkeypatch: pytest.MonkeyPatch, thrown: BaseException, told: str
 ) -> None:
-    def broken(ask: probe.Ask) -> None:
+    def broken(ask: probe.question.Ask) -> None:
         raise thrown
 
-    monkeypatch.setitem(probe.SECTIONS, "os", ("quick", broken))
-    outcome = probe.examined("os", probe.Ask({}))
+    monkeypatch.setitem(probe.question.SECTIONS, "os", ("quick", broken))
+    outcome = probe.workers.examined("os", probe.question.Ask({}))
     assert outcome["error"] == told and "value" not in outcome
 
 
 def test_a_value_that_json_cannot_hold_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(probe.SECTIONS, "os", ("quick", lambda ask: {"held": object()}))
-    assert probe.examined("os", probe.Ask({}))["error"].startswith("TypeError: ")
+    monkeypatch.setitem(probe.question.SECTIONS, "os", ("quick", lambda ask: {"held": object()}))
+    assert probe.workers.examined("os", probe.question.Ask({}))["error"].startswith("TypeError: ")
 
 
 @pytest.mark.parametrize(
@@ -371,36 +379,36 @@ def test_a_value_that_json_cannot_hold_is_an_error(monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_values_are_cleaned_for_json(dirty: Any, cleaned: Any) -> None:
-    assert probe.clean(dirty) == cleaned
+    assert probe.workers.clean(dirty) == cleaned
 
 
 def test_more_than_a_program_may_take_is_told() -> None:
-    with pytest.raises(probe.ProbeError, match="sleep did not end within its time limit"):
-        probe.run(["sleep", "60"], seconds=0.1)
-    with pytest.raises(probe.ProbeError, match=r"cannot be run: .*No such file"):
-        probe.run(["/no/such/program"])
-    probe.HANGING.clear()
+    with pytest.raises(probe.files.ProbeError, match="sleep did not end within its time limit"):
+        probe.programs.run(["sleep", "60"], seconds=0.1)
+    with pytest.raises(probe.files.ProbeError, match=r"cannot be run: .*No such file"):
+        probe.programs.run(["/no/such/program"])
+    probe.programs.HANGING.clear()
     closes = "exec >&- 2>&-; sleep 60"
-    with pytest.raises(probe.ProbeError, match="closed its output but did not end"):
-        probe.run(["sh", "-c", closes], seconds=0.3)
-    assert probe.RUNNING == []
+    with pytest.raises(probe.files.ProbeError, match="closed its output but did not end"):
+        probe.programs.run(["sh", "-c", closes], seconds=0.3)
+    assert probe.stopping.RUNNING == []
 
 
 def test_a_program_that_leaves_a_child_behind_is_ended_with_it(tmp_path: Path) -> None:
     script = f"sleep 600 & echo $! > {tmp_path / 'child'}; exit 0"  # the child holds the output open
-    with pytest.raises(probe.ProbeError, match="did not end within"):
-        probe.run(["sh", "-c", script], seconds=0.5)
+    with pytest.raises(probe.files.ProbeError, match="did not end within"):
+        probe.programs.run(["sh", "-c", script], seconds=0.5)
     assert not alive(int((tmp_path / "child").read_text()))
-    with pytest.raises(probe.ProbeError, match="sh did not end when it was asked before"):
-        probe.run(["sh", "-c", "true"])
+    with pytest.raises(probe.files.ProbeError, match="sh did not end when it was asked before"):
+        probe.programs.run(["sh", "-c", "true"])
 
 
 @pytest.fixture(autouse=True)
 def forget_hanging_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "HANGING", set())
+    monkeypatch.setattr(probe.programs, "HANGING", set())
 
 
 def test_both_outputs_are_drained_at_once() -> None:
     text = "import sys; sys.stderr.write('e' * 300000); sys.stdout.write('o' * 300000); sys.exit(5)"
-    code, output, errors = probe.run([sys.executable, "-c", text])
+    code, output, errors = probe.programs.run([sys.executable, "-c", text])
     assert (code, len(output), len(errors)) == (5, 300_000, 300_000)

@@ -20,7 +20,7 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab\n
 
 def inputs(*orders: tuple[Path, str], timeout: float = 20.0) -> list[dict[str, Any]]:
     config = {"inputs": [{"path": path.name, "role": role, "at": str(path)} for path, role in orders]}
-    found: list[dict[str, Any]] = probe.fact_inputs(probe.Ask({**config, "timeout": timeout}))["paths"]
+    found: list[dict[str, Any]] = probe.inputs.fact_inputs(probe.question.Ask({**config, "timeout": timeout}))["paths"]
     return found
 
 
@@ -105,7 +105,7 @@ def test_a_lost_x_bit_as_access_tells_it(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_folder_of_very_many_files_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "WALK_ENTRIES", 300)
+    monkeypatch.setattr(probe.walk, "WALK_ENTRIES", 300)
     lay(tmp_path / "data", {f"{number:04}": "" for number in range(400)})
     found = one(tmp_path / "data", "data")
     assert not found["complete"] and found["digest"] == "" and found["entries"] == []
@@ -115,12 +115,12 @@ def test_a_folder_of_very_many_files_is_given_up_in_time(tmp_path: Path, monkeyp
 def test_time_is_shared_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lay(tmp_path / "data", {"x": "1"})
 
-    class Slow(probe.Walk):
+    class Slow(probe.walk.Walk):
         def folder(self) -> dict[str, Any]:
             time.sleep(30)
             return {}
 
-    monkeypatch.setattr(probe, "Walk", Slow)
+    monkeypatch.setattr(probe.inputs, "Walk", Slow)
     begun = time.monotonic()
     found = inputs(*[(tmp_path / "data", "data")] * 4, timeout=4)
     assert time.monotonic() - begun < 4
@@ -220,5 +220,5 @@ def test_a_million_files_cost_bounded_time(tmp_path: Path) -> None:
         os.close(os.open(folder / str(number), os.O_CREAT))
     begun = time.monotonic()
     found = one(folder, "data")
-    assert time.monotonic() - begun < probe.INPUT_SECONDS + 1
+    assert time.monotonic() - begun < probe.inputs.INPUT_SECONDS + 1
     assert not found["complete"]

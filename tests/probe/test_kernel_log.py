@@ -9,7 +9,7 @@ import pytest
 from dsdoctor.hosts import probe
 from tests.probe.conftest import lay
 
-ASK = probe.Ask({})
+ASK = probe.question.Ask({})
 RECORDS = (
     "6,1,0,-;Linux version 6.8.0\n"
     "3,900,4000000000,-;NVRM: Xid (PCI:0000:3b:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.\n"
@@ -29,15 +29,15 @@ def programs(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> N
         (folder / name).chmod(0o755)
     folder.mkdir(exist_ok=True)
     monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.setattr(probe, "SBIN", ())
-    monkeypatch.setattr(probe, "HANGING", set())
-    found = probe.which
-    monkeypatch.setattr(probe, "which", lambda name, extra=(): found(name))
+    monkeypatch.setattr(probe.kernel_log, "SBIN", ())
+    monkeypatch.setattr(probe.programs, "HANGING", set())
+    found = probe.files.which
+    monkeypatch.setattr(probe.kernel_log, "which", lambda name, extra=(): found(name))
 
 
 def test_the_numbers_the_cards_and_the_last_time(root: Path) -> None:
     lay(root, {"dev/kmsg": RECORDS, "proc/uptime": "5000.00 1.0\n"})
-    found = probe.fact_kernel_log(ASK)
+    found = probe.kernel_log.fact_kernel_log(ASK)
     assert (found["source"], found["since_seconds"]) == ("/dev/kmsg", 5000.0)
     assert [(row["address"], row["code"], row["count"], row["last_seconds_ago"]) for row in found["xids"]] == [
         ("0000:3b:00", 79, 1, 1000.0),
@@ -53,7 +53,7 @@ def test_the_numbers_the_cards_and_the_last_time(root: Path) -> None:
 
 def test_a_log_without_any(root: Path) -> None:
     lay(root, {"dev/kmsg": RECORDS.split("\n")[0], "proc/uptime": "5000.00 1.0\n"})
-    assert probe.fact_kernel_log(ASK) == {
+    assert probe.kernel_log.fact_kernel_log(ASK) == {
         "source": "/dev/kmsg",
         "detail": "",
         "xids": [],
@@ -64,7 +64,7 @@ def test_a_log_without_any(root: Path) -> None:
 def test_any_bytes_and_a_flood(root: Path) -> None:
     flood = b"".join(b"3,%d,%d000000,-;NVRM: Xid (PCI:0000:3b:00): 13, \xff\x1b[2J\n" % (i, i) for i in range(20000))
     lay(root, {"dev/kmsg": b"\xff\xfe;;\n" + flood, "proc/uptime": "20000.00 1.0\n"})
-    (row,) = probe.fact_kernel_log(ASK)["xids"]
+    (row,) = probe.kernel_log.fact_kernel_log(ASK)["xids"]
     assert (row["count"], row["last_seconds_ago"]) == (20000, 1.0)
 
 
@@ -80,7 +80,7 @@ def test_the_journal_where_the_log_itself_is_closed(
 ) -> None:
     lay(root, {"proc/uptime": "5000.00 1.0\n"})
     programs(tmp_path / "bin", monkeypatch, journalctl=JOURNAL)
-    found = probe.fact_kernel_log(ASK)
+    found = probe.kernel_log.fact_kernel_log(ASK)
     assert (found["source"], found["since_seconds"]) == ("journalctl", None)
     (row,) = found["xids"]
     assert (row["code"], row["last_seconds_ago"], row["text"]) == (79, 999.5, "GPU has fallen off the bus.")
@@ -98,9 +98,9 @@ def test_the_journal_where_the_log_itself_is_closed(
 def test_a_log_that_nobody_lets_us_read(
     script: str, said: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(probe.PATIENCE, "program", 0.5)
+    monkeypatch.setitem(probe.programs.PATIENCE, "program", 0.5)
     programs(tmp_path / "bin", monkeypatch, journalctl=script.replace("sleep", "/bin/sleep"))
-    found = probe.fact_kernel_log(ASK)
+    found = probe.kernel_log.fact_kernel_log(ASK)
     assert (found["source"], found["xids"], found["since_seconds"]) == ("", [], None)
     assert "/dev/kmsg: No such file or directory" in found["detail"]
     assert said in found["detail"]
@@ -111,7 +111,7 @@ def test_dmesg_comes_last(root: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     text = "[    0.000000] Linux\\n[ 4000.000000] NVRM: Xid (PCI:0000:3b:00): 119, pid=1, name=x, Timeout after 6s"
     programs(tmp_path / "bin", monkeypatch, dmesg=f"printf '{text}'")
     lay(root, {"proc/uptime": "5000.00 1.0\n"})
-    found = probe.fact_kernel_log(ASK)
+    found = probe.kernel_log.fact_kernel_log(ASK)
     assert (found["source"], found["since_seconds"]) == ("dmesg", 5000.0)
     assert found["xids"][0]["text"] == "Timeout after 6s"
     programs(
@@ -119,4 +119,4 @@ def test_dmesg_comes_last(root: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch,
         dmesg="echo 'dmesg: read kernel buffer failed: Operation not permitted' >&2; exit 1",
     )
-    assert probe.fact_kernel_log(ASK)["source"] == ""
+    assert probe.kernel_log.fact_kernel_log(ASK)["source"] == ""

@@ -153,14 +153,14 @@ def test_copies_by_the_loaders_variables(tmp_path: Path) -> None:
 def test_the_version_is_in_the_bytes(tmp_path: Path, content: bytes, wanted: tuple[str | None, str | None]) -> None:
     file = tmp_path / "libnccl.so.2"
     file.write_bytes(content)
-    assert probe.nccl_version(str(file)) == wanted
+    assert probe.nccl.nccl_version(str(file)) == wanted
 
 
 def test_no_version_of_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert probe.nccl_version(str(tmp_path / "pipe")) == (None, None)
-    assert probe.nccl_version(str(tmp_path)) == (None, None)
-    assert probe.nccl_version(str(tmp_path / "gone")) == (None, None)
+    assert probe.nccl.nccl_version(str(tmp_path / "pipe")) == (None, None)
+    assert probe.nccl.nccl_version(str(tmp_path)) == (None, None)
+    assert probe.nccl.nccl_version(str(tmp_path / "gone")) == (None, None)
 
 
 @given(data=st.data())
@@ -174,11 +174,11 @@ def test_damaged_libraries_are_only_bytes(tmp_path_factory: pytest.TempPathFacto
     del damaged[data.draw(st.integers(64, len(damaged))) :]
     file = tmp_path_factory.getbasetemp() / "damaged.so"
     file.write_bytes(damaged)
-    library = probe.Library(str(file))
+    library = probe.elf.Library(str(file))
     assert set(library.dynamic()) == {"needed", "soname", "rpath", "runpath"}
     begin, end = library.extent(b".rodata") or (0, 0)
     assert 0 <= begin <= len(damaged) and end <= len(damaged)
-    library.search(probe.NCCL_VERSION)
+    library.search(probe.nccl.NCCL_VERSION)
     library.close()
 
 
@@ -303,16 +303,16 @@ def test_who_installed_a_library(root: Path, monkeypatch: pytest.MonkeyPatch) ->
         asked.append((program, *question))
         return "libnccl 2.18.1-1.cuda12.1" if program == "rpm" else ""
 
-    monkeypatch.setattr(probe, "answer_of", answer_of)
-    monkeypatch.setattr(probe, "which", lambda name, extra=(): name)
+    monkeypatch.setattr(probe.nccl, "answer_of", answer_of)
+    monkeypatch.setattr(probe.nccl, "which", lambda name, extra=(): name)
     library = "/usr/lib/x86_64-linux-gnu/libnccl.so.2"
-    assert probe.owning_package(library, library) == (None, None)
+    assert probe.nccl.owning_package(library, library) == (None, None)
     (root / "var/lib/rpm").mkdir(parents=True)
-    assert probe.owning_package(library, library) == ("rpm", "libnccl 2.18.1-1.cuda12.1")
+    assert probe.nccl.owning_package(library, library) == ("rpm", "libnccl 2.18.1-1.cuda12.1")
     lay(root, {"var/lib/dpkg/info/libc6.list": f"{library}\n", "var/lib/dpkg/info/libnccl2:amd64.list": "/x\n"})
-    assert probe.owning_package(library, library) == (None, None)
+    assert probe.nccl.owning_package(library, library) == (None, None)
     lay(root, {"var/lib/dpkg/info/libnccl2.list": "/.\n/lib/x86_64-linux-gnu/libnccl.so.2\n"})
-    assert probe.owning_package(library, library) == ("deb", "libnccl2")
+    assert probe.nccl.owning_package(library, library) == ("deb", "libnccl2")
     assert asked[-1] == ("dpkg-query", "-W", "-f", "${Package} ${Version}", "libnccl2")
 
 
@@ -320,9 +320,14 @@ def test_condas_nccl(root: Path, tmp_path: Path) -> None:
     environment = tmp_path / "env"
     lay(environment, {"conda-meta/nccl-2.21.5.1-h1.json": "{}", "conda-meta/nccl-tests-1-0.json": "{}"})
     library = str(environment / "lib/libnccl.so.2")
-    assert probe.owning_package(library, library) == ("conda", "nccl 2.21.5.1")
+    assert probe.nccl.owning_package(library, library) == ("conda", "nccl 2.21.5.1")
 
 
 def test_a_program_that_fails_tells_nothing() -> None:
-    assert probe.answer_of(None, "x") == probe.answer_of("/bin/false") == probe.answer_of("/nonexistent/program") == ""
-    assert probe.answer_of("/bin/echo", "a", "b") == "a b"
+    assert (
+        probe.programs.answer_of(None, "x")
+        == probe.programs.answer_of("/bin/false")
+        == probe.programs.answer_of("/nonexistent/program")
+        == ""
+    )
+    assert probe.programs.answer_of("/bin/echo", "a", "b") == "a b"

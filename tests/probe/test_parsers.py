@@ -41,7 +41,7 @@ from dsdoctor.hosts import probe
     ],
 )
 def test_dkms_status(line: str, wanted: tuple[str, str, str, str] | None) -> None:
-    rows = probe.parse_dkms(f"other/1, k, x: installed\n{line}\n")
+    rows = probe.driver.parse_dkms(f"other/1, k, x: installed\n{line}\n")
     assert [(row["module"], row["version"], row["kernel"], row["status"]) for row in rows] == (
         [wanted] if wanted else []
     )
@@ -57,7 +57,7 @@ def test_dkms_status(line: str, wanted: tuple[str, str, str, str] | None) -> Non
     ],
 )
 def test_driver_version(text: str, wanted: str | None) -> None:
-    assert probe.driver_version(text) == wanted
+    assert probe.driver.driver_version(text) == wanted
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ def test_driver_version(text: str, wanted: str | None) -> None:
     ],
 )
 def test_program_versions(output: str, wanted: str) -> None:
-    assert probe.program_version(output) == wanted
+    assert probe.compilers.program_version(output) == wanted
 
 
 def test_os_release() -> None:
     text = '# comment\nPRETTY_NAME="CentOS Linux 7 (Core)"\nID=\'centos\'\nVERSION_ID="7"\nEMPTY=\nno equals\n'
-    fields = probe.os_release(text)
+    fields = probe.system.os_release(text)
     assert (fields["PRETTY_NAME"], fields["ID"], fields["VERSION_ID"]) == ("CentOS Linux 7 (Core)", "centos", "7")
 
 
@@ -108,7 +108,7 @@ Requires-Dist: nvidia-nccl-cu99==9.9
     ],
 )
 def test_the_pin_of_torch(requirement: str, wanted: str | None) -> None:
-    assert probe.nccl_requirement(REQUIREMENTS.format(requirement)) == wanted
+    assert probe.torch_build.nccl_requirement(REQUIREMENTS.format(requirement)) == wanted
 
 
 def test_constants_are_read_and_nothing_is_run() -> None:
@@ -117,7 +117,7 @@ def test_constants_are_read_and_nothing_is_run() -> None:
         "cuda: Optional[str] = '12.8'\nhip: Optional[str] = None\nbare: int\na = b = 1\n"
         "import os; os.abort()\nc = os.getcwd()\n"
     )
-    assert probe.constants(source) == {
+    assert probe.constants.constants(source) == {
         "__version__": "2.10.0+cu128",
         "debug": False,
         "cuda": "12.8",
@@ -125,8 +125,8 @@ def test_constants_are_read_and_nothing_is_run() -> None:
         "a": 1,
         "b": 1,
     }
-    assert probe.constants("not python at all (") == {}
-    assert probe.constants("x = '\0'") == {}
+    assert probe.constants.constants("not python at all (") == {}
+    assert probe.constants.constants("x = '\0'") == {}
 
 
 ROUTES = """10.0.0.7 dev eno1 src 10.0.0.5 uid 1000 \\    cache
@@ -145,7 +145,7 @@ Command failed -:8
 
 def test_routes_in_one_batch() -> None:
     asked = ["10.0.0.7", "10.9.9.9", "10.0.0.5", "2001:db8::9", "192.0.2.9", "198.51.100.1", "203.0.113.1", "x"]
-    found = probe.parse_routes(asked, ROUTES, REFUSALS)
+    found = probe.routes.parse_routes(asked, ROUTES, REFUSALS)
     assert found["10.0.0.7"] == {"device": "eno1", "source": "10.0.0.5", "via": None, "local": False}
     assert found["10.9.9.9"] == {"device": "eno1", "source": "10.0.0.5", "via": "10.0.0.1", "local": False}
     assert found["10.0.0.5"] == {"device": "lo", "source": "10.0.0.5", "via": None, "local": True}
@@ -167,7 +167,7 @@ ADDRESSES = """1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever
 
 
 def test_addresses() -> None:
-    found = probe.parse_addresses(ADDRESSES)
+    found = probe.addresses.parse_addresses(ADDRESSES)
     assert [(row["address"], row["prefix"], row["scope"]) for row in found["eno1"]] == [
         ("10.20.144.4", 24, "global"),
         ("10.20.144.9", 24, "global"),
@@ -184,7 +184,7 @@ def test_listening_ports() -> None:
    2: 00000000000000000000000000000000:733C 00000000000000000000000000000000:0000 0A 0
    3: 00000000:0016 00000000:0000 0A 00000000:00000000
 """
-    assert probe.listening(text) == [22, 29500]
+    assert probe.network.listening(text) == [22, 29500]
 
 
 def test_nccl_conf_is_read_as_nccl_reads_it() -> None:
@@ -192,7 +192,7 @@ def test_nccl_conf_is_read_as_nccl_reads_it() -> None:
         "# comment\nNCCL_DEBUG=INFO\nNCCL_DEBUG=WARN\n NCCL_SPACE = x \n"
         "  # not a comment=1\n\nno equals\nNCCL_A=b=c\r\n"
     )
-    pairs, bad = probe.parse_nccl_conf(text)
+    pairs, bad = probe.environment.parse_nccl_conf(text)
     assert dict(pairs) == {
         "NCCL_DEBUG": "INFO",
         " NCCL_SPACE ": " x ",
@@ -203,7 +203,7 @@ def test_nccl_conf_is_read_as_nccl_reads_it() -> None:
 
 
 def test_deepspeed_env_is_read_as_deepspeed_reads_it() -> None:
-    pairs, bad = probe.parse_deepspeed_env("NCCL_DEBUG = INFO\nNCCL_DEBUG=WARN\n\n# comment\nA=b=c\n")
+    pairs, bad = probe.environment.parse_deepspeed_env("NCCL_DEBUG = INFO\nNCCL_DEBUG=WARN\n\n# comment\nA=b=c\n")
     assert dict(pairs) == {"NCCL_DEBUG": "WARN", "A": "b=c"}
     assert bad == [3, 4]  # `key, val = line.split("=", maxsplit=1)` raises on them
 
@@ -228,10 +228,12 @@ def test_deepspeed_env_is_read_as_deepspeed_reads_it() -> None:
     ],
 )
 def test_shell_files(line: str, wanted: dict[str, str]) -> None:
-    assert dict(probe.parse_shell(f"# start\n{line}\nexport PS1=x\n")[0]) == wanted
+    assert dict(probe.environment.parse_shell(f"# start\n{line}\nexport PS1=x\n")[0]) == wanted
 
 
-@pytest.mark.parametrize("parse", [probe.parse_nccl_conf, probe.parse_deepspeed_env, probe.parse_shell])
+@pytest.mark.parametrize(
+    "parse", [probe.environment.parse_nccl_conf, probe.environment.parse_deepspeed_env, probe.environment.parse_shell]
+)
 @given(text=st.text())
 def test_no_file_makes_a_parser_fail(parse: Any, text: str) -> None:
     pairs, bad = parse(text)
@@ -243,10 +245,10 @@ def test_no_file_makes_a_parser_fail(parse: Any, text: str) -> None:
     st.text() | st.builds(lambda words: " ".join(words), st.lists(st.sampled_from(["local", "via", "dev", "src", "x"])))
 )
 def test_no_output_makes_the_route_parser_fail(text: str) -> None:
-    probe.parse_routes(["10.0.0.1"], text, text)
-    probe.parse_addresses(text)
-    probe.parse_dkms(text)
-    probe.listening(text)
+    probe.routes.parse_routes(["10.0.0.1"], text, text)
+    probe.addresses.parse_addresses(text)
+    probe.driver.parse_dkms(text)
+    probe.network.listening(text)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +269,7 @@ def test_no_output_makes_the_route_parser_fail(text: str) -> None:
     ],
 )
 def test_secrets_by_name(name: str, hidden: bool) -> None:
-    assert probe.secret(name) is hidden
+    assert probe.masking.secret(name) is hidden
 
 
 @pytest.mark.parametrize(
@@ -286,7 +288,7 @@ def test_secrets_by_name(name: str, hidden: bool) -> None:
     ],
 )
 def test_values_lose_what_is_secret_in_them(value: str, wanted: str) -> None:
-    assert probe.masked(value) == wanted
+    assert probe.masking.masked(value) == wanted
 
 
 @pytest.mark.parametrize(
@@ -310,7 +312,7 @@ def test_values_lose_what_is_secret_in_them(value: str, wanted: str) -> None:
     ],
 )
 def test_which_variables_matter(name: str, kept: bool) -> None:
-    assert bool(probe.RELEVANT.search(name)) is kept
+    assert bool(probe.masking.RELEVANT.search(name)) is kept
 
 
 def test_mounts_by_the_longest_and_last() -> None:
@@ -320,18 +322,18 @@ def test_mounts_by_the_longest_and_last() -> None:
         ("/data set", "xfs", "/dev/b"),
         ("/data", "nfs4", "s:/e"),
     ]
-    assert probe.mount_of("/data/x", table)[2] == "s:/e"
-    assert probe.mount_of("/database", table)[2] == "/dev/a"
-    assert probe.mount_of("/data set", table)[1] == "xfs"
-    assert probe.mount_of("/", table)[1] == "ext4"
-    assert probe.mount_of("/x", [])[1] == ""
-    assert probe.unescaped("/data\\040set\\134x") == "/data set\\x"
+    assert probe.mounts.mount_of("/data/x", table)[2] == "s:/e"
+    assert probe.mounts.mount_of("/database", table)[2] == "/dev/a"
+    assert probe.mounts.mount_of("/data set", table)[1] == "xfs"
+    assert probe.mounts.mount_of("/", table)[1] == "ext4"
+    assert probe.mounts.mount_of("/x", [])[1] == ""
+    assert probe.mounts.unescaped("/data\\040set\\134x") == "/data set\\x"
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_unique_keeps_the_order(seed: int) -> None:
     items = [str(random.Random(seed).randrange(5)) for _ in range(20)]
-    assert probe.unique(items) == sorted(set(items), key=items.index)
+    assert probe.files.unique(items) == sorted(set(items), key=items.index)
 
 
 @pytest.mark.parametrize(
@@ -351,8 +353,8 @@ def test_unique_keeps_the_order(seed: int) -> None:
 )
 def test_architectures_in_the_bytes(tmp_path: Any, content: bytes, wanted: list[str] | None) -> None:
     (tmp_path / "libtorch_python.so").write_bytes(content)
-    assert probe.arch_list(str(tmp_path / "libtorch_python.so")) == wanted
-    assert probe.arch_list(str(tmp_path / "gone.so")) is None
+    assert probe.torch_build.arch_list(str(tmp_path / "libtorch_python.so")) == wanted
+    assert probe.torch_build.arch_list(str(tmp_path / "gone.so")) is None
 
 
 @pytest.mark.parametrize(
@@ -365,12 +367,12 @@ def test_architectures_in_the_bytes(tmp_path: Any, content: bytes, wanted: list[
 )
 def test_the_abi_in_the_bytes(tmp_path: Any, content: bytes, wanted: bool | None) -> None:
     (tmp_path / "libc10.so").write_bytes(content)
-    assert probe.cxx11_abi(str(tmp_path / "libc10.so")) is wanted
+    assert probe.torch_build.cxx11_abi(str(tmp_path / "libc10.so")) is wanted
 
 
 def test_rules_beyond_those_of_every_linux() -> None:
     usual = "0:\tfrom all lookup local\n32766:\tfrom all lookup main\n32767:\tfrom all lookup default\n"
-    assert probe.policy_rules(usual) == 0
-    assert probe.policy_rules("10000:\tfrom 192.0.2.5 lookup 10001\n" + usual) == 1
-    assert probe.policy_rules("99:\tfrom all fwmark 0x5 lookup main\n") == 1
-    assert probe.policy_rules("") is None
+    assert probe.network.policy_rules(usual) == 0
+    assert probe.network.policy_rules("10000:\tfrom 192.0.2.5 lookup 10001\n" + usual) == 1
+    assert probe.network.policy_rules("99:\tfrom all fwmark 0x5 lookup main\n") == 1
+    assert probe.network.policy_rules("") is None

@@ -12,7 +12,7 @@ import pytest
 from dsdoctor.hosts import probe
 from tests.probe.conftest import lay
 
-ASK = probe.Ask({})
+ASK = probe.question.Ask({})
 ROOT_PORT, SWITCH_UP, SWITCH_DOWN, CARD = "0000:00:01.0", "0000:01:00.0", "0000:02:08.0", "0000:03:00.0"
 GROUP = "sys/kernel/iommu_groups/7"
 
@@ -58,7 +58,7 @@ CHAIN: dict[str, dict[str, str | bytes]] = {
 def test_a_card_behind_a_switch(root: Path) -> None:
     plant(root, CHAIN)
     lay(root, {"proc/cmdline": "BOOT_IMAGE=/vmlinuz root=UUID=x intel_iommu=on iommu=pt pci=noacs pass=secret quiet\n"})
-    found = probe.fact_pci(ASK)
+    found = probe.pci.fact_pci(ASK)
     (card,) = found["gpus"]
     assert card["address"] == CARD
     assert card["driver"] == "nvidia"
@@ -78,7 +78,7 @@ def test_a_card_behind_a_switch(root: Path) -> None:
 
 def test_registers_that_only_root_may_read(root: Path) -> None:
     plant(root, {**CHAIN, ROOT_PORT: {"config": config_space(0x1D)[:64]}})
-    found = probe.fact_pci(ASK)
+    found = probe.pci.fact_pci(ASK)
     assert found["registers"] is False
     assert found["bridges"][0] == {"address": ROOT_PORT, "acs": None, "root_port": True}
 
@@ -92,14 +92,14 @@ def loop() -> bytes:
 @pytest.mark.parametrize("config", [b"", b"\xff" * 4096, loop(), struct.pack("<I", 0xFFF00001) * 1024])
 def test_registers_that_make_no_sense_end(config: bytes, root: Path) -> None:
     plant(root, {**CHAIN, ROOT_PORT: {"config": config}})
-    assert probe.fact_pci(ASK)["bridges"][0]["acs"] is None
+    assert probe.pci.fact_pci(ASK)["bridges"][0]["acs"] is None
 
 
 def test_a_card_on_no_bridge_and_without_an_iommu(root: Path) -> None:
     base = "sys/bus/pci/devices/0000:00:05.0"
     lay(root, {f"{base}/vendor": "0x10de\n", f"{base}/class": "0x030000\n", f"{base}/max_link_width": "255\n"})
     lay(root, {f"{base}/current_link_width": "0\n", f"{base}/max_link_speed": "Unknown\n"})
-    found = probe.fact_pci(ASK)
+    found = probe.pci.fact_pci(ASK)
     nothing: dict[str, Any] = {"width": None, "width_max": None, "speed_gts": None, "speed_max_gts": None}
     card = {"address": "0000:00:05.0", "driver": "", "bridges": [], "iommu": None, "link": nothing, "port": nothing}
     assert found["gpus"] == [card]
@@ -109,7 +109,7 @@ def test_a_card_on_no_bridge_and_without_an_iommu(root: Path) -> None:
 def test_switches_of_nvlink_are_no_cards(root: Path) -> None:
     base = "sys/bus/pci/devices/0000:c1:00.0"
     lay(root, {f"{base}/vendor": "0x10de\n", f"{base}/class": "0x068000\n"})
-    found = probe.fact_pci(ASK)
+    found = probe.pci.fact_pci(ASK)
     assert (found["gpus"], found["nvswitches"]) == ([], ["0000:c1:00.0"])
 
 
@@ -117,38 +117,40 @@ def test_switches_of_nvlink_are_no_cards(root: Path) -> None:
 def test_the_fabric_manager_is_looked_for_where_switches_are(
     comm: str, wanted: bool, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "own_namespaces", lambda: False)
+    monkeypatch.setattr(probe.processes, "own_namespaces", lambda: False)
     lay(root, {"proc/1/comm": "systemd\n", "proc/812/comm": comm, "proc/self/comm": comm})
-    assert probe.fact_driver(ASK)["fabric_manager_running"] is None
+    assert probe.driver.fact_driver(ASK)["fabric_manager_running"] is None
     base = "sys/bus/pci/devices/0000:c1:00.0"
     lay(root, {f"{base}/vendor": "0x10de\n", f"{base}/class": "0x068000\n"})
-    assert probe.fact_driver(ASK)["fabric_manager_running"] is wanted
-    monkeypatch.setattr(probe, "own_namespaces", lambda: True)  # a container does not see its host's processes
-    assert probe.fact_driver(ASK)["fabric_manager_running"] is None
+    assert probe.driver.fact_driver(ASK)["fabric_manager_running"] is wanted
+    monkeypatch.setattr(
+        probe.processes, "own_namespaces", lambda: True
+    )  # a container does not see its host's processes
+    assert probe.driver.fact_driver(ASK)["fabric_manager_running"] is None
 
 
 def test_other_users_processes_that_are_hidden(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "own_namespaces", lambda: False)
+    monkeypatch.setattr(probe.processes, "own_namespaces", lambda: False)
     lay(root, {"proc/812/comm": "bash\n"})  # hidepid: number 1 is not shown
-    assert probe.running("nv-fabricmanager") is None
+    assert probe.processes.running("nv-fabricmanager") is None
 
 
 def test_the_version_of_the_library_is_in_its_files_name(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "loader_cache", lambda library: [])
+    monkeypatch.setattr(probe.driver, "loader_cache", lambda library: [])
     folder = tmp_path / "lib"
-    assert probe.nvml_library_version() is None
+    assert probe.driver.nvml_library_version() is None
     lay(folder, {"libnvidia-ml.so.550.54.15": ""})
     (folder / "libnvidia-ml.so.1").symlink_to("libnvidia-ml.so.550.54.15")
     monkeypatch.setenv("LD_LIBRARY_PATH", f"/nowhere:{folder}")
-    assert probe.nvml_library_version() == "550.54.15"
+    assert probe.driver.nvml_library_version() == "550.54.15"
     (folder / "libnvidia-ml.so.1").unlink()
     lay(folder, {"libnvidia-ml.so.1": "no link"})
-    assert probe.nvml_library_version() is None
+    assert probe.driver.nvml_library_version() is None
 
 
 def test_the_age_of_a_process() -> None:
-    age = probe.process_age(f"/proc/{os.getpid()}")
+    age = probe.processes.process_age(f"/proc/{os.getpid()}")
     assert age is not None and 0 <= age < 36000
-    assert probe.process_age("/proc/none") is None
+    assert probe.processes.process_age("/proc/none") is None

@@ -94,7 +94,7 @@ def test_a_huge_head_is_bounded(tmp_path: Path) -> None:
     lay(tmp_path, {"big-1.dist-info/METADATA": f"Name: big\n{lines}\n"})
     packages = gathered(tmp_path)["packages"]
     assert isinstance(packages, dict)
-    assert len(packages["big"]["requires"]) == probe.REQUIREMENTS
+    assert len(packages["big"]["requires"]) == probe.requirements.REQUIREMENTS
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_without_a_torch_that_can_be_read_nothing_is_said_to_be_missing(librarie
     "text", ["", "[]", "{}", '{"version": 1}', '{"version": {"torch": 5, "cuda": "x"}}', "[" * 100_000]
 )
 def test_what_is_no_cpp_lib_json(text: str) -> None:
-    assert probe.built_for(text) in (None, {"torch": None, "cuda": None}, {"torch": "5", "cuda": None})
+    assert probe.binaries.built_for(text) in (None, {"torch": None, "cuda": None}, {"torch": "5", "cuda": None})
 
 
 def test_the_compiler_that_torch_takes(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,10 +217,10 @@ def test_the_compiler_that_torch_takes(tmp_path: Path, root: Path, monkeypatch: 
         program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     for name, wanted in (("ccache g++-11", ("11.2.0", False)), (f"{tmp_path}/bin/clang++", ("14.0.6", True))):
-        found = probe.fact_compilers(probe.Ask({"variables": {"CXX": name}}))
+        found = probe.compilers.fact_compilers(probe.question.Ask({"variables": {"CXX": name}}))
         assert (found["cxx"]["version"], found["cxx_clang"]) == wanted
         assert found["cxx_name"] == name
-    found = probe.fact_compilers(probe.Ask({"variables": {"CXX": "/nowhere/c++"}}))
+    found = probe.compilers.fact_compilers(probe.question.Ask({"variables": {"CXX": "/nowhere/c++"}}))
     assert (found["cxx"], found["libaio"], found["libaio_header"]) == (None, None, None)
 
 
@@ -229,8 +229,8 @@ def test_a_toolkit_in_parts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for name in ("CUDA_HOME", "CUDA_PATH", "CONDA_PREFIX"):
         monkeypatch.delenv(name, raising=False)
     lay(root, {"usr/local/cuda/include/cuda_runtime.h": "", "usr/local/cuda/lib64/libcudart.so": ""})
-    found = probe.fact_cuda(probe.Ask({}))
+    found = probe.cuda.fact_cuda(probe.question.Ask({}))
     assert (found["runtime_headers"], found["curand"]) == (True, False)
     targets = "usr/local/cuda/targets/x86_64-linux"
     lay(root, {f"{targets}/include/curand_kernel.h": "", f"{targets}/lib/libcurand.so": ""})
-    assert probe.fact_cuda(probe.Ask({}))["curand"] is True
+    assert probe.cuda.fact_cuda(probe.question.Ask({}))["curand"] is True

@@ -13,11 +13,11 @@ import pytest
 from dsdoctor.hosts import probe
 from tests.probe.conftest import examine, lay, value
 
-ASK = probe.Ask({})
+ASK = probe.question.Ask({})
 
 
-def ask(**config: Any) -> probe.Ask:
-    return probe.Ask(config)
+def ask(**config: Any) -> probe.question.Ask:
+    return probe.question.Ask(config)
 
 
 def test_infiniband_ports_and_their_states(root: Path) -> None:
@@ -31,7 +31,7 @@ def test_infiniband_ports_and_their_states(root: Path) -> None:
     lay(root, {f"{base}/ports/1/{name}": text for name, text in port.items()})
     lay(root, {f"{base}/ports/2/state": "1: DOWN\n", f"{base}/ports/notes": "x", f"{base}/device/net/ib0/x": ""})
     (root / "sys/module/nvidia_peermem").mkdir(parents=True)
-    found = probe.fact_infiniband(ASK)
+    found = probe.infiniband.fact_infiniband(ASK)
     (device,) = found["devices"]
     assert device["ports"][0] == {
         "port": 1,
@@ -47,7 +47,7 @@ def test_infiniband_ports_and_their_states(root: Path) -> None:
 
 def test_no_infiniband(root: Path) -> None:
     nothing = {"devices": [], "peermem_loaded": False, "verbs": [], "libibverbs": None}
-    assert probe.fact_infiniband(ASK) == nothing
+    assert probe.infiniband.fact_infiniband(ASK) == nothing
 
 
 def test_entries_of_a_gid_table(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,8 +64,8 @@ def test_entries_of_a_gid_table(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     lay(root, {f"{port}/gids/{n}": gid for n, (gid, _) in table.items()})
     lay(root, {f"{port}/gid_attrs/types/{n}": kind for n, (_, kind) in table.items() if kind})
     lay(root, {"usr/lib64/libibverbs.so.1": ""})
-    monkeypatch.setattr(probe, "loader_cache", lambda name: [])
-    found = probe.fact_infiniband(ASK)
+    monkeypatch.setattr(probe.loader, "loader_cache", lambda name: [])
+    found = probe.infiniband.fact_infiniband(ASK)
     assert found["devices"][0]["ports"][0]["gids"] == [
         {"index": 0, "gid": "fe80::200:5eff:fe00:5301", "kind": "IB/RoCE v1"},
         {"index": 1, "gid": "fe80::200:5eff:fe00:5301", "kind": "RoCE v2"},
@@ -73,7 +73,7 @@ def test_entries_of_a_gid_table(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ]
     assert found["libibverbs"] is True
     (root / "usr/lib64/libibverbs.so.1").unlink()
-    assert probe.fact_infiniband(ASK)["libibverbs"] is False
+    assert probe.infiniband.fact_infiniband(ASK)["libibverbs"] is False
 
 
 def test_kinds_of_interfaces(root: Path) -> None:
@@ -83,7 +83,7 @@ def test_kinds_of_interfaces(root: Path) -> None:
     lay(root, {f"{conf}/all/rp_filter": "1\n", f"{conf}/eno1/rp_filter": "0\n", f"{conf}/tun0/rp_filter": "2\n"})
     (root / base / "bond0").mkdir()
     (root / base / "eno1/master").symlink_to("../bond0")
-    seen = {name: probe.interface(name, []) for name in ("br-1", "tun0", "eno1", "eno2")}
+    seen = {name: probe.network.interface(name, []) for name in ("br-1", "tun0", "eno1", "eno2")}
     assert {name: row["kind"] for name, row in seen.items()} == {
         "br-1": "bridge",
         "tun0": "tun",
@@ -96,14 +96,14 @@ def test_kinds_of_interfaces(root: Path) -> None:
 
 
 def test_firewalls_that_are_switched_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "which", lambda name, extra=(): "/usr/sbin/ufw" if name == "ufw" else None)
-    monkeypatch.setattr(probe, "running", lambda name: name == "firewalld")
-    assert probe.firewalls() == ["firewalld"]
+    monkeypatch.setattr(probe.network, "which", lambda name, extra=(): "/usr/sbin/ufw" if name == "ufw" else None)
+    monkeypatch.setattr(probe.network, "running", lambda name: name == "firewalld")
+    assert probe.network.firewalls() == ["firewalld"]
     lay(root, {"etc/ufw/ufw.conf": "# ENABLED=yes\nENABLED=no\n"})
-    assert probe.firewalls() == ["firewalld"]
+    assert probe.network.firewalls() == ["firewalld"]
     lay(root, {"etc/ufw/ufw.conf": "# comment\nENABLED=yes\nLOGLEVEL=low\n"})
-    monkeypatch.setattr(probe, "running", lambda name: None)
-    assert probe.firewalls() == ["ufw"]
+    monkeypatch.setattr(probe.network, "running", lambda name: None)
+    assert probe.network.firewalls() == ["ufw"]
 
 
 MEMINFO = (
@@ -138,7 +138,7 @@ MEMINFO = (
 )
 def test_memory_and_what_a_cgroup_leaves_of_it(root: Path, files: dict[str, str], limit: int | None) -> None:
     lay(root, {"proc/meminfo": MEMINFO, **files})
-    assert probe.fact_memory(ASK) == {
+    assert probe.limits.fact_memory(ASK) == {
         "total_bytes": 16384 * 1024,
         "available_bytes": 8192 * 1024,
         "swap_total_bytes": 1024 * 1024,
@@ -147,9 +147,9 @@ def test_memory_and_what_a_cgroup_leaves_of_it(root: Path, files: dict[str, str]
 
 
 def test_memory_that_cannot_be_read_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert probe.examined("memory", ASK)["error"].startswith("FileNotFoundError: ")
+    assert probe.workers.examined("memory", ASK)["error"].startswith("FileNotFoundError: ")
     lay(root, {"proc/meminfo": "MemFree: 1 kB\n"})
-    assert probe.examined("memory", ASK)["error"] == "KeyError: 'MemTotal'"
+    assert probe.workers.examined("memory", ASK)["error"] == "KeyError: 'MemTotal'"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_cpu(root: Path, files: dict[str, str], quota: float | None) -> None:
     cpuinfo = "processor : 0\nmodel name : Xeon\nflags : fpu avx512f\n\nprocessor : 1\nmodel name : other\n"
     nodes = {f"sys/devices/system/node/{name}/x": "" for name in ("node0", "node1", "possible", "power")}
     lay(root, {"proc/cpuinfo": cpuinfo, **nodes, **files})
-    found = probe.fact_cpu(ASK)
+    found = probe.limits.fact_cpu(ASK)
     assert (found["model"], found["flags"], found["numa_nodes"], found["quota"]) == (
         "Xeon",
         ["fpu", "avx512f"],
@@ -215,7 +215,7 @@ def test_containers(
     for name, target in links.items():
         (root / "proc/self/ns").mkdir(parents=True, exist_ok=True)
         (root / "proc/self/ns" / name).symlink_to(target)
-    found = probe.fact_container(ASK)
+    found = probe.system.fact_container(ASK)
     assert found["kind"] == kind
     assert bool(found["evidence"]) == (kind != "none")
 
@@ -243,7 +243,7 @@ def test_a_driver_built_for_another_kernel(root: Path, tmp_path: Path, monkeypat
             "sys/module/nouveau/x": "",
         },
     )
-    assert probe.fact_driver(ASK) == {
+    assert probe.driver.fact_driver(ASK) == {
         "loaded": False,
         "version": None,
         "kernel": kernel,
@@ -263,7 +263,7 @@ def test_a_driver_built_for_another_kernel(root: Path, tmp_path: Path, monkeypat
 
 def test_a_loaded_driver(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr(probe, "SBIN", ())
+    monkeypatch.setattr(probe.driver, "SBIN", ())
     base = f"lib/modules/{os.uname().release}"
     lay(
         root,
@@ -277,7 +277,7 @@ def test_a_loaded_driver(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "sys/module/nvidia_uvm/x": "",
         },
     )
-    found = probe.fact_driver(ASK)
+    found = probe.driver.fact_driver(ASK)
     assert (found["loaded"], found["version"], found["dkms_available"]) == (True, "535.154.05", False)
     assert [path.rpartition("/lib/modules/")[2].partition("/")[2] for path in found["module_files"]] == [
         "updates/dkms/nvidia.ko.zst",
@@ -302,7 +302,7 @@ def test_cuda_toolkits_in_torchs_order(root: Path, tmp_path: Path, monkeypatch: 
     lay(tmp_path, {"bin/nvcc": "#!/bin/sh\necho 'Cuda compilation tools, release 11.8, V11.8.89'\n"})
     (tmp_path / "bin/nvcc").chmod(0o755)
     monkeypatch.setenv("PATH", "/nowhere")
-    found = probe.fact_cuda(ASK)
+    found = probe.cuda.fact_cuda(ASK)
     local = f"{root}/usr/local"
     assert (found["home"], found["nvcc"], found["nvcc_version"]) == (f"{local}/cuda", None, None)
     assert found["toolkits"] == [
@@ -311,10 +311,10 @@ def test_cuda_toolkits_in_torchs_order(root: Path, tmp_path: Path, monkeypatch: 
         {"path": f"{local}/cuda-11.8", "version": "11.8"},
     ]
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    found = probe.fact_cuda(ASK)
+    found = probe.cuda.fact_cuda(ASK)
     assert (found["home"], found["nvcc_version"]) == (str(tmp_path), "11.8")  # the folder above nvcc's, as torch says
     monkeypatch.setenv("CUDA_HOME", f"{local}/cuda-11.8")
-    found = probe.fact_cuda(ASK)
+    found = probe.cuda.fact_cuda(ASK)
     assert (found["home"], found["nvcc"]) == (f"{local}/cuda-11.8", str(tmp_path / "bin/nvcc"))
 
 
@@ -323,11 +323,11 @@ def test_a_symbolic_link_without_end_is_no_toolkit(root: Path, monkeypatch: pyte
     (root / "usr/local/cuda").symlink_to("cuda")
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CUDA_HOME", raising=False)
-    assert probe.fact_cuda(ASK)["home"] is None
+    assert probe.cuda.fact_cuda(ASK)["home"] is None
 
 
 def test_shared_memory_that_is_not_there(root: Path) -> None:
-    assert probe.examined("shm", ASK)["error"] == "there is no /dev/shm"
+    assert probe.workers.examined("shm", ASK)["error"] == "there is no /dev/shm"
 
 
 def test_files_that_set_variables(tmp_path: Path) -> None:
@@ -425,21 +425,21 @@ def test_a_folder_called_torch_is_no_torch(tmp_path: Path, files: dict[str, str]
 
 
 def test_the_kernel_knows_the_addresses_that_ip_prints() -> None:
-    program = probe.which("ip", probe.SBIN)
+    program = probe.files.which("ip", probe.files.SBIN)
     if program is None:
         pytest.skip("needs the program ip")
-    printed = probe.parse_addresses(probe.run([program, "-o", "addr", "show"])[1])
+    printed = probe.addresses.parse_addresses(probe.programs.run([program, "-o", "addr", "show"])[1])
 
     def plain(found: dict[str, Any]) -> set[tuple[str, str, int]]:
         return {(name, row["address"], row["prefix"]) for name, rows in found.items() for row in rows}
 
-    assert plain(probe.kernel_addresses()) == plain(printed)
+    assert plain(probe.addresses.kernel_addresses()) == plain(printed)
 
 
 def test_without_ip_a_socket_shows_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "which", lambda name, extra=(): None)
-    resolves, errors = probe.resolve(["127.0.0.1", "no.such.invalid"], 5)
-    local, unknown = probe.routes(["127.0.0.1", "no.such.invalid"], resolves, errors)
+    monkeypatch.setattr(probe.routes, "which", lambda name, extra=(): None)
+    resolves, errors = probe.names.resolve(["127.0.0.1", "no.such.invalid"], 5)
+    local, unknown = probe.routes.routes(["127.0.0.1", "no.such.invalid"], resolves, errors)
     assert (local["device"], local["source"], local["local"]) == ("lo", "127.0.0.1", True)
     assert unknown["address"] == "" and unknown["error"]
 
@@ -453,14 +453,14 @@ def test_a_name_server_that_never_answers_is_not_waited_for(monkeypatch: pytest.
         return [(socket.AF_INET, 1, 6, "", ("192.0.2.1", 0)), (socket.AF_INET, 1, 6, "", ("192.0.2.1", 0))]
 
     monkeypatch.setattr(socket, "getaddrinfo", never)
-    resolves, errors = probe.resolve(["slow", "quick"], 0.2)
+    resolves, errors = probe.names.resolve(["slow", "quick"], 0.2)
     assert resolves == {"slow": [], "quick": ["192.0.2.1"]}
     assert errors == {"slow": "no answer within 0.2 seconds"}
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a..b", "\udcff", "-", "a b"])
 def test_names_that_are_none(name: str) -> None:
-    resolves, errors = probe.resolve([name], 5)
+    resolves, errors = probe.names.resolve([name], 5)
     assert resolves == {name: []} and errors[name]
 
 
@@ -473,7 +473,7 @@ def test_a_listening_port_is_seen() -> None:
 
 def test_only_the_sections_asked_for() -> None:
     assert list(examine({"sections": ["shm", "os", "no such"]})["sections"]) == ["os", "shm"]
-    assert set(examine({"sections": ["no such"]})["sections"]) == set(probe.SECTIONS)
+    assert set(examine({"sections": ["no such"]})["sections"]) == set(probe.question.SECTIONS)
 
 
 def test_more_targets_than_one_would_think() -> None:

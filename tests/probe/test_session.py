@@ -14,7 +14,7 @@ import pytest
 from dsdoctor.hosts import probe
 from tests.probe.conftest import examine, lay, value
 
-ASK = probe.Ask({})
+ASK = probe.question.Ask({})
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ ASK = probe.Ask({})
 )
 def test_settings_of_logind(root: Path, files: dict[str, str], remove: bool, kill: bool | None) -> None:
     lay(root, files)
-    found = probe.fact_session(ASK)
+    found = probe.session.fact_session(ASK)
     assert (found["remove_ipc"], found["kill_user_processes"]) == (remove, kill)
     assert found["logind"] is False
 
@@ -63,8 +63,8 @@ def test_settings_of_logind(root: Path, files: dict[str, str], remove: bool, kil
 )
 def test_the_session_that_logind_knows(root: Path, cgroup: str, session: str | None) -> None:
     lay(root, {"proc/self/cgroup": cgroup, "run/systemd/sessions/42": ""})
-    lay(root, {"var/lib/systemd/linger/" + probe.user_name(os.getuid()): ""})
-    found = probe.fact_session(ASK)
+    lay(root, {"var/lib/systemd/linger/" + probe.accounts.user_name(os.getuid()): ""})
+    found = probe.session.fact_session(ASK)
     assert (found["login_session"], found["logind"], found["lingers"]) == (session, True, True)
 
 
@@ -80,20 +80,20 @@ def ancestors(root: Path, starts: list[int], top: str) -> None:
 def test_what_the_login_shell_took(root: Path) -> None:
     tick = os.sysconf("SC_CLK_TCK")
     ancestors(root, [2000, 1000, 10 * tick], "sshd-session")
-    assert probe.shell_seconds("10.34") == 0.34
-    assert probe.shell_seconds("9.00") is None, "a container's uptime"
-    assert probe.shell_seconds("") is None
-    assert probe.shell_seconds("soon") is None
+    assert probe.session.shell_seconds("10.34") == 0.34
+    assert probe.session.shell_seconds("9.00") is None, "a container's uptime"
+    assert probe.session.shell_seconds("") is None
+    assert probe.session.shell_seconds("soon") is None
 
 
 @pytest.mark.parametrize("top", ["systemd", "bash"])
 def test_a_shell_that_no_sshd_started(root: Path, top: str) -> None:
     ancestors(root, [100], top)
-    assert probe.shell_seconds("10") is None
+    assert probe.session.shell_seconds("10") is None
 
 
 def test_hidden_processes(root: Path) -> None:
-    assert probe.shell_seconds("10") is None
+    assert probe.session.shell_seconds("10") is None
 
 
 @pytest.mark.parametrize(
@@ -115,19 +115,19 @@ def test_hidden_processes(root: Path) -> None:
 )
 def test_a_limit_on_processes(root: Path, files: dict[str, str], limit: int | None, used: int | None) -> None:
     lay(root, {"proc/self/cgroup": "0::/a\n", **files})
-    found = probe.fact_limits(ASK)
+    found = probe.limits.fact_limits(ASK)
     assert (found["cgroup_pids"], found["cgroup_pids_used"]) == (limit, used)
 
 
 @pytest.mark.parametrize(("status", "bits"), [("CapEff:\t00000000a80425fb\n", 0xA80425FB), ("x\n", None), ("", None)])
 def test_capabilities(root: Path, status: str, bits: int | None) -> None:
     lay(root, {"proc/self/status": status})
-    assert probe.fact_container(ASK)["capabilities"] == bits
+    assert probe.system.fact_container(ASK)["capabilities"] == bits
 
 
 def test_devices_that_programs_open(root: Path) -> None:
     lay(root, {"dev/infiniband/uverbs0": "", "dev/infiniband/rdma_cm": ""})
-    assert probe.fact_infiniband(ASK)["verbs"] == ["uverbs0"]
+    assert probe.infiniband.fact_infiniband(ASK)["verbs"] == ["uverbs0"]
 
 
 def extensions(env: dict[str, str], **config: Any) -> dict[str, Any]:
@@ -190,17 +190,17 @@ def test_the_folder_of_this_python_and_torch(tmp_path: Path) -> None:
 )
 def test_how_a_torch_guards_a_build(tmp_path: Path, text: str, kind: str | None) -> None:
     lay(tmp_path, {"utils/cpp_extension.py": text})
-    assert probe.lock_kind(str(tmp_path)) == kind
+    assert probe.extensions.lock_kind(str(tmp_path)) == kind
 
 
 def test_the_glibc_that_a_library_needs(tmp_path: Path) -> None:
     """Against readelf's reading, where it is there: of this interpreter, and of a damaged copy."""
     real = os.path.realpath(sys.executable)
-    newest = probe.newest_glibc([real])
+    newest = probe.torch_build.newest_glibc([real])
     assert newest is None or newest.startswith("2.")
     (tmp_path / "cut.so").write_bytes(Path(real).read_bytes()[:1000])
     (tmp_path / "none.so").write_bytes(b"")
-    assert probe.newest_glibc([str(tmp_path / "cut.so"), str(tmp_path / "none.so"), "/none"]) is None
+    assert probe.torch_build.newest_glibc([str(tmp_path / "cut.so"), str(tmp_path / "none.so"), "/none"]) is None
     try:
         text = subprocess.run(["readelf", "-V", real], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
@@ -210,18 +210,18 @@ def test_the_glibc_that_a_library_needs(tmp_path: Path) -> None:
 
 
 def test_a_mount_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "PATH_SECONDS", 0.3)
-    monkeypatch.setattr(probe, "MOUNT_SECONDS", 0.6)
-    monkeypatch.setattr(probe, "measured", lambda path, table: time.sleep(5))
+    monkeypatch.setattr(probe.disk, "PATH_SECONDS", 0.3)
+    monkeypatch.setattr(probe.disk, "MOUNT_SECONDS", 0.6)
+    monkeypatch.setattr(probe.disk, "measured", lambda path, table: time.sleep(5))
     begun = time.monotonic()
-    rows = probe.fact_disk(probe.Ask({"paths": [f"/x{number}" for number in range(20)]}))["paths"]
+    rows = probe.disk.fact_disk(probe.question.Ask({"paths": [f"/x{number}" for number in range(20)]}))["paths"]
     assert time.monotonic() - begun < 3
     assert all("hangs" in row["error"] for row in rows)
 
 
 def test_a_mount_that_wakes_up_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "PATH_SECONDS", 0.2)
-    real, asked = probe.measured, []
+    monkeypatch.setattr(probe.disk, "PATH_SECONDS", 0.2)
+    real, asked = probe.disk.measured, []
 
     def slow(path: str, table: Any) -> dict[str, Any]:
         asked.append(path)
@@ -229,8 +229,8 @@ def test_a_mount_that_wakes_up_is_measured(monkeypatch: pytest.MonkeyPatch) -> N
             time.sleep(1.0)
         return real(path, table)
 
-    monkeypatch.setattr(probe, "measured", slow)
-    rows = probe.fact_disk(probe.Ask({"paths": ["/", "/usr"]}))["paths"]
+    monkeypatch.setattr(probe.disk, "measured", slow)
+    rows = probe.disk.fact_disk(probe.question.Ask({"paths": ["/", "/usr"]}))["paths"]
     assert [row.get("error") for row in rows] == [None] * len(rows)
     assert sorted(asked) == sorted({row["path"] for row in rows})
 

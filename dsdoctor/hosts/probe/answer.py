@@ -1,0 +1,46 @@
+"""The probe's answer."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from binascii import a2b_base64
+
+from . import BEGIN, END, PROBE_VERSION, REFUSAL, SCHEMA
+from .packages import JOB_PATH
+from .question import Ask
+from .workers import survey
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def answer(config: dict[str, Any]) -> dict[str, Any]:
+    """The probe's answer to a config."""
+    import resource
+
+    begun = time.monotonic()
+    sections = survey(Ask(config))
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {
+        "schema": SCHEMA,
+        "probe_version": PROBE_VERSION,
+        "recorded_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(time.monotonic() - begun, 4),
+        "cpu_seconds": round(sum(usage.ru_utime + usage.ru_stime for usage in spent), 4),
+        "sections": sections,
+    }
+
+
+def main(arguments: list[str], path: list[str]) -> None:
+    """Print the answer; one that says why there is none is an answer too. `path` is the job's sys.path."""
+    JOB_PATH[:] = path
+    try:
+        config = json.loads(a2b_base64(arguments[0])) if arguments else {}
+        text = "\n%s\n%s\n%s\n" % (BEGIN, json.dumps(answer(config), ensure_ascii=True), END)
+    except Exception as failure:
+        text = REFUSAL % json.dumps("the probe itself failed: %s: %s" % (type(failure).__name__, failure))
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -1,0 +1,69 @@
+"""CUDA toolkits."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+from .compilers import program_version, version_text
+from .files import at, entries, read_or, which
+from .question import Ask, section
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+@section("programs")
+def fact_cuda(ask: Ask) -> dict[str, Any]:
+    """Source: CUDA_HOME, CUDA_PATH, the PATH, /usr/local, in the order of torch's cpp_extension; `nvcc --version`."""
+    on_path = which("nvcc")
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    if not home:
+        home = os.path.dirname(os.path.dirname(on_path)) if on_path else at("/usr/local/cuda")
+        home = home if os.path.isdir(home) else None
+    nvcc = home + "/bin/nvcc" if home and os.access(home + "/bin/nvcc", os.X_OK) else on_path
+    usual = [at("/usr/local/") + name for name in entries(at("/usr/local")) if re.match(r"cuda(-\d+(\.\d+)?)?$", name)]
+    folders = [home] if home else []
+    folders += usual + [at("/opt/cuda"), sys.prefix, os.environ.get("CONDA_PREFIX", sys.prefix)]
+    toolkits: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        real = os.path.realpath(folder)
+        version = toolkit_version(real)
+        if version and real not in toolkits:
+            toolkits[real] = {"path": folder, "version": version}
+    return {
+        "home": home,
+        "nvcc": nvcc,
+        "nvcc_version": nvcc_version(nvcc) if nvcc else None,
+        "toolkits": list(toolkits.values()),
+        "runtime_headers": toolkit_has(home, "include", "cuda_runtime.h") if home else None,
+        "curand": toolkit_has(home, "include", "curand_kernel.h") and toolkit_has(home, "lib", "libcurand.so")
+        if home
+        else None,
+    }
+
+
+def toolkit_has(home: str, kind: str, name: str) -> bool:
+    """Whether a toolkit has a header or a library; conda keeps them in targets/x86_64-linux."""
+    folders = ["/include"] if kind == "include" else ["/lib64", "/lib"]
+    targets = [home + "/targets/" + target for target in entries(home + "/targets")]
+    return any(os.path.isfile("%s%s/%s" % (base, folder, name)) for base in [home] + targets for folder in folders)
+
+
+def nvcc_version(nvcc: str) -> str | None:
+    """The "12.6" of `nvcc --version`; None when it does not run or does not say."""
+    version = re.match(r"\d+\.\d+", program_version(version_text(nvcc)))
+    return version.group(0) if version else None
+
+
+def toolkit_version(folder: str) -> str | None:
+    """A toolkit's version out of include/cuda.h (`#define CUDA_VERSION 12060`), version.json or version.txt."""
+    match = re.search(r"^#define\s+CUDA_VERSION\s+(\d+)", read_or(folder + "/include/cuda.h", limit=1 << 17), re.M)
+    if match:
+        value = int(match.group(1))
+        return "%d.%d" % (value // 1000, value % 1000 // 10)
+    text = read_or(folder + "/version.json") or read_or(folder + "/version.txt")
+    match = re.search(r'"nvcc"[^}]*"version"\s*:\s*"(\d+\.\d+)|CUDA Version (\d+\.\d+)', text, re.S)
+    return (match.group(1) or match.group(2)) if match else None

@@ -1,0 +1,105 @@
+"""NVIDIA's driver: loaded, installed, built for which kernels."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from .files import SBIN, at, entries, read_or, unique, which
+from .loader import SYSTEM_FOLDERS, loader_cache, path_list
+from .pci import nvswitches, pci_gpus
+from .processes import running
+from .programs import run
+from .question import Ask, section
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+@section("programs")
+def fact_driver(ask: Ask) -> dict[str, Any]:
+    """Source: /proc/driver/nvidia/version, `dkms status`, /usr/src, /lib/modules, /sys/module, /sys/bus/pci."""
+    kernel = os.uname().release
+    text = read_or(at("/proc/driver/nvidia/version"))
+    dkms = which("dkms", SBIN)
+    sources = [re.match(r"nvidia(?:-open)?-(\d[\w.]*)$", name) for name in entries(at("/usr/src"))]
+    return {
+        "loaded": bool(text),
+        "version": driver_version(text),
+        "kernel": kernel,
+        "dkms_available": dkms is not None,
+        "dkms": dkms_status(dkms) if dkms else [],
+        "sources": unique(match.group(1) for match in sources if match),
+        "module_files": module_files(kernel),
+        "pci_gpus": pci_gpus(),
+        "modules": [name for name in entries(at("/sys/module")) if name.startswith("nvidia") or name == "nouveau"],
+        "open_module": "Open Kernel Module" in text if text else None,
+        "library_version": nvml_library_version(),
+        "fabric_manager_running": running("nv-fabricmanager") if nvswitches() else None,
+    }
+
+
+def nvml_library_version() -> str | None:
+    """The driver's version in the name of the NVML that the loader finds: libnvidia-ml.so.1 points to .535.154.05."""
+    found = [folder + "/libnvidia-ml.so.1" for folder in path_list("LD_LIBRARY_PATH")]
+    found += loader_cache("libnvidia-ml.so.1") + [at(folder) + "/libnvidia-ml.so.1" for folder in SYSTEM_FOLDERS]
+    real = next((os.path.realpath(path) for path in found if os.path.isfile(path)), "")
+    match = re.search(r"\.so\.(\d+(?:\.\d+)+)$", real)
+    return match.group(1) if match else None
+
+
+def driver_version(text: str) -> str | None:
+    """The version in /proc/driver/nvidia/version, of the proprietary and of the open kernel module."""
+    match = re.search(r"Kernel Module(?:\s+for\s+\S+)?\s+(\d+(?:\.\d+)+)", text)
+    return match.group(1) if match else None
+
+
+def dkms_status(program: str) -> list[dict[str, str]]:
+    """`dkms status` of the nvidia modules. Raises ProbeError when it does not end."""
+    return parse_dkms(run([program, "status"])[1])
+
+
+def parse_dkms(text: str) -> list[dict[str, str]]:
+    """The nvidia lines of `dkms status`, as dkms 2 and dkms 3 print them.
+
+    `nvidia, 535.154.05, 3.10.0-1160.el7.x86_64, x86_64: installed`, `nvidia/535.154.05, 5.15.0-91-generic, x86_64:
+    installed`, and for a module that is not built yet `nvidia/535.154.05: added`.
+    """
+    found = []
+    for line in text.splitlines():
+        left, colon, status = line.rpartition(": ")
+        words = re.split(r"\s*,\s*|/", left.strip())
+        if not colon or len(words) < 2 or not words[0].startswith("nvidia"):
+            continue
+        found.append(
+            {
+                "module": words[0],
+                "version": words[1],
+                "kernel": words[2] if len(words) > 2 else "",
+                "status": status.split()[0] if status.split() else "",
+            }
+        )
+    return found
+
+
+def module_files(kernel: str) -> list[str]:
+    """nvidia.ko, compressed or not, that modules.dep of the running kernel names or that lies in a usual folder."""
+    base = at("/lib/modules/%s/" % kernel)
+    named = re.findall(r"^(\S*/nvidia\.ko(?:\.\w+)?):", read_or(base + "modules.dep", limit=16 << 20), re.M)
+    folders = (
+        "updates/dkms",
+        "updates",
+        "extra",
+        "extra/nvidia",
+        "weak-updates/nvidia",
+        "kernel/drivers/video",
+        "misc",
+    )
+    usual = [
+        "%s/%s" % (folder, name)
+        for folder in folders
+        for name in entries(base + folder)
+        if re.match(r"nvidia\.ko(\.\w+)?$", name)
+    ]
+    return [base + name for name in unique(named + usual) if os.path.exists(base + name)]

@@ -1,0 +1,87 @@
+"""Reading the host's files and folders; what is remembered of them."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+ROOT = ""  # put before /proc, /sys, /etc ...: the tests' only seam
+MEMO: dict[str, Any] = {}
+
+
+class ProbeError(Exception):
+    """Something that could not be learnt, said in a sentence."""
+
+
+def at(path: str) -> str:
+    """The path of a system file."""
+    return ROOT + path
+
+
+def read(path: str, limit: int = 1 << 20) -> str:
+    """The text of a regular file, at most `limit` bytes of it; any bytes are text. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO in a file's place does not block
+    try:
+        chunks: list[bytes] = []
+        while limit > 0:
+            chunk = os.read(handle, min(limit, 1 << 16))
+            if not chunk:
+                break
+            chunks.append(chunk)
+            limit -= len(chunk)
+    finally:
+        os.close(handle)
+    return b"".join(chunks).decode("utf-8", "surrogateescape")
+
+
+def read_or(path: str, default: str = "", limit: int = 1 << 20) -> str:
+    """The text of a file without the blanks at its ends, or `default` when it cannot be read."""
+    try:
+        return read(path, limit).strip()
+    except (OSError, ValueError):
+        return default
+
+
+def entries(path: str) -> list[str]:
+    """The names in a folder, sorted; none when it cannot be read."""
+    try:
+        return sorted(os.listdir(path))
+    except (OSError, ValueError):
+        return []
+
+
+def link_target(path: str) -> str:
+    """Where a symbolic link points, or nothing."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+def number(text: Any) -> int | None:
+    """The integer a text holds, or None."""
+    try:
+        return int(str(text).strip(), 10)
+    except ValueError:
+        return None
+
+
+def unique(items: Iterable[str]) -> list[str]:
+    """The items in their order, each once."""
+    return list(dict.fromkeys(items))
+
+
+SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+
+def which(name: str, extra: Sequence[str] = ()) -> str | None:
+    """The program that the PATH finds, else one in the `extra` folders: a user's PATH often lacks the sbin ones."""
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) + list(extra):
+        path = os.path.join(folder or ".", name)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return None

@@ -1,0 +1,120 @@
+"""The errors of GPUs in the kernel's log."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+
+from .files import SBIN, ProbeError, at, which
+from .processes import uptime_seconds
+from .programs import run
+from .question import Ask, section
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d+)(?:, *(.*))?")
+XID_PROCESS = re.compile(r"\b(?:pid|name)=(?:'[^']*'|<[^>]*>|[^,]*)(?:, *|$)")
+KMSG_BYTES = 32 << 20
+KMSG_RECORD = 8192  # PRINTKRB_RECORD_MAX: a shorter buffer is refused
+
+
+@section("log")
+def fact_kernel_log(ask: Ask) -> dict[str, Any]:
+    """Source: /dev/kmsg, else the journal, else dmesg(1). Many hosts let only root read it; then `source` is empty."""
+    problems = []
+    for source, lines in (("/dev/kmsg", kmsg_lines), ("journalctl", journal_lines), ("dmesg", dmesg_lines)):
+        try:
+            found = lines()
+        except (ProbeError, OSError) as failure:
+            problems.append("%s: %s" % (source, failure.strerror if isinstance(failure, OSError) else failure))
+            continue
+        since = None if source == "journalctl" else age_of_first(found)  # of a journal only what matches was asked for
+        return {"source": source, "detail": "", "xids": xids(found), "since_seconds": since}
+    return {"source": "", "detail": "; ".join(problems), "xids": [], "since_seconds": None}
+
+
+def age_of_first(lines: list[tuple[float, str]]) -> float | None:
+    """How many seconds ago the first of the messages came."""
+    now = uptime_seconds()
+    return None if now is None or not lines else round(max(0.0, now - lines[0][0]), 1)
+
+
+def kmsg_lines() -> list[tuple[float, str]]:
+    """The kernel's messages with their seconds since the boot; each read gives one, and the last would block.
+
+    `PRIORITY,NUMBER,MICROSECONDS,FLAGS;TEXT`, and lines about the device that begin with a blank. Source:
+    Documentation/ABI/testing/dev-kmsg.
+    """
+    handle = os.open(at("/dev/kmsg"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    records, size = [], 0
+    try:
+        while size < KMSG_BYTES:
+            try:
+                record = os.read(handle, KMSG_RECORD)
+            except OSError as failure:
+                if failure.errno == errno.EPIPE:
+                    continue  # overwritten while it was read: the next one is there
+                if failure.errno == errno.EAGAIN:
+                    break
+                raise
+            if not record:
+                break
+            size += len(record)
+            records.append(record)
+    finally:
+        os.close(handle)
+    found = re.findall(r"^\d+,\d+,(\d+),[^;\n]*;(.*)$", b"".join(records).decode("utf-8", "replace"), re.M)
+    if not found:
+        raise ProbeError("no message is in it")
+    return [(int(microseconds) / 1e6, text) for microseconds, text in found]
+
+
+def journal_lines() -> list[tuple[float, str]]:
+    """The kernel's messages of this boot in the journal. Raises ProbeError where this user is not shown any."""
+    program = which("journalctl")
+    if program is None:
+        raise ProbeError("there is none")
+    command = [program, "--dmesg", "--boot", "--quiet", "--no-pager", "--output=short-monotonic"]
+    if not stamped(run(command + ["--lines=1"])[1]):
+        raise ProbeError("it shows this user no kernel message")
+    code, output, errors = run(command + ["--grep=NVRM: Xid"])  # status 1: nothing matches
+    if code not in (0, 1) or (code == 1 and errors.strip()):
+        raise ProbeError(" ".join(errors.split())[:200] or "status %d" % code)
+    return stamped(output)
+
+
+def dmesg_lines() -> list[tuple[float, str]]:
+    """The kernel's messages as dmesg(1) prints them."""
+    program = which("dmesg", ("/bin",) + SBIN)
+    if program is None:
+        raise ProbeError("there is none")
+    code, output, errors = run([program])
+    lines = stamped(output)
+    if code or not lines:
+        raise ProbeError(" ".join(errors.split())[:200] or "it printed nothing")
+    return lines
+
+
+def stamped(output: str) -> list[tuple[float, str]]:
+    """Lines that begin with their seconds since the boot in brackets."""
+    found = [re.match(r"(?:<\d+>)?\[\s*(\d+\.\d+)\] (.*)", line) for line in output.splitlines()]
+    return [(float(match.group(1)), match.group(2)) for match in found if match]
+
+
+def xids(lines: list[tuple[float, str]]) -> list[dict[str, Any]]:
+    """The errors of NVIDIA's driver among kernel messages, one entry a number and card, without the process."""
+    now = uptime_seconds()
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for when, line in lines:
+        match = XID.search(line)
+        if match is None:
+            continue
+        key = (match.group(1).lower(), int(match.group(2)))
+        row = found.setdefault(key, {"address": key[0], "code": key[1], "count": 0})
+        row["count"] += 1
+        row["last_seconds_ago"] = None if now is None else round(max(0.0, now - when), 1)
+        row["text"] = XID_PROCESS.sub("", match.group(3) or "")[:200].strip()
+    return list(found.values())

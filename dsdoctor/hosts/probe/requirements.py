@@ -1,0 +1,84 @@
+"""What packages ask for."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from .files import read_or
+from .packages import distributions
+from .question import Ask, section
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+REQUIREMENTS = 200  # of one distribution
+EXTRA = re.compile(r"""extra\s*==\s*["']([^"']+)["']""")
+# What a program on transformers or accelerate needs besides them, depending on what it uses of them.
+EXTRAS = {"transformers": {"torch", "deepspeed", "accelerate"}, "accelerate": {"deepspeed"}}
+
+
+@section("metadata")
+def fact_requirements(ask: Ask) -> dict[str, Any]:
+    """Source: Requires-Dist and Requires-Python of each METADATA, requires.txt of an egg."""
+    found: dict[str, dict[str, Any]] = {}
+    for item in distributions():
+        if not item["leftover"] and item["name"] not in found:
+            found[item["name"]] = requirements(item["info"])
+    wanted = {name: set(extras) for name, extras in EXTRAS.items()}
+    for _ in range(3):  # an extra may ask for an extra
+        for name, row in found.items():
+            for line in row["requires"]:
+                match = re.match(r"\s*([\w.-]+)\s*\[([^\]]*)\]", line)
+                if match and of_extras(line, wanted.get(name, ())):
+                    asked = {extra.strip().lower() for extra in match.group(2).split(",")}
+                    wanted.setdefault(re.sub(r"[-_.]+", "-", match.group(1)).lower(), set()).update(asked)
+    for name, row in found.items():
+        row["requires"] = [line for line in row["requires"] if of_extras(line, wanted.get(name, ()))][:REQUIREMENTS]
+    return {"packages": {name: row for name, row in found.items() if row["requires"] or row["python"]}}
+
+
+def of_extras(line: str, wanted: Iterable[str]) -> bool:
+    """Whether a requirement is for all, or for one of the extras."""
+    extras = [extra.lower() for extra in EXTRA.findall(line.partition(";")[2])]
+    return not extras or any(extra in wanted for extra in extras)
+
+
+def requirements(info: str) -> dict[str, Any]:
+    """What a distribution asks for: its Python and its requirements, those of extras with their marker."""
+    rows: dict[str, Any] = {"python": "", "requires": []}
+    egg = not info.endswith(".dist-info")
+    for line in headers(info + ("/METADATA" if not egg else "/PKG-INFO" if os.path.isdir(info) else "")):
+        name, _, value = line.partition(":")
+        if name.lower() == "requires-python":
+            rows["python"] = value.strip()[:200]
+        elif name.lower() == "requires-dist":
+            rows["requires"].append(re.sub(r"\s*@[^;]*", " ", value).strip()[:500])  # an address is nobody's business
+    if egg and not rows["requires"] and os.path.isdir(info):
+        rows["requires"] = egg_requirements(read_or(info + "/requires.txt"))
+    return rows
+
+
+def headers(path: str) -> list[str]:
+    """The lines of a METADATA or PKG-INFO file before its description."""
+    for limit in (1 << 14, 1 << 20):
+        text = read_or(path, limit=limit).replace("\r\n", "\n")
+        if "\n\n" in text or len(text) < limit // 2:
+            break
+    return text.partition("\n\n")[0].splitlines()
+
+
+def egg_requirements(text: str) -> list[str]:
+    """requires.txt of setuptools, whose [extra:marker] lines hold for what follows, as Requires-Dist has it."""
+    found = []
+    condition = ""
+    for line in (line.strip() for line in text.splitlines()):
+        if line.startswith("["):
+            extra, _, marker = line.strip("[]").partition(":")
+            parts = ["(%s)" % marker] if marker else []
+            condition = " and ".join(parts + (['extra == "%s"' % extra] if extra else []))
+        elif line:
+            found.append((line + ("; " + condition if condition else ""))[:500])
+    return found

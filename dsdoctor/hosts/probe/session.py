@@ -1,0 +1,80 @@
+"""The session that the job's commands get."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from .accounts import user_name
+from .files import at, entries, read_or
+from .question import Ask, section
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+@section("quick")
+def fact_session(ask: Ask) -> dict[str, Any]:
+    """Source: the password database, /proc of this process and those above it, systemd-logind's files."""
+    import pwd
+
+    try:
+        shell = pwd.getpwuid(os.getuid()).pw_shell
+    except KeyError:
+        shell = ""
+    scope = re.search(r"/session-(\w+)\.scope|/(user@\d+)\.service", read_or(at("/proc/self/cgroup")))
+    return {
+        "shell": shell,
+        "shell_seconds": shell_seconds(os.environ.get("DSDOCTOR_SHELL_AT", "")),
+        "printed": "",  # the probe cannot see these two; who started it fills them in
+        "setup": [],
+        "logind": os.path.isdir(at("/run/systemd/sessions")),
+        "login_session": scope.group(1) or scope.group(2) if scope else None,
+        "remove_ipc": logind_setting("RemoveIPC", True),
+        "kill_user_processes": logind_setting("KillUserProcesses", None),
+        "lingers": os.path.exists(at("/var/lib/systemd/linger/" + user_name(os.getuid()))),
+    }
+
+
+def shell_seconds(ready: str) -> float | None:
+    """What the login shell took. `ready` is the uptime when it had come to the command, as /proc/uptime has it.
+
+    The login shell is the process right below sshd; commands replace it or run below it, and its start stays.
+    """
+    try:
+        until = float(ready)
+    except ValueError:
+        return None
+    pid = os.getpid()
+    for _ in range(64):
+        words = read_or(at("/proc/%d/stat" % pid)).rpartition(")")[2].split()
+        if len(words) < 20:
+            return None  # another user's processes may be hidden
+        parent = int(words[1])
+        if read_or(at("/proc/%d/comm" % parent)).startswith(("sshd", "dropbear")):
+            took = until - int(words[19]) / float(os.sysconf("SC_CLK_TCK"))
+            return round(took, 2) if 0 <= took < 600 else None  # a container's uptime may be one of its own
+        pid = parent
+    return None
+
+
+def logind_setting(name: str, default: bool | None) -> bool | None:
+    """A yes-or-no setting of systemd-logind, without any the compiled-in one as the shipped file's comment names it.
+
+    Source: logind.conf(5): one main file, the first of four folders that has it, then the drop-ins of all folders in
+    the order of their names, where a file hides others of its name in later folders.
+    """
+    folders = [at(place) for place in ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")]
+    folders.append(at("/lib/systemd"))
+    main = next((text for text in (read_or(folder + "/logind.conf") for folder in folders) if text), "")
+    drop_ins: dict[str, str] = {}
+    for folder in folders:
+        for each in entries(folder + "/logind.conf.d"):
+            if each.endswith(".conf"):
+                drop_ins.setdefault(each, folder + "/logind.conf.d/" + each)
+    texts = [main] + [read_or(drop_ins[each]) for each in sorted(drop_ins)]
+    pattern = r"^[ \t]*%s[ \t]*%s[ \t]*=[ \t]*(\w+)"
+    words = re.findall(pattern % ("", name), "\n".join(texts), re.M)
+    words = words or re.findall(pattern % ("#", name), main, re.M)
+    return words[-1].lower() in ("yes", "true", "on", "1", "y", "t") if words else default
