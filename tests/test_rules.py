@@ -143,6 +143,32 @@ def test_a_rule_is_complete(rule: Rule) -> None:
         assert not fix.safe, "what a log says must never be run unasked"
 
 
+# What a second attempt cannot mend: it would only take the hosts for as long again.
+NEVER_AGAIN = ("oom", "missing", "unsupported", "mismatch", "config", "invalid", "exception", "nan", "zero", "too-old")
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES.values() if rule.retry], ids=lambda rule: rule.name)
+def test_only_what_may_go_well_by_itself_is_tried_again(rule: Rule) -> None:
+    assert rule.retry is not None
+    assert rule.role == "cause" or rule.stands_alone, "an attempt is judged by its verdict"
+    assert not any(word in rule.name for word in NEVER_AGAIN)
+    assert rule.retry.because
+    assert not rule.retry.because.endswith(".")
+    assert rule.retry.because[0].islower()
+
+
+def test_what_is_tried_again_is_this_and_nothing_else() -> None:
+    """A new name here is a decision: the failure must be able to pass with nothing changed but time (or the port)."""
+    always = {rule.name for rule in RULES.values() if rule.retry and rule.retry.when == "always"}
+    after_loss = {rule.name for rule in RULES.values() if rule.retry and rule.retry.when == "host-lost"}
+    assert always == {
+        *("port-in-use", "rank0-died-connection-reset", "nccl-ib-completion-error"),
+        *("hf-hub-unreachable", "torch-extension-build-race"),
+    }
+    assert after_loss == {"elastic-rendezvous-lost", "peer-unreachable-firewall", "master-unreachable"}
+    assert [rule.name for rule in RULES.values() if rule.retry and rule.retry.new_port] == ["port-in-use"]
+
+
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
 def test_no_command_is_cut_at_a_comma(path: Path) -> None:
     """In a list in brackets YAML cuts plain text at every comma: `mount -o remount,size=1G` must be quoted there."""

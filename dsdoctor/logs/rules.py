@@ -73,6 +73,17 @@ class Pattern(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         return ((self.keyword,) if self.keyword else ()) + self.keywords
 
 
+class Retry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Why a stage that failed of this may go well when it is only started again; wanted with `launch --retries` alone.
+
+    With `when: host-lost` only if a host was lost on the way, so that its return is what changes.
+    """
+
+    because: str
+    when: Literal["always", "host-lost"] = "always"
+    new_port: bool = False  # with another master port
+
+
 class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A log that a rule matches, where more than the text is worth saying."""
 
@@ -95,6 +106,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     explains: tuple[str, ...] = ()  # rules whose lines are an effect of this one
     silent: bool = False  # a fault that a training can go through to its end with
     stands_alone: bool = False  # a symptom that is the verdict when nothing else is there
+    retry: Retry | None = None  # without it a failure of this is never tried again
     neighbours: tuple[str, ...] = ()  # other right answers to this rule's own samples
     matches: tuple[str | Sample, ...] = ()
     ignores: tuple[str, ...] = ()
