@@ -76,7 +76,7 @@ DOORS = {
 TAKES_FROM: dict[str, frozenset[str]] = {
     "checks": frozenset({"jobs", "logs", "report"}),  # what a rank printed in a trial is explained as a log is
     "jobs": frozenset(),
-    "plan": frozenset({"jobs"}),
+    "plan": frozenset({"checks", "jobs"}),  # how NCCL, torch and CUDA read a variable is written down there, once
     "logs": frozenset({"report"}),
     "report": frozenset({"checks", "logs"}),  # for the pages of explain and the README's table
     "rules": frozenset({"logs"}),

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 
-from packaging.version import InvalidVersion, Version
-
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
 from dsdoctor.checks.job_gpus import consumer, job_gpus, pair_value, variables
+from dsdoctor.checks.p2p_paths import HONEST_DRIVER, ada, claims_falsely
 from dsdoctor.checks.remedy import on_host
 from dsdoctor.cluster import HostEntry
 from dsdoctor.facts import FactUnavailable, Gpu, HostFacts
@@ -25,9 +24,6 @@ _STATUS = {
     6: "its state is not known",
 }
 
-# Drivers before it claim peer-to-peer between GeForce cards of the Ada generation, which then hangs: nccl-tests#117,
-# and the version that accelerate waits for before it trusts the driver (its check_cuda_p2p_ib_support).
-_HONEST, _ADA = "550.40.07", (8, 9)
 _ADVICE = "Have NCCL go through host memory on this host (dsdoctor launch sets it by itself); it costs speed alone"
 
 
@@ -63,11 +59,12 @@ def p2p_unavailable(host: HostFacts, entry: HostEntry, context: JobContext | Non
         costly = any(consumer(gpu) for pair in blocked for gpu in pair)
         yield _finding(host, entry, blocked, None if costly else Severity.INFO)
         return
-    claimed = [pair for pair in pairs if all(_ada(gpu) for gpu in pair)]
-    if claimed and _old(facts.driver_version):
+    driver = claims_falsely(host, gpus)
+    if driver:
+        claimed = [pair for pair in pairs if all(ada(gpu) for gpu in pair)]
         yield p2p_unavailable.finding(
-            f"driver {facts.driver_version} claims peer-to-peer between GeForce cards that have none; "
-            f"{_HONEST} or newer tells the truth",
+            f"driver {driver} claims peer-to-peer between GeForce cards that have none; "
+            f"{HONEST_DRIVER} or newer tells the truth",
             evidence=[Evidence(text=_pair(pair, "NVML says: works"), source=host.name) for pair in claimed],
             fix=[
                 Fix(
@@ -100,14 +97,3 @@ def _finding(
 
 def _pair(pair: tuple[Gpu, Gpu], said: str) -> str:
     return f"GPU {pair[0].index} - GPU {pair[1].index}: {said}"
-
-
-def _ada(gpu: Gpu) -> bool:
-    return consumer(gpu) and gpu.compute_capability == _ADA
-
-
-def _old(driver: str | None) -> bool:
-    try:
-        return driver is not None and Version(driver) < Version(_HONEST)
-    except InvalidVersion:
-        return False

@@ -11,6 +11,17 @@ from dsdoctor.facts import ConfigFile, HostFacts
 
 ENVIRONMENT, JOB, HOSTFILE = "the environment", "the job file", "ifname= in the hostfile"
 
+# Each rank chooses algorithm, protocol, threads and the size of a step by itself, out of these and of what all ranks
+# told each other; two that choose differently wait for each other. Source: src/graph/tuning.cc, src/init.cc.
+EQUAL_FOR_NCCL = (
+    *("NCCL_ALGO", "NCCL_PROTO", "NCCL_NTHREADS", "NCCL_LL128_NTHREADS", "NCCL_THREAD_THRESHOLDS"),
+    *("NCCL_BUFFSIZE", "NCCL_LL_BUFFSIZE", "NCCL_LL128_BUFFSIZE", "NCCL_P2P_NET_CHUNKSIZE", "NCCL_CHUNK_SIZE"),
+    *("NCCL_NET_OVERHEAD", "NCCL_TUNER_PLUGIN", "NCCL_COLLNET_ENABLE", "NCCL_NVLS_ENABLE", "NCCL_PAT_ENABLE"),
+    *("NCCL_COMM_ID", "NCCL_SOCKET_FAMILY", "NCCL_SOCKET_MAGIC", "TORCH_NCCL_BCAST_UNIQUEID"),
+)
+EQUAL_FOR_TORCH = ("TORCH_DIST_INIT_BARRIER",)
+TORCH_DEBUG = "TORCH_DISTRIBUTED_DEBUG"  # ranks with DETAIL start collectives that the others never join
+
 _IFNAMES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 
 

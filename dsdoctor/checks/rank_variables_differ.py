@@ -7,21 +7,10 @@ from collections.abc import Iterator
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
 from dsdoctor.checks.nccl_use import all_use_nccl
-from dsdoctor.checks.rank_settings import Setting, settings
+from dsdoctor.checks.rank_settings import EQUAL_FOR_NCCL, EQUAL_FOR_TORCH, TORCH_DEBUG, Setting, settings
 from dsdoctor.cluster import Cluster
 from dsdoctor.facts import FactUnavailable
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity, Skipped
-
-# Each rank chooses algorithm, protocol, threads and the size of a step by itself, out of these and of what all ranks
-# told each other; two that choose differently wait for each other. Source: src/graph/tuning.cc, src/init.cc.
-_OF_NCCL = (
-    *("NCCL_ALGO", "NCCL_PROTO", "NCCL_NTHREADS", "NCCL_LL128_NTHREADS", "NCCL_THREAD_THRESHOLDS"),
-    *("NCCL_BUFFSIZE", "NCCL_LL_BUFFSIZE", "NCCL_LL128_BUFFSIZE", "NCCL_P2P_NET_CHUNKSIZE", "NCCL_CHUNK_SIZE"),
-    *("NCCL_NET_OVERHEAD", "NCCL_TUNER_PLUGIN", "NCCL_COLLNET_ENABLE", "NCCL_NVLS_ENABLE", "NCCL_PAT_ENABLE"),
-    *("NCCL_COMM_ID", "NCCL_SOCKET_FAMILY", "NCCL_SOCKET_MAGIC", "TORCH_NCCL_BCAST_UNIQUEID"),
-)
-_OF_TORCH = ("TORCH_DIST_INIT_BARRIER",)
-_DETAIL = "TORCH_DISTRIBUTED_DEBUG"
 
 
 @check(severity=Severity.ERROR, since="0.1")
@@ -51,13 +40,13 @@ def rank_variables_differ(cluster: Cluster, context: JobContext | None) -> Itera
             yield rank_variables_differ.skipped([member.name], str(missing))
     if len(found) < 2:
         return
-    for name in (*(_OF_NCCL if all_use_nccl(cluster) else ()), *_OF_TORCH):
+    for name in (*(EQUAL_FOR_NCCL if all_use_nccl(cluster) else ()), *EQUAL_FOR_TORCH):
         got = {host: values[name].value if name in values else None for host, values in found.items()}
         if len(set(got.values())) > 1:
             yield _finding(name, got)
-    got = {host: values[_DETAIL].value if _DETAIL in values else None for host, values in found.items()}
+    got = {host: values[TORCH_DEBUG].value if TORCH_DEBUG in values else None for host, values in found.items()}
     if len({(value or "").upper() == "DETAIL" for value in got.values()}) > 1:
-        yield _finding(_DETAIL, got)
+        yield _finding(TORCH_DEBUG, got)
 
 
 def _finding(name: str, got: dict[str, str | None]) -> Finding:

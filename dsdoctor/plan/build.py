@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,10 +16,12 @@ from dsdoctor.jobs.job import ResolvedJob, StageSettings
 from dsdoctor.jobs.paths import work_folder
 from dsdoctor.plan import engines, environment
 from dsdoctor.plan.address import Link, free_port, link_of, master_address
+from dsdoctor.plan.deepspeed_env import EnvFile
+from dsdoctor.plan.exposed import exposed_secrets
 from dsdoctor.plan.layers import Layers, Setting
 from dsdoctor.plan.model import EnvVar, HostPlan, LaunchPlan, PlanError, StagePlan, SyncPlan
+from dsdoctor.plan.settle import environments
 from dsdoctor.plan.words import arguments, filled
-from dsdoctor.yamlfile import FileError
 
 NEVER_COPIED = (
     "/.dsdoctor-sync",
@@ -47,10 +49,11 @@ class Paths:
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the command line asks beyond the job: a port, and variables."""
+    """What is asked beyond the job: a port and variables on the command line, and those of DeepSpeed's own file."""
 
     master_port: int | None = None
     settings: tuple[Setting, ...] = ()
+    deepspeed_env: tuple[EnvFile, ...] = ()  # the files of that name on this machine
 
 
 def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wishes | None = None) -> LaunchPlan:
@@ -70,7 +73,8 @@ def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wis
     for member in cluster:
         links[member.name], strays = (None, ()) if len(cluster) == 1 else link_of(member, cluster, address)
         warnings += strays
-    layers = _layers(job, cluster, links, wishes.settings)
+    layers, contradicted = environments(job, cluster, links, wishes.settings, wishes.deepspeed_env)
+    warnings += [*contradicted, *exposed_secrets(job)]
     bare = _host_plans(job, cluster, run=run, paths=paths)
     meeting = engines.Meeting(job.job, job.source, run, bare, address, port)
     hosts = tuple(
@@ -150,28 +154,6 @@ def _with_ranks(cluster: Cluster) -> Cluster:
             "by which they do into the hostfile."
         )
     return Cluster(members, cluster.master_addr)
-
-
-def _layers(
-    job: ResolvedJob,
-    cluster: Cluster,
-    links: Mapping[str, Link | None],
-    settings: Sequence[Setting],
-) -> dict[str, Layers]:
-    """What every host's environment is made of."""
-    wide = environment.job_wide(cluster)
-    known = {member.name for member in cluster}
-    for setting in settings:
-        if setting.host is not None and setting.host not in known:
-            there = ", ".join(sorted(known))
-            raise FileError(setting.because, f"no host of this run is called {setting.host}; there are: {there}")
-    return {
-        member.name: Layers(
-            tuple(environment.derive(member, cluster, job, links[member.name], wide)),
-            (*environment.job_settings(job, member), *environment.host_settings(member), *settings),
-        )
-        for member in cluster
-    }
 
 
 def _host_plans(job: ResolvedJob, cluster: Cluster, *, run: str, paths: Paths) -> tuple[HostPlan, ...]:

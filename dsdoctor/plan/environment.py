@@ -6,6 +6,7 @@ which is what no launcher's single exported dictionary can say. Which layer wins
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TypeVar
 
 from packaging.version import InvalidVersion, Version
 
+from dsdoctor.checks.p2p_paths import claims_falsely
 from dsdoctor.cluster import Cluster, Member
 from dsdoctor.facts import FactUnavailable, Gpu, GpuFacts, HostFacts, InfinibandFacts
 from dsdoctor.jobs.job import ResolvedJob
@@ -22,6 +24,10 @@ from dsdoctor.plan.model import EnvVar, PlanError
 
 T = TypeVar("T")
 
+_IN_PART = re.compile(r"\*\*\*|\\x")  # how facts write what is secret, and bytes that are no UTF-8
+_OF_THE_SYSTEM = frozenset({"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"})
+
+
 @dataclass(frozen=True)
 class JobWide:
     """What holds for all hosts of a job because the ranks must agree on it."""
@@ -29,17 +35,35 @@ class JobWide:
     gpus: bool  # every host has GPUs: NCCL; else gloo
     infiniband: bool
     infiniband_reason: str
+    ipv6: str = ""  # a host whose interface has IPv4 addresses, too, where the job goes over IPv6
 
 
-def job_wide(cluster: Cluster) -> JobWide:
+def job_wide(cluster: Cluster, links: Mapping[str, Link | None] | None = None) -> JobWide:
     """Judge what only all hosts together can say: GPUs everywhere or nowhere, InfiniBand everywhere or not at all."""
     gpus = all(_gpus(member) for member in cluster.members)
+    ipv6 = _with_both_families(cluster, links or {})
     without = [member.name for member in cluster.members if not _active_ports(member)]
     if without:
         return JobWide(
-            gpus, False, f"no active InfiniBand port on {', '.join(without)}; all ranks must use one network"
+            gpus, False, f"no active InfiniBand port on {', '.join(without)}; all ranks must use one network", ipv6
         )
-    return JobWide(gpus, True, "every host has an active InfiniBand port")
+    return JobWide(gpus, True, "every host has an active InfiniBand port", ipv6)
+
+
+def _with_both_families(cluster: Cluster, links: Mapping[str, Link | None]) -> str:
+    """The first host that the job reaches by IPv6 on an interface that has IPv4 as well; empty when there is none.
+
+    NCCL takes an interface's first address, IPv4 before IPv6, and ranks of unlike families cannot meet. Source:
+    src/misc/socket.cc, NCCL_SOCKET_FAMILY.
+    """
+    for member in cluster:
+        link, facts = links.get(member.name), member.facts
+        if link is None or facts is None or ":" not in link.address:
+            continue
+        interface = facts.network.interface(link.device)
+        if interface is not None and any(":" not in held.address for held in interface.addresses):
+            return member.name
+    return ""
 
 
 def derive(member: Member, cluster: Cluster, job: ResolvedJob, link: Link | None, wide: JobWide) -> Iterator[EnvVar]:
@@ -52,6 +76,7 @@ def derive(member: Member, cluster: Cluster, job: ResolvedJob, link: Link | None
     if cores:
         threads = max(1, cores // max(1, member.entry.processes))
         yield EnvVar("OMP_NUM_THREADS", str(threads), f"{cores} cores for {_ranks(member.entry.processes)}")
+    yield from _path(facts)
     yield from _interfaces(len(cluster), link, wide)
     if wide.gpus:
         yield from _gpu_variables(member, facts, cluster, wide)
@@ -93,6 +118,22 @@ def precision_for(cluster: Cluster) -> tuple[str, str]:
     return "fp16", f"{host} has a GPU of compute capability {lowest[0]}.{lowest[1]}, which has no bf16"
 
 
+def _path(facts: HostFacts) -> Iterator[EnvVar]:
+    """The interpreter's own folder first on PATH; a session that no terminal began knows no activated environment.
+
+    Left alone where that would change nothing, or where the session's value is not known to the letter.
+    """
+    session = _ask(lambda: facts.environment.variables.get("PATH"))
+    python = _ask(lambda: facts.python.executable)
+    if not session or not python or not python.startswith("/") or _IN_PART.search(session) or len(session) > 8192:
+        return
+    folder, folders = posixpath.dirname(python), session.split(":")
+    if folder == folders[0] or (folder in _OF_THE_SYSTEM and folder in folders):
+        return
+    because = "programs of the job's Python (ninja, deepspeed, accelerate) are found, and before others of their name"
+    yield EnvVar("PATH", f"{folder}:{session}", because)
+
+
 def _interfaces(hosts: int, link: Link | None, wide: JobWide) -> Iterator[EnvVar]:
     if hosts == 1:
         yield EnvVar("GLOO_SOCKET_IFNAME", "lo", "all ranks run on this host; its name may resolve to anything")
@@ -101,6 +142,9 @@ def _interfaces(hosts: int, link: Link | None, wide: JobWide) -> Iterator[EnvVar
         return
     yield EnvVar("GLOO_SOCKET_IFNAME", link.device, link.because)
     yield EnvVar("NCCL_SOCKET_IFNAME", f"={link.device}", f"{link.because}; = makes the name exact")
+    if wide.ipv6:
+        because = f"the hosts reach each other by IPv6, and the interface of {wide.ipv6} has an IPv4 address, too"
+        yield EnvVar("NCCL_SOCKET_FAMILY", "AF_INET6", because)
 
 
 def _gpu_variables(member: Member, facts: HostFacts, cluster: Cluster, wide: JobWide) -> Iterator[EnvVar]:
@@ -115,6 +159,9 @@ def _gpu_variables(member: Member, facts: HostFacts, cluster: Cluster, wide: Job
     blocked = _blocked_pair(_ask(lambda: facts.gpu), devices)
     if blocked:
         yield EnvVar("NCCL_P2P_DISABLE", "1", f"GPUs {blocked[0]} and {blocked[1]} cannot reach each other's memory")
+    elif len(devices) > 1 and (driver := claims_falsely(facts, [gpu for gpu in gpus if gpu.index in devices])):
+        because = f"driver {driver} claims peer-to-peer between GeForce cards that have none, and it hangs"
+        yield EnvVar("NCCL_P2P_DISABLE", "1", because)
     if not wide.infiniband:
         yield EnvVar("NCCL_IB_DISABLE", "1", wide.infiniband_reason)
     elif len(cluster) > 1:
