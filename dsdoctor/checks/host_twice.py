@@ -14,6 +14,8 @@ from dsdoctor.cluster import Cluster, Member
 from dsdoctor.facts import FactUnavailable
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity, Skipped
 
+BOOTS_APART = 600.0  # seconds; the clocks of one machine's containers do not differ so much, those of two hosts may
+
 
 @check(severity=Severity.ERROR, since="0.1")
 def host_twice(cluster: Cluster) -> Iterator[Finding | Skipped]:
@@ -71,16 +73,16 @@ def _same_address(cluster: Cluster) -> Iterator[Finding]:
             if interface.up and not interface.loopback:
                 for address in interface.addresses:
                     held.setdefault(address.address, []).append((member, interface.mac))
-    for link in links.values():
-        for (one, mac), (other, other_mac) in combinations(held.pop(link.address.address, []), 2):
-            if one.name == other.name or not mac or not other_mac or mac == other_mac:
-                continue  # one machine, or hardware addresses that are not told
+    for wanted_one in dict.fromkeys([*(link.address.address for link in links.values()), *_only_addresses(held)]):
+        for (one, mac), (other, other_mac) in combinations(held.pop(wanted_one, []), 2):
+            if one.name == other.name or not (_differ(mac, other_mac) or _booted_apart(one, other)):
+                continue
             yield host_twice.finding(
-                f"{one.name} and {other.name} both hold {link.address.address}; each machine wants its own address",
+                f"{one.name} and {other.name} both hold {wanted_one}; each machine wants its own address",
                 hosts=[one.name, other.name],
                 evidence=[
-                    Evidence(text=f"{link.address.address} at {mac}", source=one.name),
-                    Evidence(text=f"{link.address.address} at {other_mac}", source=other.name),
+                    Evidence(text=f"{wanted_one} at {mac}", source=one.name),
+                    Evidence(text=f"{wanted_one} at {other_mac}", source=other.name),
                 ],
                 fix=[
                     Fix(
@@ -89,6 +91,33 @@ def _same_address(cluster: Cluster) -> Iterator[Finding]:
                     )
                 ],
             )
+
+
+def _only_addresses(held: dict[str, list[tuple[Member, str]]]) -> Iterator[str]:
+    """The IPv4 addresses of hosts that have no other one: by what else should they take part."""
+    of_host: dict[str, list[str]] = {}
+    for address, holders in held.items():
+        for member, _ in holders:
+            if ":" not in address:
+                of_host.setdefault(member.name, []).append(address)
+    return (addresses[0] for addresses in of_host.values() if len(addresses) == 1)
+
+
+def _differ(mac: str, other: str) -> bool:
+    """Whether two interfaces are not one, by their hardware addresses; where one is not told that is not known."""
+    return bool(mac and other) and mac != other
+
+
+def _booted_apart(one: Member, other: Member) -> bool:
+    """Whether two hosts run different kernels, or kernels that were started at different moments."""
+    try:
+        first, second = (member.facts.os for member in (one, other) if member.facts is not None)
+    except FactUnavailable:
+        return False
+    if first.kernel != second.kernel:
+        return True
+    started = [each.time - each.uptime_seconds for each in (first, second) if each.time and each.uptime_seconds]
+    return len(started) == 2 and abs(started[0] - started[1]) > BOOTS_APART
 
 
 def _counted(number: int) -> str:

@@ -173,6 +173,17 @@ REAL = {
     "debian12-cpu": [],
     "debian12-train": [],
     "debian12-python38": [],
+    # Two virtual machines as QEMU makes them: one address, one hardware address, and Debian's line in /etc/hosts.
+    "debian13-debian11-qemu": [
+        ("host-twice", "error", ("host1", "host2")),
+        ("ssh-by-name", "error", ("host2",)),
+        ("master-resolves-to-loopback", "warning", ("host1",)),
+        ("own-name-is-loopback", "warning", ("host2",)),
+        ("packages-differ", "warning", ("host1", "host2")),
+        ("python-differs", "warning", ("host1", "host2")),
+        ("low-open-files", "info", ("host1",)),
+        ("low-open-files", "info", ("host2",)),
+    ],
     "debian12-namespaces": [("low-shm", "warning", ("host2",)), ("low-open-files", "info", ("host2",))],
 }
 
