@@ -1,4 +1,4 @@
-"""Small programs sent to a host's own Python: prepare a folder, list tokens, look at outputs.
+"""Small programs sent to a host's own Python: look at outputs.
 
 Each is a function of one JSON argument that prints one JSON line after a marker; its source travels as text, nothing is
 installed. They must run on Python 3.8 with the standard library alone.
@@ -46,48 +46,6 @@ def ask(
             return json.loads(line[len(MARK) :])
     said = (done.stderr.decode("utf-8", "replace").strip() or text.strip()).splitlines()
     raise HostAnswerError(said[-1] if said else f"{python} ended with exit code {done.returncode}")
-
-
-def prepare(order: dict[str, Any]) -> dict[str, Any]:
-    """Make the code folder on a host, refuse a foreign one, leave a token by which a shared file system is seen.
-
-    On a shared folder all hosts do this at the same moment, so the folder is looked at once, and what another host's
-    turn may have put there by then counts as ours.
-    """
-    import os
-
-    code, token = order["code_dir"], order["token"]
-    marker, tokens = os.path.join(code, ".dsdoctor-sync"), os.path.join(code, ".dsdoctor-tokens")
-    try:
-        os.makedirs(code, exist_ok=True)
-        found = set(os.listdir(code))
-        if os.path.basename(marker) not in found and found - {os.path.basename(tokens)}:
-            return {"error": "foreign"}
-        with open(marker, "a") as file:
-            file.write("")
-        os.makedirs(tokens, exist_ok=True)
-        if token:
-            with open(os.path.join(tokens, token), "w") as file:
-                file.write(token)
-        os.makedirs(order["run_dir"], exist_ok=True)
-    except OSError as error:
-        return {"error": "%s: %s" % (error.filename or code, error.strerror)}
-    return {}
-
-
-def tokens(order: dict[str, Any]) -> list[str]:
-    """The tokens that a host sees in its code folder; its own is taken away when `remove` says so."""
-    import os
-
-    folder = os.path.join(order["code_dir"], ".dsdoctor-tokens")
-    try:
-        found = sorted(os.listdir(folder))
-    except OSError:
-        return []
-    for token in order.get("remove", []):
-        if token in found:
-            os.unlink(os.path.join(folder, token))
-    return found
 
 
 def missing_outputs(order: dict[str, Any]) -> list[str]:

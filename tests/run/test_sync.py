@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from dsdoctor.cluster import HostEntry
+from dsdoctor.hosts.transport.local import LocalTransport
 from dsdoctor.plan.model import HostPlan, SyncPlan
-from dsdoctor.run.on_host import HostAnswerError, ask, missing_outputs, prepare
-from dsdoctor.run.sync import Copies, SyncError, sync
+from dsdoctor.run.on_host import HostAnswerError, ask
+from dsdoctor.run.sync import SyncError, fetch, sync
+from dsdoctor.run.sync.code import Code
+from dsdoctor.run.sync.fetch import Fetched
+from dsdoctor.run.sync.host_side import Folders, answer_to, kind_of, other_runs, users
+from dsdoctor.run.sync.rsync import Done, Rsync, unescaped
+from dsdoctor.run.sync.session import Session
+from dsdoctor.run.sync.use import in_use, is_under_way, this_head
+from dsdoctor.run.sync.view import grouped, relation
 from tests.run.plans import plan_of, transports_of
 
 
-class ByRsync:
-    """Only what a copy asks of a transport."""
+class ByRsync(LocalTransport):
+    """This machine as a host that rsync can be sent to."""
 
-    host = HostEntry("far", 1)
+    def __init__(self) -> None:
+        super().__init__(HostEntry("far", 1))
 
-    def rsync_shell(self) -> tuple[list[str], str]:
+    def rsync_shell(self) -> Any:
         return ["ssh", "-p", "2222"], "alice@far"
 
 
@@ -34,60 +48,100 @@ def fake_rsync(folder: Path, body: str) -> str:
     return str(path)
 
 
-def copies(folder: Path, body: str, seen: list[int], timeout: float = 30) -> Copies:
-    return Copies(
-        fake_rsync(folder, body), "/src", ["--exclude=/x y"], lambda host, percent: seen.append(percent), timeout
-    )
-
-
 def far(folder: Path) -> HostPlan:
     return plan_of({"s": {"far": "true"}}, folder).hosts[0]
 
 
+class Copy:
+    """The code on its way to a host, with an rsync that does what the test says."""
+
+    def __init__(self, folder: Path, body: str, timeout: float = 30) -> None:
+        self.rsync = Rsync(timeout, 20, program=fake_rsync(folder, body))
+        self.session = Session(far(folder), ByRsync())
+        self.seen: list[tuple[int, str]] = []
+
+    def __call__(self, new: bool = False) -> Done:
+        code = Code(self.rsync, "/src", ["--exclude=/x y"])
+        try:
+            return code.copy(self.session, new, lambda percent, rate: self.seen.append((percent, rate)))[0]
+        finally:
+            self.session.close()
+
+
 def test_arguments_are_a_list_and_progress_is_told(tmp_path: Path) -> None:
-    seen: list[int] = []
-    body = "printf '  1,234  42%%  1MB/s\\r'; sleep 0.1; echo 'Number of regular files transferred: 0'"
-    assert copies(tmp_path, body, seen).copy(far(tmp_path), ByRsync()) is None  # type: ignore[arg-type]
-    assert seen == [42, 100]
+    body = "printf '  1,234  42%%   1.50MB/s    0:00:01\\r'; sleep 0.1; echo 'Number of created files: 0'"
+    copy = Copy(tmp_path, body)
+    assert not copy().changed
+    assert copy.seen == [(42, "1.50MB/s")]
     argv = (tmp_path / "argv").read_text().splitlines()
-    assert argv[:4] == ["-a", "-s", "-e", "ssh -p 2222"]
+    assert argv[:5] == ["-rlpt", "-s", "-8", "-e", "ssh -p 2222"]
+    assert "--timeout=20" in argv
     assert "--exclude=/x y" in argv
-    assert argv[-2:] == ["/src/", f"alice@far:{tmp_path}/"]
+    assert argv[-3:] == ["--", "/src/", f"alice@far:{tmp_path}/"]
+
+
+def test_an_old_tree_stays_whole_until_the_new_one_is_there(tmp_path: Path) -> None:
+    copy = Copy(tmp_path, "echo 'Number of created files: 0'")
+    copy(new=False)
+    argv = (tmp_path / "argv").read_text().splitlines()
+    assert {"--delay-updates", "--delete-delay"} <= set(argv)
+    assert "--delete" not in argv, "which deletes before the new files are there"
 
 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
         ("echo 'sh: rsync: command not found' >&2; exit 127", "rsync is not installed there"),
-        ("echo 'write failed: No space left on device (28)' >&2; exit 11", "no space left"),
         ("echo 'client_loop: send disconnect: Broken pipe' >&2; exit 255", "the connection was lost while copying"),
+        ("echo 'io timeout after 20 seconds -- exiting' >&2; exit 30", "nothing came for 20 s"),
+        ("echo 'protocol version mismatch -- is your shell clean?' >&2; exit 2", "login shell there prints"),
         ("exit 23", "rsync ended with code 23"),
         (
-            'echo "Number of regular files transferred: 3"; case "$*" in *dry-run*) echo "<fcsT. model.py";; esac',
-            "the copy differs from this machine's files: model.py",
+            'echo "rsync: [sender] send_files failed to open \\"/src/secret.key\\": Permission denied (13)" >&2;'
+            "exit 23",
+            "/src/secret.key cannot be read here (Permission denied (13))",
         ),
     ],
 )
 def test_what_went_wrong_is_said(tmp_path: Path, body: str, words: str) -> None:
-    error = copies(tmp_path, body, []).copy(far(tmp_path), ByRsync())  # type: ignore[arg-type]
-    assert isinstance(error, SyncError)
-    assert words in str(error)
+    with pytest.raises(SyncError) as caught:
+        Copy(tmp_path, body)()
+    assert words in str(caught.value)
+
+
+def test_a_file_that_changes_while_it_is_copied_is_copied_again_and_then_named(tmp_path: Path) -> None:
+    body = (
+        f'echo x >> {tmp_path}/runs; case "$*" in *dry-run*) echo "<fcsT...... model.py";; '
+        '*) echo "Number of regular files transferred: 3";; esac'
+    )
+    with pytest.raises(SyncError, match=r"after 3 attempts: model\.py"):
+        Copy(tmp_path, body)()
+    assert len((tmp_path / "runs").read_text().split()) == 6
 
 
 def test_an_interrupted_copy_ends_at_once(tmp_path: Path) -> None:
-    running = copies(tmp_path, "exec sleep 1000", [])
-    thread = threading.Thread(target=running.copy, args=(far(tmp_path), ByRsync()))
+    copy = Copy(tmp_path, "exec sleep 1000")
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            copy()
+        except SyncError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
     thread.start()
     while not (tmp_path / "argv").exists():
         time.sleep(0.01)
-    running.stop()
+    copy.rsync.stop()
     thread.join(timeout=5)
     assert not thread.is_alive()
+    assert errors
 
 
 def test_a_copy_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
-    error = copies(tmp_path, "exec sleep 1000", [], timeout=0.3).copy(far(tmp_path), ByRsync())  # type: ignore[arg-type]
-    assert "took longer than 0 s" in str(error)
+    with pytest.raises(SyncError, match="took longer than 0 s"):
+        Copy(tmp_path, "exec sleep 1000", timeout=0.3)()
 
 
 def test_an_absolute_exclude_is_refused_with_the_anchored_one(tmp_path: Path) -> None:
@@ -98,27 +152,180 @@ def test_an_absolute_exclude_is_refused_with_the_anchored_one(tmp_path: Path) ->
         sync(changed, transports_of(changed))
 
 
-def test_a_shared_folder_that_another_host_is_preparing_is_no_foreign_one(tmp_path: Path) -> None:
-    code, run = tmp_path / "code", tmp_path / "run"
-    order = {"code_dir": str(code), "run_dir": str(run), "token": "0-a"}
-    (code / ".dsdoctor-tokens").mkdir(parents=True)  # the other host's marker is not seen yet
-    (code / ".dsdoctor-tokens" / "1-b").write_text("1-b")
-    assert prepare(order) == {}
-    assert sorted(path.name for path in code.iterdir()) == [".dsdoctor-sync", ".dsdoctor-tokens"]
-    assert prepare(order) == {}
+def test_names_as_rsync_prints_them() -> None:
+    said = b"<f+++++++++ a\\#012b\n*deleting   old name\ncreated directory /x\n   100%  1.0MB/s\ncd+++++++++ d/\n"
+    assert Done(0, said, b"", 0.0).items() == [
+        ("<f+++++++++", "a\nb"),
+        ("*deleting", "old name"),
+        ("cd+++++++++", "d/"),
+    ]
+    assert os.fsencode(unescaped(b"caf\\#351")) == b"caf\xe9"
+
+
+# --- the host's side
+
+
+@pytest.fixture
+def folders() -> Iterator[Folders]:
+    made = Folders()
+    yield made
+    made.close()
+
+
+def opening(work: Path, name: str = "a", **more: Any) -> dict[str, Any]:
+    who = {"id": name, "who": f"run {name}", "token": name, "run": name, "run_dir": str(work / "runs" / name)}
+    return {"code": str(work / "code"), "trees": [], **who, **more}
+
+
+def test_a_shared_folder_that_another_host_is_preparing_is_no_foreign_one(tmp_path: Path, folders: Folders) -> None:
+    (tmp_path / "code/.dsdoctor-tokens").mkdir(parents=True)  # the other host's marker is not seen yet
+    (tmp_path / "code/.dsdoctor-tokens/1-b").write_text("1-b")
+    assert folders.open(opening(tmp_path))["code"] == "new"
+    assert {path.name for path in (tmp_path / "code").iterdir()} == {".dsdoctor-sync", ".dsdoctor-tokens"}
+    (tmp_path / "code/train.py").write_text("")
+    assert folders.open(opening(tmp_path))["code"] == "ours"
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", ".hidden"])
-def test_a_folder_with_anything_else_in_it_is_foreign(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("years of work")
-    order = {"code_dir": str(tmp_path), "run_dir": str(tmp_path / "run"), "token": ""}
-    assert prepare(order) == {"error": "foreign"}
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+def test_a_folder_with_anything_else_in_it_is_foreign(tmp_path: Path, folders: Folders, name: str) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / name).write_text("years of work")
+    assert folders.open(opening(tmp_path))["code"] == "foreign"
+    assert [path.name for path in (tmp_path / "code").iterdir()] == [name]
+
+
+def test_one_sync_at_a_time_and_its_own_hosts_all_at_once(tmp_path: Path, folders: Folders) -> None:
+    other, same = Folders(), Folders()
+    assert "locked" not in folders.open(opening(tmp_path))
+    assert "locked" not in same.open(opening(tmp_path)), "another host on the same file system"
+    assert other.open(opening(tmp_path, "b")) == {"locked": "run a"}
+    folders.close()
+    assert "locked" not in other.open(opening(tmp_path, "b"))
+    other.close()
+
+
+def test_its_traces_are_gone_when_the_line_ends(tmp_path: Path) -> None:
+    session = Session(msgspec.structs.replace(far(tmp_path), code_dir=str(tmp_path / "w/code")), ByRsync())
+    assert session.ask("open", **opening(tmp_path / "w"))["code"] == "new"
+    assert (tmp_path / "w/code/.dsdoctor-tokens/a").exists()
+    session.close()
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "w").rglob("*") if path.is_file())
+    assert left == ["w/.dsdoctor-lock", "w/code/.dsdoctor-sync"]
+    assert not (tmp_path / "w/code/.dsdoctor-tokens").exists()
+    with pytest.raises(SyncError):
+        session.ask("look", folders={}, names=[])
+
+
+def test_a_host_without_that_python_says_so(tmp_path: Path) -> None:
+    host = msgspec.structs.replace(far(tmp_path), python="/no/such/python")
+    session = Session(host, ByRsync())
+    with pytest.raises(SyncError, match="/no/such/python"):
+        session.ask("look", folders={}, names=[])
+    session.close()
+
+
+def test_an_error_of_the_system_names_the_path_and_the_room(folders: Folders, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    answer = answer_to(folders, {"do": "open", **opening(tmp_path / "file" / "work")})
+    assert answer["error"] == "Not a directory"
+    assert answer["room"]["free"] > 0
+
+
+def test_links_that_lead_nowhere_are_nothing(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "good").symlink_to(tmp_path)
+    assert [kind_of(str(tmp_path / name)) for name in ("link", "good", "x")] == ["none", "link", "none"]
+
+
+# --- who uses the folder
+
+
+def test_a_process_that_works_there_is_a_user_and_this_run_s_own_is_not(tmp_path: Path) -> None:
+    run_dir = tmp_path / "runs/mine"
+    worker = subprocess.Popen(["sleep", "60"], cwd=tmp_path, env={"OUT": f"{tmp_path}/runs/other-1/outputs"})
+    own = subprocess.Popen(["sleep", "60"], cwd=tmp_path, env={"OUT": f"{run_dir}/outputs"})
+    try:
+        found = users(str(tmp_path), str(run_dir))
+        assert [(each["pid"], each["run"]) for each in found] == [(worker.pid, "other-1")]
+        words = in_use({"users": found, "runs": []}, "node0")
+        assert words == f"run other-1 (process {worker.pid} on node0: sleep 60)"
+    finally:
+        for process in (worker, own):
+            process.kill()
+            process.wait()
+
+
+def test_a_run_between_two_stages_is_known_by_the_lock_of_its_directory(tmp_path: Path) -> None:
+    entry = {"run": "a", "head": this_head(), "directory": str(tmp_path), "age": 5}
+    assert not is_under_way(entry), "its directory is gone"
+    with (tmp_path / "lock").open("w") as lock:
+        assert not is_under_way(entry)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert is_under_way(entry)
+    assert is_under_way({"run": "a", "head": "elsewhere", "age": 5}), "it may be about to start"
+    assert not is_under_way({"run": "a", "head": "elsewhere", "age": 500})
+
+
+def test_runs_that_were_given_the_code_are_kept_a_week(tmp_path: Path, folders: Folders) -> None:
+    order = {"code": str(tmp_path / "code"), "run": "a", "head": "h", "directory": "/d"}
+    folders.note(order)
+    used = tmp_path / ".dsdoctor-used"
+    assert [run["run"] for run in other_runs(str(used), "b")] == ["a"]
+    assert other_runs(str(used), "a") == []
+    (used / "broken").write_text("{")
+    os.utime(used / "a", (0, 0))
+    assert other_runs(str(used), "b") == []
+    assert [path.name for path in used.iterdir()] == ["broken"]
+
+
+# --- who sees whose folder
+
+
+def test_a_folder_is_found_under_whatever_path_this_machine_has_it(tmp_path: Path) -> None:
+    source = tmp_path / "home/alice/lab"
+    for place in (source, source / "work/code", tmp_path / "home", tmp_path / "elsewhere"):
+        (place / ".dsdoctor-tokens").mkdir(parents=True)
+        (place / ".dsdoctor-tokens" / place.name).touch()
+    there = "/nfs/alice/lab"  # what the host calls it
+    assert relation(there, "lab", str(source)) == "same"
+    assert relation(f"{there}/work/code", "code", str(source)) == "inside"
+    assert relation("/nfs", "home", str(source)) == "around"
+    assert relation(str(tmp_path / "elsewhere"), "elsewhere", str(source)) == "apart"
+    assert relation(there, "unknown", str(source)) == "none"
+    (tmp_path / "link").symlink_to(source)
+    assert relation("/x", "lab", str(tmp_path / "link")) == "same"
+
+
+def test_groups_are_those_who_see_the_first_one_s_token() -> None:
+    seen = {"a": ["1", "2"], "b": ["1", "2"], "c": ["3"]}
+    assert grouped(["a", "b", "c"], {"a": "1", "b": "2", "c": "3"}, seen) == [["a", "b"], ["c"]]
+    assert grouped(["a", "b"], {"a": "1", "b": "2"}, {"a": [], "b": []}) == [["a"], ["b"]]
+
+
+# --- bringing outputs back
+
+
+def test_big_files_stay_and_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = "echo 'model.safetensors is over max-size'; echo 'optim/a is over max-size'"
+    fake_rsync(tmp_path, body)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    fetched = fetch(far(tmp_path), ByRsync(), "/run/outputs", tmp_path / "here")
+    assert fetched == Fetched(left=("model.safetensors", "optim/a"))
+    assert fetched.sentence("node0", "/run/outputs") == (
+        "too big to be fetched, they stay in /run/outputs on node0: model.safetensors, optim/a"
+    )
+    fake_rsync(tmp_path, "exit 255")
+    lost = fetch(far(tmp_path), ByRsync(), "/run/outputs", tmp_path / "here")
+    assert "the connection was lost" in str(lost.sentence("node0", "/run/outputs"))
 
 
 def test_a_host_that_answers_something_else_is_an_error(tmp_path: Path) -> None:
     transport = transports_of(plan_of({"s": {"far": "true"}}, tmp_path))["far"]
     with pytest.raises(HostAnswerError, match=r"exit code 1|ended"):
-        ask(transport, "/bin/false", missing_outputs, {})
+        ask(transport, "/bin/false", code_of, {})
     with pytest.raises(HostAnswerError, match="KeyError"):
-        ask(transport, sys.executable, prepare, {})
+        ask(transport, sys.executable, code_of, {})
+
+
+def code_of(order: dict[str, Any]) -> Any:
+    return order["code"]

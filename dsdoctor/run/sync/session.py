@@ -1,0 +1,128 @@
+"""The head's end of a host's side of a sync: started once a host, asked in lines, dropped when the copying is done."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import subprocess
+import threading
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+from dsdoctor.hosts.gather import with_setup
+from dsdoctor.hosts.sent import BOOT
+from dsdoctor.hosts.transport import RemoteProcess, Transport, TransportError
+from dsdoctor.plan.model import HostPlan
+from dsdoctor.run.sync.host_side import MARK
+
+LINE_LIMIT = 16 << 20  # bytes of an answer
+PING_SECONDS = 10.0  # the host's side gives up after 60 s without a word
+
+
+class SyncError(Exception):
+    """A host could not be given its files: names the host, what happened there, and the mend."""
+
+    def __init__(self, host: str, message: str) -> None:
+        super().__init__(f"{host}: {message}")
+        self.host = host
+
+
+class Session:
+    """One host during one sync. `ask` may be called by one thread at a time."""
+
+    def __init__(self, host: HostPlan, transport: Transport, setup: Sequence[str] = (), limit: float = 30.0) -> None:
+        """Nothing is started before the first question. `limit` is how long an answer may take, in seconds."""
+        self.host = host
+        self.transport = transport
+        self._setup = setup
+        self._limit = limit
+        self._process: RemoteProcess | None = None
+        self._answers: queue.Queue[bytes | None] = queue.Queue()
+        self._errors = threading.Thread()
+        self._noise: list[bytes] = []
+        self._writing = threading.Lock()
+        self._closed = threading.Event()
+
+    def ask(self, what: str, **order: Any) -> dict[str, Any]:
+        """The host's answer to a question of :mod:`dsdoctor.run.sync.host_side`; it may hold `error`.
+
+        Raises:
+            SyncError: the host is not reached, says something else, or nothing in time.
+        """
+        if self._process is None:
+            self._start()
+        self._write(json.dumps({"do": what, **order}).encode("ascii") + b"\n")
+        try:
+            line = self._answers.get(timeout=self._limit)
+        except queue.Empty:
+            raise SyncError(self.host.name, f"no answer for {self._limit:.0f} s") from None
+        if line is None:
+            self._answers.put(None)
+            self._errors.join(timeout=1)
+            said = [each.decode("utf-8", "replace").strip() for each in self._noise]
+            words = next((each for each in reversed(said) if each), "the connection ended")
+            raise SyncError(self.host.name, f"the folders could not be prepared: {words}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """Hang up: the host's side takes its traces away and ends."""
+        self._closed.set()
+        process = self._process
+        if process is None:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            process.stdin.close()
+        try:
+            process.wait(timeout=3)
+        except (OSError, subprocess.TimeoutExpired):  # on a line that is dead: nobody waits for that
+            threading.Thread(target=process.close, daemon=True).start()
+        else:
+            process.close()
+
+    def _start(self) -> None:
+        if self._closed.is_set():
+            raise SyncError(self.host.name, "the sync was ended")
+        try:
+            process = self.transport.start(with_setup([self.host.python, "-u", "-c", BOOT], self._setup))
+        except TransportError as error:
+            raise SyncError(self.host.name, error.detail) from None
+        self._process = process
+        source = resources.files("dsdoctor.run.sync").joinpath("host_side.py").read_bytes()
+        self._write(b"%d\n%s" % (len(source), source))
+        threading.Thread(target=self._read, args=(process,), daemon=True).start()
+        self._errors = threading.Thread(target=self._read_errors, args=(process,), daemon=True)
+        self._errors.start()
+        threading.Thread(target=self._keep_alive, daemon=True).start()
+
+    def _read(self, process: RemoteProcess) -> None:
+        mark = MARK.encode("ascii")
+        with contextlib.suppress(OSError, ValueError):
+            for line in iter(lambda: process.stdout.readline(LINE_LIMIT), b""):
+                if line.startswith(mark):
+                    self._answers.put(line[len(mark) :])
+                else:
+                    self._note(line)
+        self._answers.put(None)
+
+    def _read_errors(self, process: RemoteProcess) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            for line in iter(lambda: process.stderr.readline(LINE_LIMIT), b""):
+                self._note(line)
+
+    def _note(self, line: bytes) -> None:
+        """Keep what a login shell prints, or why there is no Python."""
+        self._noise.append(line)
+        del self._noise[:-20]
+
+    def _keep_alive(self) -> None:
+        while not self._closed.wait(PING_SECONDS):
+            self._write(b'{"do": "ping"}\n')
+
+    def _write(self, data: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError), self._writing:  # its end is seen by who reads
+            assert self._process is not None
+            self._process.stdin.write(data)
+            self._process.stdin.flush()
