@@ -72,7 +72,9 @@ def command_of(part: Part) -> Command:
     Raises:
         FileError: the engine cannot start ranks as the hosts have slots.
     """
-    return _ENGINES[part.meeting.job.engine](part)
+    engine = part.meeting.job.engine
+    meets = len(part.meeting.hosts) > 1 and engine != "program"  # where a program's ranks meet, only it knows
+    return msgspec.structs.replace(_ENGINES[engine](part), meets=meets)
 
 
 def torchrun(part: Part) -> Command:

@@ -104,6 +104,7 @@ class Command(msgspec.Struct, frozen=True):
     env: dict[str, EnvVar] = {}
     ranks: tuple[RankPart, ...] = ()
     rank_logs: str | None = None
+    meets: bool = False  # with ranks on other hosts, at the plan's master address and port
 
 
 class StagePlan(msgspec.Struct, frozen=True):

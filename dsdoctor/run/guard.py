@@ -169,12 +169,17 @@ def order_for(
 ) -> dict[str, Any]:
     """What a guardian is told: command, environment (with the secrets: this goes over the wire only), limits in s."""
     command, place = stage.command(host), plan.host(host)
+    ranks = range(place.first_rank, place.first_rank + place.slots)
+    meet = {"addr": plan.master_addr, "port": plan.master_port, "here": place.node_rank == 0}
     return {
         "argv": list(command.argv),
         "cwd": command.cwd,
         "env": values_sent(place.env, command.env),
         "unset": list(names_unset(place.env, command.env)),
         "first_rank": place.first_rank,
+        "ranks": [{"rank": part.rank, "env": part.env} for part in command.ranks],
+        "rank_logs": {"folder": command.rank_logs, "ranks": list(ranks)} if command.rank_logs else None,
+        "meet": meet if command.meets else None,
         "make": [f"{place.run_dir}/outputs/{stage.folder}", f"{place.run_dir}/torchrun"],
         "lifeline_seconds": lifeline,
         "grace_seconds": grace,

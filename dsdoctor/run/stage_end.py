@@ -16,6 +16,8 @@ class Limits:
     grace: float = 5.0
     greeting: float = 40.0
     settle: float = 1.5
+    ranks_up: float = 120.0  # until all ranks of a host are started (torchrun: until its rendezvous, which has its own)
+    meeting: float = 30.0  # until every host reaches the port on which rank 0 listens
 
 
 @dataclass
@@ -25,7 +27,8 @@ class HostEnd:
     code: int | None = None  # None: no exit was reported, the host was lost
     lost: str | None = None
     stopped: str | None = None  # its guardian ended the job without being told to, and why
-    failed_ranks: dict[int, int] = field(default_factory=dict)  # global rank -> exit code, as torchrun reported
+    failed_ranks: dict[int, int] = field(default_factory=dict)  # global rank -> exit code
+    held_up: str | None = None  # it kept the others waiting, and how
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class StageEnd:
     first: str | None
     interrupted: bool
     seconds: float
+    stalled: str | None = None  # it was stopped because it stood still, and how
 
     @property
     def well(self) -> bool:
@@ -49,10 +53,14 @@ class StageEnd:
 
 def failure_of(stage: StagePlan, end: StageEnd) -> str:
     """One sentence: which stage, which host first, what it ended with."""
+    if end.stalled is not None:
+        return f"stage {stage.name} was stopped: it {end.stalled}"
     if end.first is None:
         codes = ", ".join(f"{name}: {code}" for name, code in end.exit_codes().items() if code)
         return f"stage {stage.name} failed ({codes})"
     first = end.hosts[end.first]
+    if first.held_up is not None:
+        return f"stage {stage.name} failed: {first.held_up}"
     if first.stopped is not None:
         return f"stage {stage.name} failed: the guardian of {end.first} ended the job ({first.stopped})"
     if first.lost is not None:
