@@ -239,7 +239,7 @@ class HostRun:
             self.results.lost = end.error
         return end
 
-    def _environment(self, action: str) -> dict[str, str]:
+    def _environment(self, action: str) -> dict[str, str | None]:
         """The ranks' environment; where GPUs are tried one by one, their numbers are nvidia-smi's in any case."""
         own = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if action in ("torch", "gpus", "copies") else {}
         return {**own, **self.trial.env}

@@ -20,7 +20,7 @@ from dsdoctor.facts import FactUnavailable
 from dsdoctor.jobs.job import Job, ResolvedJob, Stage, StageSettings
 from dsdoctor.plan.build import Paths, plan
 from dsdoctor.plan.environment import job_wide
-from dsdoctor.plan.model import HostPlan, LaunchPlan, PlanError
+from dsdoctor.plan.model import HostPlan, LaunchPlan, PlanError, names_unset, values_sent
 
 # Packages with compiled parts, as pip names them, and the modules to import.
 NATIVE = {"deepspeed": "deepspeed", "flash-attn": "flash_attn", "bitsandbytes": "bitsandbytes", "xformers": "xformers"}
@@ -31,7 +31,7 @@ class HostTrial:
     """What is tried on one host. `gpus` are the numbers of the job's GPUs there, as nvidia-smi has them."""
 
     plan: HostPlan
-    env: Mapping[str, str]
+    env: Mapping[str, str | None]  # None: taken out of the session's
     gpus: tuple[int, ...]
     packages: Mapping[str, str | None]  # with compiled parts -> what of the job wants it
 
@@ -65,8 +65,9 @@ def deep_plan(cluster: Cluster, job: ResolvedJob | None, connected: Collection[s
             refused[member.name] = str(error)
             continue
         host = own.host(member.name)
-        variables = {**host.env, **own.stages[0].command(member.name).env}
-        env = {name: variable.real_value for name, variable in variables.items()}
+        own_env = own.stages[0].command(member.name).env
+        gone: dict[str, str | None] = dict.fromkeys(names_unset(host.env, own_env))
+        env = gone | values_sent(host.env, own_env)
         hosts[member.name] = HostTrial(host, env, _gpus(member), _packages(member, job))
     return DeepPlan(hosts, refused, joint, alone, bool(there) and job_wide(Cluster(there)).gpus)
 

@@ -114,7 +114,7 @@ def run_step(
     transport: Transport,
     step: Step,
     *,
-    env: Mapping[str, str],
+    env: Mapping[str, str | None],
     setup: Sequence[str],
     together: Together,
     hear: Callable[[Told], None] = lambda told: None,
@@ -139,14 +139,18 @@ class _Running:
         self.stopped: tuple[str, float] | None = None  # why, and until when its end is waited for
         self.ended = False
 
-    def run(self, env: Mapping[str, str], setup: Sequence[str]) -> StepEnd:
+    def run(self, env: Mapping[str, str | None], setup: Sequence[str]) -> StepEnd:
         """Follow the step to its end."""
         source = resources.files("dsdoctor.run").joinpath("deep_trial.py").read_text(encoding="utf-8")
         order = json.dumps(self.step.order)
         argv = [self.guard.host.python, "-u", "-c", BOOT, source, self.step.action, order]
         pinged = 0.0
+        environment = {
+            "env": {name: value for name, value in env.items() if value is not None},
+            "unset": [name for name, value in env.items() if value is None],
+        }
         self.guard.start(
-            {"argv": argv, "cwd": "/", "env": dict(env), "lifeline_seconds": LIFELINE, "grace_seconds": GRACE}, setup
+            {"argv": argv, "cwd": "/", **environment, "lifeline_seconds": LIFELINE, "grace_seconds": GRACE}, setup
         )
         try:
             while not self.ended:

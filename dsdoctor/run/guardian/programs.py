@@ -44,12 +44,13 @@ class Programs:
             os.makedirs(folder, exist_ok=True)
         for log in self._logs:
             remove_old(log.folder, [log.rank])
-        environment = {name: value for name, value in os.environ.items() if name not in self.order.get("unset", ())}
-        environment.update(self.order["env"])
+        unset = [name.encode("ascii") for name in self.order.get("unset", ())]
+        environment = {name: value for name, value in os.environb.items() if name not in unset}
+        environment.update(in_bytes(self.order["env"]))
         ranks = self.order.get("ranks") or []
         try:
             for part in ranks:
-                pid = self._start(self.order["argv"], dict(environment, **part["env"]))
+                pid = self._start(self.order["argv"], {**environment, **in_bytes(part["env"])})
                 self._ranks[pid] = part["rank"]
         except (OSError, subprocess.SubprocessError):
             end_descendants(0)
@@ -59,7 +60,7 @@ class Programs:
         else:
             self._start(self.order["argv"], environment)
 
-    def _start(self, argv: List[str], environment: Dict[str, str]) -> int:
+    def _start(self, argv: List[str], environment: Dict[bytes, bytes]) -> int:
         libc, guardian = ctypes.CDLL(None, use_errno=True), os.getpid()
 
         def tie_to_guardian() -> None:
@@ -145,6 +146,11 @@ def begun(work: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
+
+
+def in_bytes(variables: Dict[str, str]) -> Dict[bytes, bytes]:
+    """Variables as the ranks are to find them, in UTF-8 whatever the session's locale has letters for."""
+    return {name.encode("ascii"): value.encode("utf-8", "surrogateescape") for name, value in variables.items()}
 
 
 def describe(error: Exception, order: Dict[str, Any]) -> str:
