@@ -28,6 +28,7 @@ from dsdoctor.run.stage import Attempt, Left, StageRun
 from dsdoctor.run.stage_end import Limits, StageEnd, failure_of
 from dsdoctor.run.stage_logs import StageLogs
 from dsdoctor.run.sync import SyncError, fetch, sync
+from dsdoctor.run.watch import Watch, Watching
 from dsdoctor.yamlfile import FileError
 
 
@@ -56,12 +57,14 @@ class Manner:
 
     `detach`: guardians go on without this head, and it leaves them when it is told to end. `chosen` are the stages to
     carry out, though they be done; without them the first that is not done, and all after it. `copy`: the code is
-    copied to the hosts before; another head takes over a run with the code that it began with.
+    copied to the hosts before; another head takes over a run with the code that it began with. `watching`: what is
+    called a stall, and whether it ends the run.
     """
 
     detach: bool = False
     chosen: tuple[str, ...] = ()
     copy: bool = True
+    watching: Watching = field(default_factory=Watching)
 
 
 def execute(
@@ -205,6 +208,16 @@ class _Run:
     def _follow(self, stage: StagePlan, known: StageState, attempt: Attempt) -> Outcome | None:
         folder = self.directory.logs(stage.folder)
         with StageLogs(folder) as logs:
+            watch = Watch(
+                self.plan,
+                stage,
+                self.transports,
+                self.directory.path,
+                attempt=attempt.number,
+                show=self.show,
+                log=logs.write,
+                watching=self.manner.watching,
+            )
             running = StageRun(
                 self.plan,
                 stage,
@@ -214,6 +227,7 @@ class _Run:
                 limits=self.limits,
                 attempt=attempt,
                 stop_asked=(self.directory.path / "stop").exists,
+                watch=watch,
             )
             end = running.run()
         self.stage_seconds[stage.name] = end.seconds

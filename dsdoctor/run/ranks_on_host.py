@@ -11,9 +11,10 @@ from typing import Any
 
 
 def look_at_ranks(order: dict[str, Any]) -> dict[str, Any]:
-    """Look twice at every rank below a process, `seconds` apart.
+    """Look twice at every rank of a run on this host, `seconds` apart.
 
-    `order`: root (process id), seconds, recorder (whether NCCL's flight recorder is to be written out), room (bytes of
+    `order`: spool (the guardian's, which says who it is), root (the process below which to look where that cannot be
+    read), seconds, recorder (whether NCCL's flight recorder is to be written out), room (bytes of
     recorder files that may come back).
 
     A rank is the topmost process that has RANK in its environment. Returned of each: pid, rank, state (a letter of
@@ -163,7 +164,7 @@ def look_at_ranks(order: dict[str, Any]) -> dict[str, Any]:
         for line in read("/proc/%d/status" % pid).splitlines():
             if line.startswith("SigCgt:") and int(line.split()[1], 16) >> (number - 1) & 1:
                 os.kill(pid, number)
-                return str(name)
+                return signal.Signals(number).name
         return None
 
     def trigger(variables: dict[str, str]) -> bool:
@@ -193,7 +194,19 @@ def look_at_ranks(order: dict[str, Any]) -> dict[str, Any]:
         except OSError:
             return {}
 
-    found = ranks(order["root"])
+    def guardian() -> int:
+        """The guardian's process; one that was started at another time than it says is another."""
+        try:
+            with open(os.path.join(order["spool"], "identity"), "rb") as file:
+                said = json.loads(file.read().decode("utf-8"))["guardian"]
+            if int(fields(said["pid"])[19]) == said["start"]:
+                return int(said["pid"])
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            pass
+        return int(order.get("root") or 0)
+
+    root = guardian()
+    found = ranks(root) if root else {}
     pids = list(found)
     began = time.time()
     asked = {pid for pid in pids if order.get("recorder") and trigger(found[pid])}

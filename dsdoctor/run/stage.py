@@ -17,11 +17,13 @@ from dataclasses import dataclass
 
 from dsdoctor.hosts.transport import Transport
 from dsdoctor.plan.model import LaunchPlan, StagePlan
+from dsdoctor.run.coming_up import ComingUp
 from dsdoctor.run.events import HostsStarted, LineSeen, Noted, Show
 from dsdoctor.run.guard import Frame, Guard, follow_order, order_for, spool_of
 from dsdoctor.run.progress import Progress
 from dsdoctor.run.stage_end import HostEnd, Limits, StageEnd
 from dsdoctor.run.stage_logs import StageLogs
+from dsdoctor.run.watch import Watch
 from dsdoctor.yamlfile import FileError
 
 # torchrun's report on a worker that ended: "failed (exitcode: -9) local_rank: 1 (pid: 4711) of binary: …"
@@ -63,6 +65,7 @@ class StageRun:
         limits: Limits,
         attempt: Attempt | None = None,
         stop_asked: Callable[[], bool] = lambda: False,
+        watch: Watch | None = None,
     ) -> None:
         self.plan, self.stage, self.logs = plan, stage, logs
         self.show, self.limits = show, limits
@@ -84,7 +87,10 @@ class StageRun:
         self.interrupted = False
         self.looked = 0.0
         self.told: set[str] = set()  # hosts that were told to stop
+        self.watch = watch
+        self.stalled: str | None = None
         self._keeps_failing = False
+        self._coming_up = ComingUp(plan, stage, limits.ranks_up, limits.meeting)
 
     def run(self) -> StageEnd:
         """Start the guardians, follow them to the end, and return how it ended."""
@@ -110,7 +116,10 @@ class StageRun:
                 guard.close(max(0.0, until - time.monotonic()))
         if self.logs.failed is not None:
             self.show(Noted(self.logs.failed, warning=True))
-        return StageEnd(self.ends, self.first, self.interrupted, max(0.0, time.time() - self.began))
+        if self.watch is not None:
+            self.watch.close(time.monotonic())
+        seconds = max(0.0, time.time() - self.began)
+        return StageEnd(self.ends, self.first, self.interrupted, seconds, self.stalled)
 
     def _order(self, name: str) -> dict[str, object]:
         """What the host's end is told: to guard, or to follow one that guards already."""
@@ -151,9 +160,15 @@ class StageRun:
         if now - self.looked >= 1:
             self.looked = now
             self._find_lost(now)
+            self._find_held_up(now)
             self._keep()
             if not self.interrupted and self.stop_asked():
                 self._interrupt("told to stop")
+        if self.watch is not None:
+            self.watch.tick(now)
+            if self.watch.stop is not None and self.stalled is None and self.first is None:
+                host, self.stalled = self.watch.stop
+                self._failed(host)
         if self.stop_at is not None and now >= self.stop_at:
             self.stop_at = None
             self._stop_running(now)
@@ -172,12 +187,19 @@ class StageRun:
     def _frame(self, name: str, frame: Frame) -> None:
         kind = frame.get("e")
         end = self.ends[name]
+        self._coming_up.take(name, frame, time.monotonic())
         if kind == "line":
             self._line(name, frame)
         elif name not in self.running:
             return  # it was given up before
         elif kind == "started":
-            self._started(name)
+            self._started(name, frame.get("pid"))
+        elif kind == "bar" and self.watch is not None:
+            rank = frame.get("r")
+            self.watch.bar(name, rank if isinstance(rank, int) else None, str(frame.get("x", "")), time.monotonic())
+        elif kind == "rank":
+            end.failed_ranks.setdefault(int(frame["r"]), int(frame["code"]))
+            self._failed(name)
         elif kind == "note":
             self._agent_line(name, f"dsdoctor: {name}: {frame.get('text')}")
         elif kind == "exit":
@@ -195,7 +217,9 @@ class StageRun:
         elif kind in ("lost", "gone", "closed"):
             self._lose(name, str(frame.get("text")))
 
-    def _started(self, name: str) -> None:
+    def _started(self, name: str, pid: object) -> None:
+        if self.watch is not None and isinstance(pid, int):
+            self.watch.started(name, pid, time.monotonic())
         if name in self.not_started:
             self.not_started.discard(name)
             if not self.not_started:
@@ -209,6 +233,8 @@ class StageRun:
             first = self.plan.host(name).first_rank
             self.ends[name].failed_ranks.setdefault(first + int(found[2]), int(found[1]))
             self._failed(name)
+        if self.watch is not None:
+            self.watch.line(name, rank, text, time.monotonic())
         self.show(LineSeen(name, rank, text, frame.get("s") == "e"))
 
     def _explain_kills(self, name: str, oom_kills: int | None) -> None:
@@ -266,6 +292,15 @@ class StageRun:
         again = " (again to leave at once)" if why == "interrupted" else ""
         self.show(Noted(f"{why}: stopping every host{again}", warning=True))
         self._stop_running(now)
+
+    def _find_held_up(self, now: float) -> None:
+        """A host whose ranks do not come up, or do not meet the others, fails the stage; all are stopped."""
+        found = None if self.first is not None or self.interrupted else self._coming_up.problem(now)
+        if found is not None and found[0] in self.running:
+            name, why = found
+            self.ends[name].held_up = why
+            self._agent_line(name, f"dsdoctor: {why}")
+            self._failed(name)
 
     def _find_lost(self, now: float) -> None:
         for name in list(self.running):
