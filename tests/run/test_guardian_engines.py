@@ -105,6 +105,12 @@ def test_ranks_that_are_stopped_have_not_failed() -> None:
     assert (frames[-1]["stopped"], frames[-1]["code"]) == ("told to", -15)
 
 
+def test_a_rank_s_line_without_an_end_is_told_apart_from_the_next_rank_s() -> None:
+    with guardian(["printf", "@rank0@ bye@rank1@ left@rank1@ over@rank0@ .\\n"]) as started:
+        frames = started.frames()
+    assert lines(frames) == [(0, "bye"), (1, "leftover"), (0, ".")]
+
+
 # --- DeepSpeed's files
 
 

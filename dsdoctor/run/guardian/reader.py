@@ -60,12 +60,27 @@ class Reader:
         match = RANK.match(text) if self.only is None else None
         if match:
             self._rank = self._rank_of(match)
-            # torchrun puts the prefix before every fragment that it happens to read of a line, too.
-            text = text[match.end() :].replace("@rank%d@ " % self._rank, "")
+            text = self._joined(text[match.end() :])
         elif self._whole:
             self._rank = self.only  # otherwise the piece goes on with a line that was too long
         self._whole = text.endswith("\n")
         self.send({"e": "line", "r": self._rank, "s": self.name, "x": text.rstrip("\n")})
+
+    def _joined(self, text: str) -> str:
+        """The line without the prefixes inside, which torchrun puts before every fragment that it happens to read.
+
+        Where another rank's fragment follows, the line before it was left without an end, and is told by itself.
+        """
+        if "@rank" not in text:
+            return text
+        line, *rest = FRAGMENT.split(text)
+        for index in range(0, len(rest), 2):
+            rank = int(rest[index])
+            if rank != self._rank:
+                self.send({"e": "line", "r": self._rank, "s": self.name, "x": line})
+                self._rank, line = rank, ""
+            line += rest[index + 1]
+        return line
 
     def _rank_of(self, match: "re.Match[str]") -> int:
         return int(match.group(1)) if match.group(1) is not None else self.first_rank + int(match.group(2))
