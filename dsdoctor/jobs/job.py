@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
@@ -20,6 +20,9 @@ from dsdoctor import yamlfile
 from dsdoctor.jobs.engines import Engine, Rendezvous, check_deepspeed_is_used, check_engine
 from dsdoctor.jobs.requirements import JobRequirement, check_requirement, check_specifier
 from dsdoctor.yamlfile import FileError
+
+if TYPE_CHECKING:
+    from dsdoctor.jobs.trees import JobTree
 
 Scalar = bool | int | float | str | None
 Word = bool | int | float | str
@@ -29,10 +32,29 @@ Variables = dict[str, str | None]  # None takes a variable away that the session
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
+class Copied(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A folder or file of this machine that hosts get a copy of.
+
+    `at: work` puts it into the work folder, and the placeholder says where that is; `at: same` gives it the absolute
+    path that it has here.
+    """
+
+    path: str
+    at: Literal["work", "same"] = "work"
+
+
 class Sync(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is copied to the hosts before the start. Paths are relative to the job file."""
+    """What is copied to the hosts before the start. Paths are relative to the job file.
+
+    `code` is the folder that the program is started in: made equal to this machine's on every host, what is not here
+    any more is deleted there; `exclude` are rsync's patterns of what is left out of it. `data` and `model` are folders
+    or files that the arguments name as `${data_dir}` and `${model_dir}`: copied where a host does not have them whole,
+    by size and time, and nothing of them is ever deleted. What no argument names is not copied.
+    """
 
     code: str = "."
+    data: str | Copied | None = None
+    model: str | Copied | None = None
     exclude: tuple[str, ...] = ()
 
 
@@ -135,7 +157,8 @@ class DeepSpeedConfig:
 class ResolvedJob:
     """A job with profile and settings applied. `root` is the folder of the job file; relative paths start there.
 
-    `present` are the relative paths among its arguments that lie in the code's folder here and are copied with it.
+    `present` are the paths among its arguments that are here and are copied: relative ones in the code's folder, and
+    those of `trees`, the data and model that it names.
     """
 
     job: Job
@@ -147,6 +170,7 @@ class ResolvedJob:
     deepspeed: DeepSpeedConfig | None = None
     present: frozenset[str] = frozenset()
     requirements: tuple[JobRequirement, ...] = ()
+    trees: tuple[JobTree, ...] = ()
 
     @property
     def name(self) -> str:
@@ -186,6 +210,8 @@ def parse_job(text: str, source: str) -> Job:
     for pattern in job.sync.exclude:
         if not pattern or "\n" in pattern or "\0" in pattern:
             raise FileError(source, f"sync.exclude: {pattern!r} is no pattern")
+        if pattern == "!" or pattern.startswith(("+ ", "- ")):
+            raise FileError(source, f"sync.exclude: {pattern!r} is a rule of rsync's; wanted is a pattern alone")
     return job
 
 

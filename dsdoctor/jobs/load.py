@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import posixpath
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -13,6 +14,7 @@ from dsdoctor.jobs.dsconfig import parse_config
 from dsdoctor.jobs.job import DeepSpeedConfig, ResolvedJob, parse_job, resolve
 from dsdoctor.jobs.paths import is_copied, named_paths
 from dsdoctor.jobs.requirements import JobRequirement, parse_requirements
+from dsdoctor.jobs.trees import JobTree, declared, named
 from dsdoctor.resources import folder
 from dsdoctor.yamlfile import FileError
 
@@ -35,18 +37,54 @@ def load_job(name_or_path: str, profile: str | None = None, settings: Sequence[s
         return parse_config(yamlfile.read_text(config), str(config))
 
     resolved = resolve(job, str(path), profile=profile, settings=settings, read_deepspeed=read_deepspeed)
-    return _with_requirements(_with_present(resolved))
+    return _with_requirements(_with_present(_with_trees(resolved)))
+
+
+def _with_trees(job: ResolvedJob) -> ResolvedJob:
+    """The job with the data and model that it names, which must be here."""
+    trees = []
+    for kind, given in declared(job.job):
+        path = _absolute(job, f"sync.{kind}", given.path)
+        if not named(job, kind, str(path), given.at == "same"):
+            continue
+        if not path.exists():
+            raise FileError(
+                job.source,
+                f"sync.{kind}: {path} is not here. Name the folder or file as it is on this machine (a relative path "
+                "begins at the job file); what every host has anyway needs no such line",
+            )
+        try:
+            next(path.iterdir(), None) if path.is_dir() else path.open("rb").close()
+        except OSError as error:
+            raise FileError(job.source, f"sync.{kind}: {path} cannot be read: {error.strerror}") from None
+        trees.append(JobTree(kind, str(path), path.is_file(), given.at == "same"))
+    return replace(job, trees=tuple(trees))
+
+
+def _absolute(job: ResolvedJob, key: str, text: str) -> Path:
+    try:
+        path = Path(posixpath.normpath((Path(job.root) / Path(text).expanduser()).absolute()))  # a link keeps its name
+    except (RuntimeError, ValueError) as error:  # ~nobody; a byte 0
+        raise FileError(job.source, f"{key}: {text!r} is no path: {error}") from None
+    if not text or not path.name or "\n" in str(path):
+        raise FileError(job.source, f"{key}: {text!r} is no folder or file that could be copied")
+    return path
 
 
 def _with_present(job: ResolvedJob) -> ResolvedJob:
-    """The job with what of its relative paths lies in the code's folder, and so is on every host after the sync."""
+    """The job with what of its paths is copied, with the code or as data or model, and so is on every host then."""
     code = Path(job.root) / job.job.sync.code
     there = set()
-    for named in named_paths(job):
+    for one in named_paths(job):
         with suppress(OSError):  # a name too long for the file system
-            if named.relative and (code / named.path).exists() and is_copied(named.path, job.job.sync.exclude):
-                there.add(named.path)
+            in_code = one.relative and (code / one.path).exists() and is_copied(one.path, job.job.sync.exclude)
+            if in_code or any(tree.same and _in_tree(one.path, tree) for tree in job.trees):
+                there.add(one.path)
     return replace(job, present=frozenset(there))
+
+
+def _in_tree(path: str, tree: JobTree) -> bool:
+    return path == tree.path or (path.startswith(f"{tree.path}/") and Path(path).exists())
 
 
 def _with_requirements(job: ResolvedJob) -> ResolvedJob:

@@ -21,6 +21,7 @@ from dsdoctor.plan.exposed import exposed_secrets
 from dsdoctor.plan.layers import Layers, Setting
 from dsdoctor.plan.model import EnvVar, HostPlan, LaunchPlan, PlanError, StagePlan, SyncPlan
 from dsdoctor.plan.settle import environments
+from dsdoctor.plan.trees import tree_plans, tree_warnings, tree_words
 from dsdoctor.plan.words import arguments, filled
 
 NEVER_COPIED = (
@@ -74,7 +75,7 @@ def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wis
         links[member.name], strays = (None, ()) if len(cluster) == 1 else link_of(member, cluster, address)
         warnings += strays
     layers, contradicted = environments(job, cluster, links, wishes.settings, wishes.deepspeed_env)
-    warnings += [*contradicted, *exposed_secrets(job)]
+    warnings += [*contradicted, *exposed_secrets(job), *tree_warnings(job, paths.code)]
     bare = _host_plans(job, cluster, run=run, paths=paths)
     meeting = engines.Meeting(job.job, job.source, run, bare, address, port)
     hosts = tuple(
@@ -95,7 +96,7 @@ def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wis
         world_size=sum(host.slots for host in hosts),
         hosts=hosts,
         stages=tuple(_stage_plan(draft, stage) for stage in job.stages),
-        sync=SyncPlan(paths.code, (*NEVER_COPIED, *paths.exclude, *job.job.sync.exclude)),
+        sync=SyncPlan(paths.code, (*NEVER_COPIED, *paths.exclude, *job.job.sync.exclude), tree_plans(job, hosts)),
         setup=job.job.setup,
         summary=job.job.summary,
         settings={stage.name: stage.args for stage in job.stages},
@@ -119,7 +120,8 @@ class Draft:
         """What the placeholders of a stage's arguments stand for on a host."""
         outputs = posixpath.join(host.run_dir, "outputs")
         previous = next((each for each in self.job.stages if each.index == stage.index - 1), None)
-        words = {"deepspeed": _inside(self.paths)} if self.job.deepspeed else {}
+        words = tree_words(self.job, host)
+        words |= {"deepspeed": _inside(self.paths)} if self.job.deepspeed else {}
         return words | {
             "output_dir": posixpath.join(outputs, _folder(stage)),
             "previous_output_dir": posixpath.join(outputs, _folder(previous)) if previous else "",

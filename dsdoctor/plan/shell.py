@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,9 @@ from dsdoctor.plan.engines import is_rotated, ranks_of
 from dsdoctor.plan.model import Command, EnvVar, HostPlan, LaunchPlan, StagePlan, names_unset
 
 SHOWN = 2000  # characters of a value in a comment
+
+
+MARKER = ".dsdoctor-sync"  # a folder that carries it is dsdoctor's own
 
 
 def as_shell(plan: LaunchPlan) -> str:
@@ -41,15 +45,32 @@ def _host_lines(plan: LaunchPlan, host: HostPlan) -> Iterator[str]:
     )
     if host.local:
         yield f"#     runs the code where it is: {escape(host.code_dir)}"
-    else:
-        excludes = "".join(f" --exclude={quote(pattern)}" for pattern in plan.sync.exclude)
-        source = quote(plan.sync.source.rstrip("/") + "/")
-        door = f" -e {quote(shlex.join(_ssh(host)))}" if host.port else ""
-        name = f"[{host.name}]" if ":" in host.name else host.name
-        target = f"{host.user}@{name}" if host.user else name
-        yield f"rsync -a -s --mkpath{door}{excludes} {source} {quote(f'{target}:{host.code_dir}/')}"
+    yield from copy_lines(plan, host)
     yield from (_env_comment(variable) for variable in host.env.values())
     yield "#     everything else in the environment of a session on this host is passed on as it is"
+
+
+def copy_lines(plan: LaunchPlan, host: HostPlan) -> Iterator[str]:
+    """How a host gets its files: what `dsdoctor sync` does after it has looked who shares and uses the folders."""
+    if host.local:
+        return
+    name = f"[{host.name}]" if ":" in host.name else host.name
+    target = f"{host.user}@{name}" if host.user else name
+    base = "rsync -rlpt -s" + (f" -e {quote(shlex.join(_ssh(host)))}" if host.port else "")
+    excludes = "".join(f" --exclude={quote(pattern)}" for pattern in plan.sync.exclude)
+    code = plan.sync.source.rstrip("/") + "/"
+    make = f"mkdir -p {quote(host.code_dir)} && touch {quote(host.code_dir + '/' + MARKER)}"
+    yield f"{shlex.join(_ssh(host))} -- {quote(host.name)} {quote(make)}"
+    yield "#     where that marker was there before, with --delay-updates --delete-delay"
+    yield f"{base}{excludes} -- {quote(code)} {quote(f'{target}:{host.code_dir}/')}"
+    for tree in plan.sync.trees:
+        place = tree.places[host.name]
+        into = posixpath.dirname(place) if tree.file else place
+        source = tree.source if tree.file else tree.source.rstrip("/") + "/"
+        links = "-L" if tree.file else "--copy-unsafe-links"
+        yield f"#     the {tree.kind}, unless {host.name} has it whole"
+        yield f"{shlex.join(_ssh(host))} -- {quote(host.name)} {quote(f'mkdir -p {quote(into)}')}"
+        yield f"{base} {links} --partial-dir=.dsdoctor-partial -- {quote(source)} {quote(f'{target}:{into}/')}"
 
 
 def _env_comment(variable: EnvVar) -> str:

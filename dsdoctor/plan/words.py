@@ -38,6 +38,11 @@ def _word(value: Any, words: Mapping[str, str], where: str) -> str:
     try:
         return Template(value).substitute(words)
     except KeyError as error:
+        if error.args[0] in ("data_dir", "model_dir"):
+            key = str(error.args[0])[:-4]
+            raise FileError(
+                where, f"there is no ${{{error.args[0]}}}, since the job says nothing of sync.{key}: where it is here"
+            ) from None
         known = ", ".join(f"${{{word}}}" for word in words)
         raise FileError(where, f"there is no ${{{error.args[0]}}}; there are: {known}") from None
     except ValueError:
