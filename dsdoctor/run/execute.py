@@ -18,17 +18,18 @@ import msgspec
 from dsdoctor.hosts.transport import Transport, TransportError
 from dsdoctor.plan.model import LaunchPlan, StagePlan
 from dsdoctor.report.model import Report
+from dsdoctor.run import retry
 from dsdoctor.run.directory import RunDirectory, RunState, StageState, Status
 from dsdoctor.run.events import Diagnosed, Noted, Show, StageDone, StageSkipped, StageStarted
 from dsdoctor.run.kept import secrets_wanted
 from dsdoctor.run.on_host import HostAnswerError, ask
 from dsdoctor.run.outputs_on_host import broken_outputs
-from dsdoctor.run.progress import Progress, restore, save
 from dsdoctor.run.stage import Attempt, Left, StageRun
 from dsdoctor.run.stage_end import Limits, StageEnd, failure_of
 from dsdoctor.run.stage_logs import StageLogs
 from dsdoctor.run.sync import SyncError, fetch, sync
-from dsdoctor.run.watch import Watch, Watching
+from dsdoctor.run.taken import Taken, restore, save
+from dsdoctor.run.watch import Watch
 from dsdoctor.yamlfile import FileError
 
 
@@ -57,14 +58,12 @@ class Manner:
 
     `detach`: guardians go on without this head, and it leaves them when it is told to end. `chosen` are the stages to
     carry out, though they be done; without them the first that is not done, and all after it. `copy`: the code is
-    copied to the hosts before; another head takes over a run with the code that it began with. `watching`: what is
-    called a stall, and whether it ends the run.
+    copied to the hosts before; another head takes over a run with the code that it began with.
     """
 
     detach: bool = False
     chosen: tuple[str, ...] = ()
     copy: bool = True
-    watching: Watching = field(default_factory=Watching)
 
 
 def execute(
@@ -113,6 +112,7 @@ class _Run:
         self.show, self.limits, self.manner = show, limits, manner
         self.state = directory.state()
         self.stage_seconds: dict[str, float] = {}
+        self.end: StageEnd | None = None  # of the stage that was last carried out
 
     def mark(self, status: Status, failure: str | None = None) -> None:
         """Write the run's status down."""
@@ -157,7 +157,8 @@ class _Run:
 
     def _stages(self) -> Outcome:
         redo = False
-        for stage in self.plan.stages:
+        for index in range(len(self.plan.stages)):
+            stage = self.plan.stages[index]  # another attempt at the stage before may have changed the plan
             known = self.state.stage(stage.name)
             if known.status == "running" and self.state.detached:
                 outcome = self._take_over(stage, known)
@@ -174,10 +175,33 @@ class _Run:
                 outcome = self._stage(stage, known)
             else:
                 outcome = self._stage(stage, known)
+            outcome = self._again(stage, outcome)
             redo = True
             if outcome is not None:
                 return outcome
         return Outcome("done")
+
+    def _again(self, stage: StagePlan, outcome: Outcome | None) -> Outcome | None:
+        """Try a stage that failed again, as often as is allowed, where its verdict says that this may help."""
+        for number in range(1, self.limits.retries + 1):
+            if outcome is None or outcome.status != "failed" or self.end is None:
+                return outcome
+            again = retry.worth_it(self.end, outcome.report)
+            if again is None:
+                self.show(Noted("not tried again: nothing says that another attempt would go better"))
+                return outcome
+            asked = (self.directory.path / "stop").exists
+            plan = retry.prepare(again, number, self.plan, self.transports, self.show, asked)
+            if plan is None:
+                return Outcome("interrupted", stage.name)
+            if isinstance(plan, str):
+                self.show(Noted(f"not tried again: {plan}", warning=True))
+                return outcome
+            if plan is not self.plan:
+                self.plan = plan
+                retry.write_plan(self.directory, plan)
+            outcome = self._stage(self.plan.stages[stage.index - 1], self.state.stage(stage.name))
+        return outcome
 
     def _stage(self, stage: StagePlan, known: StageState) -> Outcome | None:
         """Run one stage; None when it ended well."""
@@ -196,14 +220,14 @@ class _Run:
         """Go on with a stage whose guardians have outlived their head."""
         self.show(StageStarted(stage.name, stage.index, len(self.plan.stages)))
         self.show(Noted("taking over: its guardians have gone on by themselves"))
-        progress = restore(self.directory, stage.folder, time.time())
-        return self._follow(stage, known, Attempt(known.attempts, True, progress, self._keeper(stage)))
+        taken = restore(self.directory, stage.folder, time.time())
+        return self._follow(stage, known, Attempt(known.attempts, True, taken, self._keeper(stage)))
 
-    def _keeper(self, stage: StagePlan) -> Callable[[Progress], None] | None:
+    def _keeper(self, stage: StagePlan) -> Callable[[Taken], None] | None:
         """What writes down how far a detached stage was taken over."""
         if not self.state.detached:
             return None
-        return lambda progress: save(self.directory, stage.folder, progress)
+        return lambda taken: save(self.directory, stage.folder, taken)
 
     def _follow(self, stage: StagePlan, known: StageState, attempt: Attempt) -> Outcome | None:
         folder = self.directory.logs(stage.folder)
@@ -216,7 +240,7 @@ class _Run:
                 attempt=attempt.number,
                 show=self.show,
                 log=logs.write,
-                watching=self.manner.watching,
+                watching=self.limits.watching,
             )
             running = StageRun(
                 self.plan,
@@ -229,7 +253,7 @@ class _Run:
                 stop_asked=(self.directory.path / "stop").exists,
                 watch=watch,
             )
-            end = running.run()
+            end = self.end = running.run()
         self.stage_seconds[stage.name] = end.seconds
         ended = msgspec.structs.replace(known, seconds=end.seconds, exit_codes=end.exit_codes())
         if end.interrupted:

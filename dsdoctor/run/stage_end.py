@@ -9,8 +9,19 @@ from dsdoctor.plan.model import StagePlan
 
 
 @dataclass(frozen=True)
+class Watching:
+    """How a run is watched. `stall_after`: seconds, instead of ten times the usual; 0 calls nothing a stall."""
+
+    stall_after: float | None = None
+    stop_on_stall: bool = False
+
+
+@dataclass(frozen=True)
 class Limits:
-    """Times in seconds. `settle`: how long other hosts may still say why they end before they are told to."""
+    """Times in seconds. `settle`: how long other hosts may still say why they end before they are told to.
+
+    `retries`: how often a stage that failed may be tried again, where its verdict says that this may help.
+    """
 
     lifeline: float = 20.0
     grace: float = 5.0
@@ -18,6 +29,8 @@ class Limits:
     settle: float = 1.5
     ranks_up: float = 120.0  # until all ranks of a host are started (torchrun: until its rendezvous, which has its own)
     meeting: float = 30.0  # until every host reaches the port on which rank 0 listens
+    watching: Watching = field(default_factory=Watching)
+    retries: int = 0
 
 
 @dataclass

@@ -22,7 +22,6 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from dsdoctor.hosts.transport import Transport
@@ -33,6 +32,7 @@ from dsdoctor.run.events import Noted, Progressed, Show
 from dsdoctor.run.guard import spool_of
 from dsdoctor.run.progress_file import write_progress
 from dsdoctor.run.stacks import Looking, Seen, keep, missing_ranks
+from dsdoctor.run.stage_end import Watching
 
 USUAL_TIMES = 10
 SHORTEST = 60.0  # seconds
@@ -45,14 +45,6 @@ TRACE_LINES = 500
 _TRACE = re.compile(r'(?:Current thread|Thread) 0x[0-9a-f]+|  File ".{1,500}", line \d+ in |Stack \(most recent call ')
 
 Log = Callable[[str, "int | None", str], None]
-
-
-@dataclass(frozen=True)
-class Watching:
-    """How a run is watched. `stall_after` in seconds instead of the usual times' tenfold; 0 calls nothing a stall."""
-
-    stall_after: float | None = None
-    stop_on_stall: bool = False
 
 
 class Watch:

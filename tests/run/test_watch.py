@@ -13,13 +13,17 @@ import pytest
 
 from dsdoctor.logs.diagnose import diagnose
 from dsdoctor.run.events import Noted, Progressed
-from dsdoctor.run.execute import Manner, Outcome, execute
+from dsdoctor.run.execute import Outcome, execute
 from dsdoctor.run.progress_file import read_progress
-from dsdoctor.run.stage import Limits
-from dsdoctor.run.watch import Watch, Watching
+from dsdoctor.run.stage_end import Limits, Watching
+from dsdoctor.run.watch import Watch
 from tests.run.plans import Seen, directory_for, plan_of, transports_of
 
-QUICK = Limits(lifeline=5, grace=1, settle=0.3)
+
+def quick(watching: Watching) -> Limits:
+    return Limits(lifeline=5, grace=1, settle=0.3, watching=watching)
+
+
 RANK = """\
 import sys, time
 def steps(count, pause=0.05):
@@ -51,7 +55,7 @@ def watched(
     seen = Seen()
     if meanwhile is not None:
         threading.Thread(target=meanwhile, args=(directory.path,), daemon=True).start()
-    outcome = execute(plan, transports_of(plan), directory, seen, limits=QUICK, manner=Manner(watching=watching))
+    outcome = execute(plan, transports_of(plan), directory, seen, limits=quick(watching))
     return outcome, seen, directory.path
 
 
@@ -211,8 +215,7 @@ def test_what_a_faulthandler_prints_when_it_is_asked_is_kept_and_no_sign_of_life
     without.symlink_to(Path(sys.executable).resolve())
     hosts = tuple(type(host)(**{**_fields(host), "python": str(without)}) for host in plan.hosts)
     plan = type(plan)(**{**_fields(plan), "hosts": hosts})
-    manner = Manner(watching=Watching(1.0, stop_on_stall=True))
-    outcome = execute(plan, transports_of(plan), directory, seen, limits=QUICK, manner=manner)
+    outcome = execute(plan, transports_of(plan), directory, seen, limits=quick(Watching(1.0, stop_on_stall=True)))
     assert outcome.failure is not None
     assert "stalled" in outcome.failure
     text = next((directory.path / "stacks").iterdir()).read_text()
