@@ -52,6 +52,8 @@ def _described(job: Job, path: Path, look: Look) -> str:
     lines = [f"{look.paint(path.stem, 'bold')}  {look.paint(escape(str(path)), 'dim')}"]
     if job.description:
         lines += look.paragraph(job.description, "  ")
+    words = " ".join(map(str, job.command)) or job.module or job.script
+    lines += look.paragraph(f"starts {words} (engine {job.engine})", "  ", "    ")
     arrow = " → " if look.unicode else " -> "
     lines += look.paragraph(f"stages: {arrow.join(stage.name for stage in job.stages)}", "  ", "    ")
     for name, profile in job.profiles.items():

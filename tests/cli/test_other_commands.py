@@ -168,7 +168,7 @@ def test_local_jobs_come_first_and_broken_ones_are_told() -> None:
     result = run("jobs")
     assert result.exit_code == 2
     assert "launch/broken.yaml" in result.stderr
-    assert "mine  launch/mine.yaml\n  a\\x1b[31mb\n  stages: one\n" in result.stdout
+    assert "mine  launch/mine.yaml\n  a\\x1b[31mb\n  starts a.py (engine torchrun)\n  stages: one\n" in result.stdout
     assert "order_1" in result.stdout
 
 
