@@ -6,7 +6,6 @@ import json
 import os
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,12 +13,13 @@ import click
 from dsdoctor.cli._failures import UNEXAMINED
 from dsdoctor.cli._options import host_choice
 from dsdoctor.cli._project import judged
+from dsdoctor.cli._target import agreed, job_and_target, without_head
 from dsdoctor.escape import escape, escape_block
 from dsdoctor.terminal import say, write
 
 if TYPE_CHECKING:
     from dsdoctor.cluster import Cluster
-    from dsdoctor.hosts.transport import Transport
+    from dsdoctor.hosts.transport import Transport, TransportKind
     from dsdoctor.jobs.job import ResolvedJob
     from dsdoctor.plan.build import Wishes
     from dsdoctor.plan.layers import Setting
@@ -33,23 +33,21 @@ if TYPE_CHECKING:
 class Launching:
     """A launch from its options on: the job, the hosts as examined, what was planned and what the checks said."""
 
-    def __init__(self, options: dict[str, Any], stack: ExitStack) -> None:
+    def __init__(self, options: dict[str, Any], stack: ExitStack, job: ResolvedJob, target: Target) -> None:
         from dsdoctor.checks.engine import UnknownCheckError
         from dsdoctor.hosts.examine import examine
-        from dsdoctor.jobs.load import load_job
         from dsdoctor.plan.build import Wishes
         from dsdoctor.run.deepspeed_files import read_deepspeed_env
-        from dsdoctor.run.launch import choose_target, prepare
+        from dsdoctor.run.launch import prepare
 
         began = time.monotonic()
         self._baseline: str | None = options["baseline"]
         self.transports: dict[str, Transport] = {}
         stack.callback(self._close)
-        self.job: ResolvedJob = load_job(options["job"], options["profile"], options["settings"])
+        self.job, self.target = job, target
         settings = tuple(_setting(word) for word in options["variables"])
         self.wishes: Wishes = Wishes(options["master_port"], settings, read_deepspeed_env())
         self.cluster: Cluster = examine(host_choice(options), job=self.job, transports=self.transports)
-        self.target: Target = choose_target(Path(options["base"]), self.job, options["fresh"])
         try:
             self.prepared: Prepared = prepare(
                 self.job,
@@ -82,8 +80,9 @@ class Launching:
 
 def show_plan(options: dict[str, Any], form: str) -> int:
     """`plan` and `launch --dry-run`: print the plan; findings go to standard error."""
+    job, target = job_and_target(options)
     with ExitStack() as stack:
-        launching = Launching(options, stack)
+        launching = Launching(options, stack, job, target)
         _say_findings(launching)
         plan = launching.prepared.plan
         if plan is None:
@@ -98,10 +97,21 @@ def show_plan(options: dict[str, Any], form: str) -> int:
         return launching.refusal()
 
 
-def run_launch(options: dict[str, Any], lifeline: float) -> int:
+def run_launch(options: dict[str, Any], lifeline: float, detach: bool, yes: bool) -> int:
     """`launch`: carry the plan out, unless the checks forbid it."""
+    job, target = job_and_target(options)
+    if target.resumed is not None:
+        target.resumed.refuse_when_held()
+    if target.resumed is not None and without_head(target.resumed):
+        from dsdoctor.cli._detached import come_back
+
+        return come_back(target.resumed)
+    refused = agreed(target, yes)
+    if refused is not None:
+        return refused
+    transport: TransportKind = options["transport"]
     with ExitStack() as stack:
-        launching = Launching(options, stack)
+        launching = Launching(options, stack, job, target)
         _say_findings(launching)
         refusal = launching.refusal()
         plan = launching.prepared.plan
@@ -111,15 +121,11 @@ def run_launch(options: dict[str, Any], lifeline: float) -> int:
         if refusal:
             say("\ndsdoctor: not started, because of what is said above. --ignore NAME starts in spite of a finding.")
             return refusal
-        return _carry_out(launching, plan, lifeline)
+        _say_plan(launching, plan)
+        return _carry_out(launching, plan, transport, lifeline, detach)
 
 
-def _carry_out(launching: Launching, plan: LaunchPlan, lifeline: float) -> int:
-    from dsdoctor.cli._run_view import RunView
-    from dsdoctor.plan.model import PlanError
-    from dsdoctor.run.launch import launch
-    from dsdoctor.run.stage_end import Limits
-
+def _say_plan(launching: Launching, plan: LaunchPlan) -> None:
     if launching.target.note:
         say(escape(launching.target.note))
     profile = f", profile {plan.profile}" if plan.profile else ""
@@ -127,27 +133,50 @@ def _carry_out(launching: Launching, plan: LaunchPlan, lifeline: float) -> int:
     say(f"{escape(plan.job)}{escape(profile)} on {escape(hosts)}: run {escape(str(launching.target.path))}")
     for warning in plan.warnings:
         say(f"  ! {escape(warning)}")
+
+
+def _carry_out(launching: Launching, plan: LaunchPlan, transport: TransportKind, lifeline: float, detach: bool) -> int:
+    """Write the run down and carry it out: here, or by a head of its own."""
+    from dsdoctor.cli._run_view import RunView
+    from dsdoctor.run.execute import Manner, execute
+    from dsdoctor.run.kept import secrets_of, way_of
+    from dsdoctor.run.launch import directory_of, write_down
+    from dsdoctor.run.stage_end import Limits
+
     began = time.monotonic()
-    view = RunView(len(plan.hosts))
-    try:
-        directory, outcome = launch(
+    target, limits = launching.target, Limits(lifeline=lifeline)
+    directory = directory_of(target)
+    view: RunView | None = None
+    with directory.locked() as lock:
+        write_down(
+            directory,
             launching.job,
             launching.cluster,
-            launching.target,
+            target,
             launching.prepared,
-            launching.transports,
-            view,
-            Limits(lifeline=lifeline),
+            way_of(transport),
+            limits,
+            launching.report(),
         )
-    except PlanError as error:
-        say(f"dsdoctor: {escape(str(error))}")
-        return 1
-    finally:
-        view.close()
-    return _ended(plan, directory, outcome, time.monotonic() - began)
+        if detach:
+            from dsdoctor.run.head import start_head
+
+            head = start_head(directory, lock, secrets_of(plan), chosen=target.chosen)
+        else:
+            view = RunView(len(plan.hosts))
+            try:
+                manner = Manner(chosen=target.chosen)
+                outcome = execute(plan, launching.transports, directory, view, limits=limits, manner=manner)
+            finally:
+                view.close()
+    if view is None:
+        from dsdoctor.cli._detached import until_up
+
+        return until_up(directory, head)
+    return ended(plan, directory, outcome, time.monotonic() - began)
 
 
-def _ended(plan: LaunchPlan, directory: RunDirectory, outcome: Outcome, seconds: float) -> int:
+def ended(plan: LaunchPlan, directory: RunDirectory, outcome: Outcome, seconds: float) -> int:
     """Say how it ended: the job's own summary on standard output, or what failed and how to go on."""
     if outcome.status == "done":
         summary = directory.path / "outputs" / plan.stages[-1].folder / plan.summary if plan.summary else None
@@ -155,6 +184,9 @@ def _ended(plan: LaunchPlan, directory: RunDirectory, outcome: Outcome, seconds:
             write("\n" + escape_block(summary.read_text(encoding="utf-8", errors="replace")))
         stages = sum(outcome.stage_seconds.values())
         say(f"done in {seconds:.1f} s ({stages:.1f} s in the stages); everything is in {escape(str(directory.path))}")
+        return 0
+    if outcome.status == "running":
+        say(f"the head leaves; the hosts go on. dsdoctor attach {escape(directory.name)} comes back to the run")
         return 0
     if outcome.status == "interrupted":
         where = f"stopped, {outcome.failure}" if outcome.failure else "stopped on every host"

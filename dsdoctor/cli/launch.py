@@ -39,6 +39,10 @@ def launch_options() -> tuple[Decorator, ...]:
             help="The folder that the directories of runs are in.",
         ),
         click.option("--fresh", is_flag=True, help="Start a new run, also when the last one is unfinished."),
+        click.option(
+            "--stage", "only", multiple=True, metavar="NAME", help="Run only this stage, done or not. Repeatable."
+        ),
+        click.option("--from", "start_from", metavar="NAME", help="Run this stage and all after it, done or not."),
     )
 
 
@@ -58,14 +62,20 @@ def launch_options() -> tuple[Decorator, ...]:
     default=20.0,
     show_default=True,
     metavar="SECONDS",
-    help="A host that is silent for so long is lost; its ranks are stopped on both ends.",
+    help="A host that is silent for so long is lost; its ranks are stopped on both ends. With --detach a line that "
+    "broke is drawn anew until then, and only the ranks that can be reached are stopped.",
 )
-def launch(dry_run: bool, lifeline: float, form: str, **options: Any) -> int:
+@click.option(
+    "--detach", is_flag=True, help="Return when the first stage runs; it goes on without this shell and this machine."
+)
+@click.option("--yes", is_flag=True, help="Go on though settings or code have changed, or earlier stages are not done.")
+def launch(dry_run: bool, lifeline: float, form: str, detach: bool, yes: bool, **options: Any) -> int:
     """Check the hosts, copy the code, run the job's stages.
 
     Each host gets its own environment, derived from its own facts. The first failure stops every host and is
-    diagnosed; launching again goes on with the first stage that is not done.
+    diagnosed; launching again goes on with the first stage that is not done, whatever ended it. See runs, status,
+    logs, attach and stop for a run that was launched with --detach.
     """
     from dsdoctor.cli._launching import run_launch, show_plan
 
-    return show_plan(options, form) if dry_run else run_launch(options, lifeline)
+    return show_plan(options, form) if dry_run else run_launch(options, lifeline, detach, yes)

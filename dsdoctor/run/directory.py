@@ -161,18 +161,28 @@ class RunDirectory:
             raise FileError(path, f"cannot be written: {error.strerror}") from None
         with opened as file:
             if not _locked(file):
-                holder = self.holder()
-                who = f"process {holder.pid}" if holder else "another process"
-                raise FileError(
-                    self.path,
-                    f"this run is being carried out by {who}. Wait for it or stop it (dsdoctor stop {self.name}); "
-                    "--fresh starts another run beside it",
-                )
+                raise self._held(self.holder())
             file.seek(0)
             file.truncate()
             json.dump({**identity(os.getpid()), "host": os.uname().nodename}, file)
             file.flush()
             yield file.fileno()
+
+    def refuse_when_held(self) -> None:
+        """Raises FileError when another process is carrying the run out."""
+        holder = self.holder()
+        if holder is not None:
+            raise self._held(holder)
+
+    def _held(self, holder: Holder | None) -> FileError:
+        who = "another process"
+        if holder is not None:
+            who = f"process {holder.pid}" + (f" on {holder.host}" if holder.host else "")
+        return FileError(
+            self.path,
+            f"this run is being carried out by {who}. Follow it (dsdoctor attach {self.name}), wait for it, or stop it "
+            f"(dsdoctor stop {self.name}); --fresh starts another run beside it",
+        )
 
     def holder(self) -> Holder | None:
         """The process that carries the run out, when it is proven to be alive; on another machine, as it said."""
@@ -245,18 +255,22 @@ def find_run(base: Path, given: str | None) -> RunDirectory:
     for path in (base / given, Path(given)):
         if (path / "state.json").is_file():
             return RunDirectory(path.absolute())
-    close = difflib.get_close_matches(given, [run.name for run in runs], n=1, cutoff=0.4)
-    near = f"; did you mean {close[0]}?" if close else ""
+    by_word = {word: run.name for run in reversed(runs) for word in (run.name, run.name.split("-20")[0])}
+    close = difflib.get_close_matches(given, by_word, n=1)
+    near = f"; did you mean {by_word[close[0]]}?" if close else ""
     raise FileError(given, f"there is no run of that name in {base}{near} (dsdoctor runs lists them)")
+
+
+def newest(base: Path, job: str) -> RunDirectory | None:
+    """The newest run of a job."""
+    for run in all_runs(base):
+        with suppress(FileError):
+            if run.state().job == job:
+                return run
+    return None
 
 
 def unfinished(base: Path, job: str) -> RunDirectory | None:
     """The newest run of a job, if it is not done."""
-    for run in all_runs(base):
-        try:
-            state = run.state()
-        except FileError:
-            continue
-        if state.job == job:
-            return None if state.status == "done" else run
-    return None
+    run = newest(base, job)
+    return None if run is None or run.state().status == "done" else run

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import sys
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -13,23 +16,26 @@ from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import Outcome as Checked
 from dsdoctor.checks.engine import run_checks
 from dsdoctor.cluster import Cluster
-from dsdoctor.hosts.transport import Transport
+from dsdoctor.jobs.engines import program_of
 from dsdoctor.jobs.job import ResolvedJob
 from dsdoctor.plan.build import Paths, Wishes, plan
 from dsdoctor.plan.model import LaunchPlan, PlanError
 from dsdoctor.plan.overlay import with_planned_environment
+from dsdoctor.report.model import Report
+from dsdoctor.run import work
 from dsdoctor.run.directory import (
     RunDirectory,
     RunState,
     StageState,
     fingerprint,
     new_run,
+    newest,
     run_name,
     unfinished,
 )
-from dsdoctor.run.events import Show
-from dsdoctor.run.execute import Outcome, execute
+from dsdoctor.run.kept import Way, save
 from dsdoctor.run.stage_end import Limits
+from dsdoctor.yamlfile import FileError
 
 
 @dataclass(frozen=True)
@@ -43,27 +49,76 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Target:
-    """The run a launch will carry out: a new one, or an unfinished one that it goes on with."""
+    """The run a launch will carry out: a new one, or an earlier one that it goes on with.
+
+    `changes` are what is different now from what that run began with; `unproven` are stages before the `chosen` ones
+    that are not done. Whoever launches must agree to either.
+    """
 
     name: str
     path: Path
     resumed: RunDirectory | None
     note: str = ""
+    changes: tuple[str, ...] = ()
+    chosen: tuple[str, ...] = ()
+    unproven: tuple[str, ...] = ()
 
 
-def choose_target(base: Path, job: ResolvedJob, fresh: bool) -> Target:
-    """Go on with the newest run of this job if it is unfinished and the same work; else a new run."""
+def choose_target(
+    base: Path, job: ResolvedJob, fresh: bool, only: Sequence[str] = (), start_from: str | None = None
+) -> Target:
+    """Go on with the newest run of this job if it is unfinished, or if stages of it are asked for; else a new run.
+
+    Raises:
+        FileError: the job has no stage of that name.
+    """
     name = run_name(base, job.name)
-    before = None if fresh else unfinished(base, job.name)
+    chosen = _chosen(job, only, start_from)
+    names = [stage.name for stage in job.stages]
+    earlier = tuple(names[: names.index(chosen[0])]) if chosen else ()
+    before = None if fresh else (newest(base, job.name) if chosen else unfinished(base, job.name))
     if before is None:
-        return Target(name, base / name, None)
+        return Target(name, base / name, None, chosen=chosen, unproven=earlier)
     state = before.state()
-    if state.fingerprint != job_fingerprint(job):
-        note = f"run {before.name} is unfinished, but the job's settings are others now: this is a new run"
-        return Target(name, base / name, None, note)
+    if [stage.name for stage in state.stages] != names:
+        note = f"run {before.name} has other stages than the job has now: this is a new run"
+        return Target(name, base / name, None, note, chosen=chosen, unproven=earlier)
     done = [stage.name for stage in state.stages if stage.status == "done"]
     note = f"going on with run {before.name}: {', '.join(done) or 'no stage'} done (--fresh starts anew)"
-    return Target(before.name, before.path, before, note)
+    unproven = tuple(stage for stage in earlier if stage not in done)
+    return Target(before.name, before.path, before, note, changes_since(before, job), chosen, unproven)
+
+
+def _chosen(job: ResolvedJob, only: Sequence[str], start_from: str | None) -> tuple[str, ...]:
+    names = [stage.name for stage in job.stages]
+    for name in (*only, *([start_from] if start_from else [])):
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            near = f"did you mean {close[0]}?" if close else f"there are: {', '.join(names)}"
+            raise FileError(job.source, f"the job has no stage {name}; {near}")
+    if start_from:
+        return tuple(names[names.index(start_from) :])
+    return tuple(name for name in names if name in only)
+
+
+def changes_since(run: RunDirectory, job: ResolvedJob) -> tuple[str, ...]:
+    """What of the settings and of the code differs from what the run was last carried out with, one line each."""
+    try:
+        lines = work.changes(run.read_json(work.SETTINGS), _plain(work.settings_of(job)))
+        lines += work.code_changes(run.read_json(work.CODE), _code(job))
+    except FileError:  # of an older dsdoctor, which kept less
+        same = run.state().fingerprint == job_fingerprint(job)
+        lines = [] if same else ["the settings of the job (the run does not tell which)"]
+    return tuple(lines)
+
+
+def _code(job: ResolvedJob) -> dict[str, str]:
+    return work.code_of(Path(code_folder(job)), job.job.sync.exclude)
+
+
+def _plain(value: Any) -> Any:
+    """A value as it comes back from JSON."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def job_fingerprint(job: ResolvedJob) -> str:
@@ -75,8 +130,7 @@ def job_fingerprint(job: ResolvedJob) -> str:
         "precision": job.job.precision,
         "deepspeed": job.deepspeed.value if job.deepspeed else None,
     }
-    program = f"{job.job.engine} {job.job.module or job.job.script}"
-    return fingerprint(job.name, job.profile, settings, program)
+    return fingerprint(job.name, job.profile, settings, program_of(job.job))
 
 
 def code_folder(job: ResolvedJob) -> str:
@@ -118,35 +172,41 @@ def prepare(
     return Prepared(made, run_checks(seen, context, ignore=ignore), problem)
 
 
-def launch(
+def write_down(
+    directory: RunDirectory,
     job: ResolvedJob,
     cluster: Cluster,
     target: Target,
     prepared: Prepared,
-    transports: dict[str, Transport],
-    show: Show,
-    limits: Limits | None = None,
-) -> tuple[RunDirectory, Outcome]:
-    """Write the run down and carry it out. The directory is made here and not before: a refused launch leaves nothing.
+    way: Way,
+    limits: Limits,
+    report: Report | None = None,
+) -> None:
+    """Put into the run's directory what the run is: state, plan, findings, facts, and how to come back to its hosts.
 
     Raises:
-        FileError: the directory cannot be made or written, or another process is carrying this run out.
+        FileError: the directory cannot be written.
     """
     made = prepared.plan
-    if made is None:
-        raise PlanError(prepared.problem or "there is no plan")
-    directory = target.resumed or new_run(target.path)
-    with ExitStack() as stack:
-        stack.enter_context(directory.locked())
-        state = directory.state() if target.resumed else _new_state(job, made, directory)
-        directory.save_state(msgspec.structs.replace(state, hosts=tuple(host.name for host in made.hosts)))
-        directory.write_json("plan.json", made.to_dict())
-        directory.write_json("findings.json", msgspec.to_builtins(prepared.checked.findings))
-        for member in cluster.examined:
-            assert member.facts is not None
-            directory.write_json(f"facts/{_file_name(member.name)}.json", msgspec.to_builtins(member.facts.snapshot))
-        outcome = execute(made, transports, directory, show, limits=limits)
-    return directory, outcome
+    assert made is not None
+    state = directory.state() if target.resumed else _new_state(job, made, directory)
+    hosts = tuple(host.name for host in made.hosts)
+    directory.save_state(msgspec.structs.replace(state, hosts=hosts, fingerprint=job_fingerprint(job)))
+    directory.write_json("plan.json", made.to_dict())
+    directory.write_json(work.SETTINGS, _plain(work.settings_of(job)))
+    directory.write_json(work.CODE, _code(job))
+    directory.write_json("findings.json", msgspec.to_builtins(prepared.checked.findings))
+    if report is not None:
+        directory.write_json("report.json", report.to_dict())
+    for member in cluster.examined:
+        assert member.facts is not None
+        directory.write_json(f"facts/{_file_name(member.name)}.json", msgspec.to_builtins(member.facts.snapshot))
+    save(directory, made, way, limits)
+
+
+def directory_of(target: Target) -> RunDirectory:
+    """The directory of the run, made now and not before: a refused launch leaves nothing. Raises FileError."""
+    return target.resumed or new_run(target.path)
 
 
 def _new_state(job: ResolvedJob, made: LaunchPlan, directory: RunDirectory) -> RunState:

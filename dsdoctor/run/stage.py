@@ -20,9 +20,9 @@ from dsdoctor.plan.model import LaunchPlan, StagePlan
 from dsdoctor.run.coming_up import ComingUp
 from dsdoctor.run.events import HostsStarted, LineSeen, Noted, Show
 from dsdoctor.run.guard import Frame, Guard, follow_order, order_for, spool_of
-from dsdoctor.run.progress import Progress
 from dsdoctor.run.stage_end import HostEnd, Limits, StageEnd
 from dsdoctor.run.stage_logs import StageLogs
+from dsdoctor.run.taken import Taken
 from dsdoctor.run.watch import Watch
 from dsdoctor.yamlfile import FileError
 
@@ -40,8 +40,8 @@ class Attempt:
 
     number: int = 1
     detach: bool = False
-    taken_over: Progress | None = None
-    keep: Callable[[Progress], None] | None = None
+    taken_over: Taken | None = None
+    keep: Callable[[Taken], None] | None = None
 
 
 class Left(BaseException):
@@ -70,7 +70,7 @@ class StageRun:
         self.plan, self.stage, self.logs = plan, stage, logs
         self.show, self.limits = show, limits
         self.attempt, self.stop_asked = attempt or Attempt(), stop_asked
-        before = self.attempt.taken_over or Progress(time.time())
+        before = self.attempt.taken_over or Taken(time.time())
         self.began = before.began
         self.offsets = dict(before.offsets)
         self.frames: queue.Queue[tuple[str, Frame]] = queue.Queue(maxsize=10_000)
@@ -135,7 +135,7 @@ class StageRun:
         if self.attempt.keep is None:
             return
         try:
-            self.attempt.keep(Progress(self.began, self.offsets, self.ends, self.first, self.logs.lengths()))
+            self.attempt.keep(Taken(self.began, self.offsets, self.ends, self.first, self.logs.lengths()))
         except FileError as error:
             if not self._keeps_failing:
                 self._keeps_failing = True

@@ -15,10 +15,10 @@ from dsdoctor.run.directory import RunDirectory
 from dsdoctor.run.stage_end import HostEnd
 from dsdoctor.yamlfile import FileError
 
-NAME = "progress.json"
+NAME = "taken.json"
 
 
-class Progress(msgspec.Struct, frozen=True):
+class Taken(msgspec.Struct, frozen=True):
     """What a head knew of a stage under way. Offsets and lengths in bytes; `began` is the time of day, in seconds."""
 
     began: float
@@ -28,27 +28,27 @@ class Progress(msgspec.Struct, frozen=True):
     lengths: dict[str, int] = {}
 
 
-def save(run: RunDirectory, folder: str, progress: Progress) -> None:
-    """Keep the progress of a stage beside its logs. Raises FileError."""
-    run.write_json(f"logs/{folder}/{NAME}", msgspec.to_builtins(progress))
+def save(run: RunDirectory, folder: str, taken: Taken) -> None:
+    """Keep how far a stage was taken over beside its logs. Raises FileError."""
+    run.write_json(f"logs/{folder}/{NAME}", msgspec.to_builtins(taken))
 
 
-def restore(run: RunDirectory, folder: str, began: float) -> Progress:
-    """The progress of a stage, with its logs cut to where they were then; without one, no logs and a new beginning."""
+def restore(run: RunDirectory, folder: str, began: float) -> Taken:
+    """How far a stage was taken over; its logs are cut to where they were then. Not knowing it is a new beginning."""
     logs = run.logs(folder)
     found = {str(path.relative_to(logs)): path for path in logs.rglob("*.log")}
     try:
-        progress = msgspec.json.decode((logs / NAME).read_bytes(), type=Progress)
-        if all(found[name].stat().st_size >= length for name, length in progress.lengths.items()):
+        taken = msgspec.json.decode((logs / NAME).read_bytes(), type=Taken)
+        if all(found[name].stat().st_size >= length for name, length in taken.lengths.items()):
             for name, path in found.items():
-                _cut(path, progress.lengths.get(name, 0))
-            return progress
-        began = progress.began
+                _cut(path, taken.lengths.get(name, 0))
+            return taken
+        began = taken.began
     except (OSError, KeyError, msgspec.DecodeError):
         pass  # a log that lost its end with this machine's power: all of it is in the spools
     for path in found.values():
         _cut(path, 0)
-    return Progress(began)
+    return Taken(began)
 
 
 def _cut(path: Path, length: int) -> None:

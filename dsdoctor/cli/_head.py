@@ -1,0 +1,56 @@
+"""What the head of a detached run runs (`python -m dsdoctor.cli._head`); its order comes over standard input."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from dsdoctor.cli._failures import guarded
+
+
+def main() -> int:
+    """Carry the run out, or go on with it; returns the exit code."""
+    from dsdoctor.cli._launching import ended
+    from dsdoctor.cli._run_view import RunView
+    from dsdoctor.run.directory import RunDirectory
+    from dsdoctor.run.events import Event, HostsStarted
+    from dsdoctor.run.execute import Manner, execute
+    from dsdoctor.run.kept import lines_to, load, with_secrets
+
+    order = json.loads(sys.stdin.read())
+    up = order["up"]
+    # Given with `&`, a shell's child ignores this one, by which `dsdoctor stop` asks; the terminal's end is nothing.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    began = time.monotonic()
+    run = RunDirectory(Path(order["run"]))
+    with run.locked(order["lock"]):
+        kept = load(run)
+        plan = with_secrets(kept.plan, order["secrets"])
+        transports = lines_to(kept)
+        view = RunView(len(plan.hosts))
+
+        def show(event: Event) -> None:
+            view(event)
+            if isinstance(event, HostsStarted):
+                with contextlib.suppress(OSError):  # nobody waits any more
+                    os.write(up, b"up\n")
+
+        manner = Manner(True, tuple(order["chosen"]), order["copy"])
+        try:
+            outcome = execute(plan, transports, run, show, limits=kept.limits, manner=manner)
+        finally:
+            view.close()
+            for transport in transports.values():
+                transport.close()
+    return ended(plan, run, outcome, time.monotonic() - began)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    guarded(main)

@@ -1,0 +1,92 @@
+"""`dsdoctor runs`: which runs there are, and how they stand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dsdoctor.cli._options import with_options
+from dsdoctor.cli._runs import runs_option
+
+if TYPE_CHECKING:
+    from dsdoctor.cli._runs import Standing
+    from dsdoctor.run.directory import RunDirectory
+
+
+@click.command("runs")
+@with_options(runs_option())
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def runs(base: str, form: str) -> int:
+    """List the runs, the newest first.
+
+    A run is called running only when the process that carries it out is proven to be alive. The hosts are not asked:
+    dsdoctor status does that.
+    """
+    import json
+    import sys
+    from pathlib import Path
+
+    from dsdoctor.cli._runs import standing
+    from dsdoctor.escape import escape
+    from dsdoctor.run.directory import all_runs
+    from dsdoctor.terminal import look_of, say, write
+    from dsdoctor.yamlfile import FileError
+
+    rows = []
+    for run in all_runs(Path(base)):
+        try:
+            rows.append(_row(run, standing(run)))
+        except FileError as error:
+            say(f"dsdoctor: {escape(str(error))}")
+    if form == "json":
+        write(json.dumps({"schema": "dsdoctor.runs/1", "runs": rows}, indent=1, ensure_ascii=False))
+        return 0
+    if not rows:
+        say(f"There is no run in {escape(base)}.")
+        return 0
+    write(_table(rows, look_of(sys.stdout).width))
+    return 0
+
+
+def _row(run: RunDirectory, now: Standing) -> dict[str, Any]:
+    state = now.state
+    done = sum(stage.status == "done" for stage in state.stages)
+    under_way = next((stage for stage in state.stages if stage.status not in ("done", "planned")), None)
+    return {
+        "run": run.name,
+        "job": state.job,
+        "status": "headless" if now.orphaned else state.status,
+        "detached": state.detached,
+        "head": now.head,
+        "stage": under_way.name if under_way else None,
+        "done": done,
+        "stages": len(state.stages),
+        "hosts": list(state.hosts),
+        "created": state.created,
+    }
+
+
+def _words(row: dict[str, Any]) -> str:
+    """How a run stands, in words."""
+    if row["status"] == "headless":
+        return "without a head: attach or stop" if row["detached"] else "killed: launch again"
+    if row["status"] == "running":
+        return "running, detached" if row["detached"] else "running"
+    return "not finished" if row["status"] == "planned" else str(row["status"])
+
+
+def _table(rows: list[dict[str, Any]], width: int | None) -> str:
+    from dsdoctor.cli._runs import since
+    from dsdoctor.escape import escape
+    from dsdoctor.report.layout import fold
+
+    cells = [("RUN", "JOB", "STATE", "STAGES", "HOSTS", "BEGUN")]
+    for row in rows:
+        stage = f" {row['stage']}" if row["stage"] else ""
+        of = f"{row['done']}/{row['stages']} done{stage}"
+        cells.append((row["run"], row["job"], _words(row), of, fold(row["hosts"]), since(row["created"])))
+    shown = [[escape(cell) for cell in line] for line in cells]
+    widths = [max(len(line[column]) for line in shown) for column in range(len(cells[0]))]
+    lines = ("  ".join(cell.ljust(widths[column]) for column, cell in enumerate(line)).rstrip() for line in shown)
+    return "\n".join(line[:width] if width else line for line in lines)

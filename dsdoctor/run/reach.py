@@ -1,0 +1,114 @@
+"""Asking the hosts of a run about its guardians, and ending those, with no head between: for `status` and `stop`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from dsdoctor.hosts.gather import with_setup
+from dsdoctor.hosts.sent import BOOT, framed
+from dsdoctor.hosts.transport import Transport, TransportError
+from dsdoctor.plan.model import HostPlan
+from dsdoctor.run.guard import guards_of, spool_name
+from dsdoctor.run.guardian import MARKER
+from dsdoctor.run.kept import Kept
+from dsdoctor.run.sent import sent_source
+
+PARALLEL = 32
+
+
+class GuardianSeen(msgspec.Struct, frozen=True):
+    """A guardian as its host tells of it. `attempt` is `1-first.2`: stage folder and number; times in seconds."""
+
+    attempt: str
+    alive: bool
+    stopped: bool = False  # by a signal (SIGSTOP): it does not work
+    pid: int | None = None
+    seconds: float = 0.0  # since it began
+    quiet: float = -1.0  # since the last line, -1: none yet
+    end: dict[str, Any] | None = None  # its last frame
+
+
+@dataclass(frozen=True)
+class HostSeen:
+    """What a host told; `problem` is why it could not be asked."""
+
+    host: str
+    guardians: tuple[GuardianSeen, ...] = ()
+    problem: str | None = None
+
+    @property
+    def alive(self) -> GuardianSeen | None:
+        """The guardian that lives."""
+        return next((each for each in self.guardians if each.alive), None)
+
+
+@dataclass(frozen=True)
+class HostStopped:
+    """What was stopped on a host: the attempts that ran there, and those that did not end."""
+
+    host: str
+    ended: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+def look(kept: Kept, transports: Mapping[str, Transport], timeout: float = 30.0) -> list[HostSeen]:
+    """Ask every host of a run about its guardians, all at once."""
+
+    def ask(host: HostPlan) -> HostSeen:
+        try:
+            lines = _asked(kept, host, transports[host.name], {"do": "look"}, timeout)
+            return HostSeen(host.name, tuple(msgspec.convert(line, GuardianSeen) for line in lines))
+        except (TransportError, OSError, subprocess.TimeoutExpired, ValueError) as error:
+            return HostSeen(host.name, problem=_words(error))
+
+    with ThreadPoolExecutor(max_workers=min(PARALLEL, len(kept.plan.hosts))) as pool:
+        return list(pool.map(ask, kept.plan.hosts))
+
+
+def stop(kept: Kept, transports: Mapping[str, Transport], timeout: float = 60.0) -> list[HostStopped]:
+    """End every guardian of a run on every host, all at once, and wait until they are gone."""
+
+    def end(host: HostPlan) -> HostStopped:
+        order = {"do": "stop", "grace_seconds": kept.limits.grace}
+        try:
+            lines = _asked(kept, host, transports[host.name], order, timeout)
+        except (TransportError, OSError, subprocess.TimeoutExpired, ValueError) as error:
+            return HostStopped(host.name, problem=_words(error))
+        ended = tuple(str(line["attempt"]) for line in lines if line.get("gone"))
+        left = tuple(str(line["attempt"]) for line in lines if not line.get("gone"))
+        return HostStopped(host.name, ended, left)
+
+    with ThreadPoolExecutor(max_workers=min(PARALLEL, len(kept.plan.hosts))) as pool:
+        return list(pool.map(end, kept.plan.hosts))
+
+
+def _asked(
+    kept: Kept, host: HostPlan, transport: Transport, order: dict[str, Any], timeout: float
+) -> list[dict[str, Any]]:
+    """Send an order and take the lines that it is answered with. Raises ValueError for what is no answer."""
+    whole = {**order, "guards": guards_of(host), "host": spool_name(host)}
+    argv = with_setup([host.python, "-u", "-c", BOOT], kept.plan.setup)
+    source = framed(sent_source()) + json.dumps(whole).encode("ascii") + b"\n"
+    done = transport.run(argv, stdin=source, timeout=timeout)
+    text = done.stdout.decode("utf-8", "replace").replace("\r\n", "\n")
+    before, mark, after = text.partition(f"\n{MARKER}\n")
+    if not mark or done.returncode != 0:
+        said = (done.stderr.decode("utf-8", "replace").strip() or before.strip()).splitlines()
+        raise ValueError(said[-1] if said else f"{host.python} ended with exit code {done.returncode}")
+    return [json.loads(line) for line in after.splitlines() if line]
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, TransportError):
+        return error.detail or error.problem
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"no answer within {error.timeout:.0f} s"
+    return str(error)
