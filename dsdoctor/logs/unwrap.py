@@ -17,6 +17,7 @@ USUAL = (80, 90, 100, 120, 132, 160, 200)  # of a terminal: one line that is cut
 
 _BEGINNING = re.compile(
     r"\[(?:rank|default|[WEI]\d?|\d{4}-)|\d{4}-\d\d-\d\d|\d\d/\d\d/\d{4}"
+    r"|[\w.-]{1,80}:(?:\d{1,6}|-)\| |[IWEF]\d{4} \d\d:"  # dsdoctor's own merged log; torch's and glog's lines
     r'|Traceback|\s*File "|(?:[A-Za-z_]\w{0,60}\.){0,8}[A-Z]\w{0,80}(?:Error|Exception|Interrupt|Warning)\b'
 )
 
@@ -45,8 +46,10 @@ def _width(lines: list[str]) -> int | None:
     if not NARROWEST <= widest <= WIDEST:
         return None
     pairs = {(line, following) for line, following in pairwise(lines) if _continues(line, following, widest)}
-    one = widest == 80 or (widest in USUAL and any(_in_a_word(line, following) for line, following in pairs))
-    return widest if len(pairs) >= 2 or (pairs and one) else None
+    in_a_word = any(_in_a_word(line, following) for line, following in pairs)
+    enough = 1 if widest == 80 or (widest in USUAL and in_a_word) else 2
+    # Of a width that no terminal has by itself, two ranks may have said the same long thing.
+    return widest if len(pairs) >= enough and (widest in USUAL or in_a_word) else None
 
 
 def _in_a_word(line: str, following: str) -> bool:

@@ -351,3 +351,13 @@ def test_unwrapping_loses_nothing_but_line_breaks(lines: list[str]) -> None:
     assert "".join(line for _, line in joined) == text.replace("\n", "")
     parts = text.split("\n")
     assert all(line.startswith(parts[number - 1]) for number, line in joined)
+
+
+def test_two_long_lines_of_one_length_are_no_wrapped_paste() -> None:
+    said = "RuntimeError: Connection closed by peer [192.0.2.7]:30921. This is caused by a remote worker crashing. 🏖️"
+    lines = [
+        *(f"node0:{rank}| [rank{rank}]: {said}" for rank in (0, 1)),
+        "node1:-| E1122 06:42:56.711000 189 torch/distributed/elastic/api.py:1002] failed (exitcode: 1) local_rank: 0",
+    ]
+    numbered = list(enumerate([lines[0], lines[2], lines[1], lines[2], "the end"], 1))
+    assert unwrap(numbered) == numbered
