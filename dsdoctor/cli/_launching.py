@@ -14,6 +14,7 @@ from dsdoctor.cli._failures import UNEXAMINED
 from dsdoctor.cli._options import host_choice
 from dsdoctor.cli._project import judged
 from dsdoctor.cli._target import agreed, job_and_target, without_head
+from dsdoctor.cli._watching import limits_of
 from dsdoctor.escape import escape, escape_block
 from dsdoctor.terminal import say, write
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from dsdoctor.run.directory import RunDirectory
     from dsdoctor.run.execute import Outcome
     from dsdoctor.run.launch import Prepared, Target
+    from dsdoctor.run.stage_end import Limits
 
 
 class Launching:
@@ -122,7 +124,7 @@ def run_launch(options: dict[str, Any], lifeline: float, detach: bool, yes: bool
             say("\ndsdoctor: not started, because of what is said above. --ignore NAME starts in spite of a finding.")
             return refusal
         _say_plan(launching, plan)
-        return _carry_out(launching, plan, transport, lifeline, detach)
+        return _carry_out(launching, plan, transport, limits_of(lifeline, options), detach)
 
 
 def _say_plan(launching: Launching, plan: LaunchPlan) -> None:
@@ -135,16 +137,15 @@ def _say_plan(launching: Launching, plan: LaunchPlan) -> None:
         say(f"  ! {escape(warning)}")
 
 
-def _carry_out(launching: Launching, plan: LaunchPlan, transport: TransportKind, lifeline: float, detach: bool) -> int:
+def _carry_out(launching: Launching, plan: LaunchPlan, transport: TransportKind, limits: Limits, detach: bool) -> int:
     """Write the run down and carry it out: here, or by a head of its own."""
     from dsdoctor.cli._run_view import RunView
     from dsdoctor.run.execute import Manner, execute
     from dsdoctor.run.kept import secrets_of, way_of
     from dsdoctor.run.launch import directory_of, write_down
-    from dsdoctor.run.stage_end import Limits
 
     began = time.monotonic()
-    target, limits = launching.target, Limits(lifeline=lifeline)
+    target = launching.target
     directory = directory_of(target)
     view: RunView | None = None
     with directory.locked() as lock:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dsdoctor.cli._options import Decorator, host_options, ignore_option, with_options
+from dsdoctor.cli._watching import watch_options
 
 
 def launch_options() -> tuple[Decorator, ...]:
@@ -68,6 +69,7 @@ def launch_options() -> tuple[Decorator, ...]:
 @click.option(
     "--detach", is_flag=True, help="Return when the first stage runs; it goes on without this shell and this machine."
 )
+@with_options(*watch_options())
 @click.option("--yes", is_flag=True, help="Go on though settings or code have changed, or earlier stages are not done.")
 def launch(dry_run: bool, lifeline: float, form: str, detach: bool, yes: bool, **options: Any) -> int:
     """Check the hosts, copy the code, run the job's stages.
