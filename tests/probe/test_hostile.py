@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -331,7 +332,12 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
     monkeypatch.setattr(os, "fork", refuse)
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process's own stay as they are
     probe.files.MEMO.clear()
-    return lambda: probe.workers.survey(probe.question.Ask({"timeout": 20}))
+
+    def surveyed() -> dict[str, Any]:
+        sections = probe.workers.survey(probe.question.Ask({"timeout": 20}))
+        return {name: json.loads(section) for name, section in sections.items()}
+
+    return surveyed
 
 
 def test_a_host_without_a_free_process_is_examined_in_one(alone: Callable[[], dict[str, Any]]) -> None:
@@ -356,14 +362,14 @@ def test_whatever_a_section_throws_is_its_error(
     def broken(ask: probe.question.Ask) -> None:
         raise thrown
 
-    monkeypatch.setitem(probe.question.SECTIONS, "os", ("quick", broken))
-    outcome = probe.workers.examined("os", probe.question.Ask({}))
+    monkeypatch.setitem(probe.question.SECTIONS, "os", broken)
+    outcome = json.loads(probe.workers.examined("os", probe.question.Ask({})))
     assert outcome["error"] == told and "value" not in outcome
 
 
 def test_a_value_that_json_cannot_hold_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(probe.question.SECTIONS, "os", ("quick", lambda ask: {"held": object()}))
-    assert probe.workers.examined("os", probe.question.Ask({}))["error"].startswith("TypeError: ")
+    monkeypatch.setitem(probe.question.SECTIONS, "os", lambda ask: {"held": object()})
+    assert json.loads(probe.workers.examined("os", probe.question.Ask({})))["error"].startswith("TypeError: ")
 
 
 @pytest.mark.parametrize(

@@ -129,54 +129,6 @@ def test_constants_are_read_and_nothing_is_run() -> None:
     assert probe.constants.constants("x = '\0'") == {}
 
 
-ROUTES = """10.0.0.7 dev eno1 src 10.0.0.5 uid 1000 \\    cache
-10.9.9.9 via 10.0.0.1 dev eno1 src 10.0.0.5 uid 1000 \\    cache
-local 10.0.0.5 dev lo src 10.0.0.5 uid 1000 \\    cache <local>
-2001:db8::9 from :: via fe80::1 dev eth0 proto ra src 2001:db8::5 metric 100 pref medium
-192.0.2.9 via inet6 fe80::1 dev eth0 src 192.0.2.5 uid 0
-unreachable 198.51.100.1 dev lo table unspec proto kernel src 10.0.0.5 metric 4294967295 error -101 pref medium
-"""
-REFUSALS = """RTNETLINK answers: Network is unreachable
-Command failed -:7
-Error: any valid prefix is expected rather than "x".
-Command failed -:8
-"""
-
-
-def test_routes_in_one_batch() -> None:
-    asked = ["10.0.0.7", "10.9.9.9", "10.0.0.5", "2001:db8::9", "192.0.2.9", "198.51.100.1", "203.0.113.1", "x"]
-    found = probe.routes.parse_routes(asked, ROUTES, REFUSALS)
-    assert found["10.0.0.7"] == {"device": "eno1", "source": "10.0.0.5", "via": None, "local": False}
-    assert found["10.9.9.9"] == {"device": "eno1", "source": "10.0.0.5", "via": "10.0.0.1", "local": False}
-    assert found["10.0.0.5"] == {"device": "lo", "source": "10.0.0.5", "via": None, "local": True}
-    assert found["2001:db8::9"]["via"] == "fe80::1" and found["2001:db8::9"]["source"] == "2001:db8::5"
-    assert found["192.0.2.9"]["via"] == "fe80::1"
-    assert found["198.51.100.1"]["error"] == "the route is of type unreachable"
-    assert found["203.0.113.1"] == {"error": "Network is unreachable"}
-    assert "x" not in found  # then the kernel is asked in another way
-
-
-ADDRESSES = """1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever preferred_lft forever
-1: lo    inet6 ::1/128 scope host \\       valid_lft forever preferred_lft forever
-2: eno1    inet 10.20.144.4/24 brd 10.20.144.255 scope global noprefixroute eno1\\       valid_lft forever
-2: eno1    inet 10.20.144.9/24 brd 10.20.144.255 scope global secondary eno1:1\\       valid_lft forever
-3: tun0    inet 10.8.0.6 peer 10.8.0.5/32 scope global tun0\\       valid_lft forever
-4: veth12@if3    inet6 fe80::1/64 scope link \\       valid_lft forever
-5: broken
-"""
-
-
-def test_addresses() -> None:
-    found = probe.addresses.parse_addresses(ADDRESSES)
-    assert [(row["address"], row["prefix"], row["scope"]) for row in found["eno1"]] == [
-        ("10.20.144.4", 24, "global"),
-        ("10.20.144.9", 24, "global"),
-    ]
-    assert found["tun0"][0] == {"address": "10.8.0.6", "prefix": 32, "family": "inet", "scope": "global"}
-    assert found["veth12"][0] == {"address": "fe80::1", "prefix": 64, "family": "inet6", "scope": "link"}
-    assert set(found) == {"lo", "eno1", "tun0", "veth12"}
-
-
 def test_listening_ports() -> None:
     text = """  sl  local_address rem_address   st tx_queue
    0: 00000000:0016 00000000:0000 0A 00000000:00000000
@@ -244,9 +196,7 @@ def test_no_file_makes_a_parser_fail(parse: Any, text: str) -> None:
 @given(
     st.text() | st.builds(lambda words: " ".join(words), st.lists(st.sampled_from(["local", "via", "dev", "src", "x"])))
 )
-def test_no_output_makes_the_route_parser_fail(text: str) -> None:
-    probe.routes.parse_routes(["10.0.0.1"], text, text)
-    probe.addresses.parse_addresses(text)
+def test_no_output_makes_the_dkms_parser_fail(text: str) -> None:
     probe.driver.parse_dkms(text)
     probe.network.listening(text)
 
@@ -368,11 +318,3 @@ def test_architectures_in_the_bytes(tmp_path: Any, content: bytes, wanted: list[
 def test_the_abi_in_the_bytes(tmp_path: Any, content: bytes, wanted: bool | None) -> None:
     (tmp_path / "libc10.so").write_bytes(content)
     assert probe.torch_build.cxx11_abi(str(tmp_path / "libc10.so")) is wanted
-
-
-def test_rules_beyond_those_of_every_linux() -> None:
-    usual = "0:\tfrom all lookup local\n32766:\tfrom all lookup main\n32767:\tfrom all lookup default\n"
-    assert probe.network.policy_rules(usual) == 0
-    assert probe.network.policy_rules("10000:\tfrom 192.0.2.5 lookup 10001\n" + usual) == 1
-    assert probe.network.policy_rules("99:\tfrom all fwmark 0x5 lookup main\n") == 1
-    assert probe.network.policy_rules("") is None

@@ -6,8 +6,8 @@ import os
 import socket
 import struct
 
-from .files import SBIN, ProbeError, at, number, read_or, which
-from .programs import run
+from .files import at, read_or
+from .netlink import ASK_ADDRESSES, DUMP, NEW_ADDRESS, SCOPES, UNASKED, Netlink, address_text, attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,38 +15,41 @@ if TYPE_CHECKING:
 
 
 def addresses() -> dict[str, list[dict[str, Any]]]:
-    """Every interface's addresses: `ip -o addr`, which every iproute2 prints alike, else the kernel asked directly."""
-    program = which("ip", SBIN)
-    if program is not None:
-        try:
-            code, output, _ = run([program, "-o", "addr", "show"])
-            if code == 0:
-                return parse_addresses(output)
-        except ProbeError:
-            pass  # the kernel can be asked without it
-    return kernel_addresses()
+    """Every interface's addresses: RTM_GETADDR, as `ip addr` asks, else by older ways of the kernel."""
+    try:
+        with Netlink() as kernel:
+            asked = kernel.ask(ASK_ADDRESSES, DUMP, bytes(8))
+            messages = [message for kind, message in asked if kind == NEW_ADDRESS]
+        return held_by(messages, dict(socket.if_nameindex()))
+    except UNASKED:
+        return kernel_addresses()
 
 
-def parse_addresses(text: str) -> dict[str, list[dict[str, Any]]]:
-    """The lines of `ip -o addr`: `4: eth0    inet 192.0.2.2/24 brd 192.0.2.255 scope global eth0 ...`."""
+def held_by(messages: list[bytes], names: dict[int, str]) -> dict[str, list[dict[str, Any]]]:
+    """RTM_NEWADDR messages by the name of their interface. Raises struct.error for one that is cut off.
+
+    struct ifaddrmsg: family, length of the prefix, flags, scope, index; then attributes: 1 address, the peer's on a
+    line from point to point, 2 one's own.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) < 4 or words[2] not in ("inet", "inet6"):
+    for message in messages:
+        family, prefix, _, scope, index = struct.unpack_from("=BBBBI", message)
+        held = attributes(message, 8)
+        raw = held.get(2) or held.get(1)
+        if raw is None or index not in names or family not in (socket.AF_INET, socket.AF_INET6):
             continue
-        address, _, prefix = words[3].partition("/")
-        if words[4:5] == ["peer"]:
-            prefix = words[5].partition("/")[2]  # point to point: `inet 10.8.0.6 peer 10.8.0.5/32`
-        scope = words[words.index("scope") + 1] if "scope" in words[:-1] else ""
-        whole = 32 if words[2] == "inet" else 128
-        held = number(prefix)
-        row = {"address": address, "prefix": whole if held is None else held, "family": words[2], "scope": scope}
-        found.setdefault(words[1].partition("@")[0], []).append(row)
+        row = {
+            "address": address_text(raw),
+            "prefix": prefix,
+            "family": "inet" if family == socket.AF_INET else "inet6",
+            "scope": SCOPES.get(scope, str(scope)),
+        }
+        found.setdefault(names[index], []).append(row)
     return found
 
 
 def kernel_addresses() -> dict[str, list[dict[str, Any]]]:
-    """The same by SIOCGIFCONF and SIOCGIFNETMASK (netdevice(7)) and /proc/net/if_inet6, for hosts without `ip`."""
+    """The same by SIOCGIFCONF and SIOCGIFNETMASK (netdevice(7)) and /proc/net/if_inet6, for hosts without netlink."""
     import array
     import fcntl
 

@@ -17,21 +17,22 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def answer(config: dict[str, Any]) -> dict[str, Any]:
-    """The probe's answer to a config."""
+def answer(config: dict[str, Any]) -> str:
+    """The probe's answer to a config, as JSON: the sections are JSON when they come from their processes."""
     import resource
 
     begun = time.monotonic()
     sections = survey(Ask(config))
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return {
+    known = {
         "schema": SCHEMA,
         "probe_version": PROBE_VERSION,
         "recorded_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(time.monotonic() - begun, 4),
         "cpu_seconds": round(sum(usage.ru_utime + usage.ru_stime for usage in spent), 4),
-        "sections": sections,
     }
+    rows = ", ".join('"%s": %s' % row for row in sections.items())
+    return '%s, "sections": {%s}}' % (json.dumps(known)[:-1], rows)
 
 
 def main(arguments: list[str], path: list[str]) -> None:
@@ -39,7 +40,7 @@ def main(arguments: list[str], path: list[str]) -> None:
     JOB_PATH[:] = path
     try:
         config = json.loads(a2b_base64(arguments[0])) if arguments else {}
-        text = "\n%s\n%s\n%s\n" % (BEGIN, json.dumps(answer(config), ensure_ascii=True), END)
+        text = "\n%s\n%s\n%s\n" % (BEGIN, answer(config), END)
     except Exception as failure:
         text = REFUSAL % json.dumps("the probe itself failed: %s: %s" % (type(failure).__name__, failure))
     sys.stdout.write(text)

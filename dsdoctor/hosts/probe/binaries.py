@@ -47,7 +47,7 @@ OWNERS = {
 NATIVE_FOLDERS = ("flash_attn_3", "xformers", "torchvision", "torchaudio/lib", "torchaudio", "exllamav2", "vllm")
 
 
-@section("binaries")
+@section
 def fact_binaries(ask: Ask) -> dict[str, Any]:
     """Source: the dynamic tables of compiled modules and of torch's libraries, which are not loaded; cpp_lib.json."""
     until = min(time.monotonic() + NATIVE_SECONDS, ask.deadline)

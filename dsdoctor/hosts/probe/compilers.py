@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-@section("programs")
+@section
 def fact_compilers(ask: Ask) -> dict[str, Any]:
     """Source: the PATH, CXX, `--version` of each program, sysconfig for Python.h, the C compiler for libaio."""
     import sysconfig

@@ -1,39 +1,57 @@
-"""Plain values in Python files, read and not run."""
+"""Plain values in Python files, read as a syntax tree and not run; `ast` itself is more than that takes."""
 
 from __future__ import annotations
-
-import ast
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+ONLY_TREE = 0x400  # ast.PyCF_ONLY_AST
+PROBLEMS = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
+
 
 def constants(source: str) -> dict[str, Any]:
-    """The names a module gives plain values to, read as a syntax tree and not run."""
+    """The names that a module gives plain values to."""
     values: dict[str, Any] = {}
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
-        return values
-    for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        value = getattr(node, "value", None)
-        if value is None or not isinstance(node, (ast.Assign, ast.AnnAssign)):
-            continue
-        for target in targets:
-            if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
-                values[target.id] = value.value
+    for name, value in assigned(source):
+        if type(value).__name__ == "Constant":
+            values[name] = value.value
     return values
 
 
 def mappings(source: str) -> dict[str, dict[Any, Any]]:
-    """The names a module gives plain mappings to, read as a syntax tree and not run."""
+    """The names that a module gives plain mappings to, as far as they can be read."""
     values: dict[str, dict[Any, Any]] = {}
     try:
-        for node in ast.parse(source).body:
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
-                values.update((name.id, ast.literal_eval(node.value)) for name in node.targets if hasattr(name, "id"))
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        for name, value in assigned(source):
+            if type(value).__name__ == "Dict":
+                values[name] = plain(value)
+    except PROBLEMS:
         pass  # what came before it stands
     return values
+
+
+def assigned(source: str) -> list[tuple[str, Any]]:
+    """The names that a module's outermost lines give values to, with the values' trees; none of one with an error."""
+    try:
+        tree: Any = compile(source, "module", "exec", ONLY_TREE, True)
+    except PROBLEMS:
+        return []
+    found = []
+    for node in tree.body:
+        if type(node).__name__ in ("Assign", "AnnAssign") and node.value is not None:
+            targets = node.targets if hasattr(node, "targets") else [node.target]
+            found += [(target.id, node.value) for target in targets if type(target).__name__ == "Name"]
+    return found
+
+
+def plain(node: Any) -> Any:
+    """The value of a tree of constants, mappings and lists. Raises ValueError for any other."""
+    kind = type(node).__name__
+    if kind == "Constant":
+        return node.value
+    if kind == "Dict":
+        return {plain(key): plain(value) for key, value in zip(node.keys, node.values)}
+    if kind in ("List", "Tuple"):
+        return [plain(each) for each in node.elts]
+    raise ValueError("a value that is computed")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-@section("programs")
+@section
 def fact_cuda(ask: Ask) -> dict[str, Any]:
     """Source: CUDA_HOME, CUDA_PATH, the PATH, /usr/local, in the order of torch's cpp_extension; `nvcc --version`."""
     on_path = which("nvcc")

@@ -21,7 +21,7 @@ PATH_SECONDS = 2.0  # for one path
 MOUNT_SECONDS = 5.0  # for a mount that has not answered by then: an automounter, a server that wakes up
 
 
-@section("quick")
+@section
 def fact_shm(ask: Ask) -> dict[str, Any]:
     """Source: statvfs(3) of /dev/shm."""
     path = at("/dev/shm")
@@ -36,7 +36,7 @@ def fact_shm(ask: Ask) -> dict[str, Any]:
     }
 
 
-@section("disk")
+@section
 def fact_disk(ask: Ask) -> dict[str, Any]:
     """Source: statvfs(3) and access(2) of home, the temporary folder, the caches and the paths asked about."""
     table = mounts()

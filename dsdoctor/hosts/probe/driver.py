@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-@section("programs")
+@section
 def fact_driver(ask: Ask) -> dict[str, Any]:
     """Source: /proc/driver/nvidia/version, `dkms status`, /usr/src, /lib/modules, /sys/module, /sys/bus/pci."""
     kernel = os.uname().release

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-@section("disk")
+@section
 def fact_environment(ask: Ask) -> dict[str, Any]:
     """Source: this process's environment, NCCL's and DeepSpeed's files, and what shells read at their start.
 

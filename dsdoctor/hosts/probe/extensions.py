@@ -27,7 +27,7 @@ def extension_cache(ask: Ask) -> str:
 CACHE_ENTRIES = 500  # of a folder in the cache of extensions
 
 
-@section("cache")
+@section
 def fact_extensions(ask: Ask) -> dict[str, Any]:
     """Source: the folders that torch.utils.cpp_extension builds in, their `lock` and build.ninja; /proc/PID/fd."""
     folder = os.path.abspath(os.path.expanduser(extension_cache(ask)))

@@ -22,20 +22,32 @@ def at(path: str) -> str:
     return ROOT + path
 
 
-def read(path: str, limit: int = 1 << 20) -> str:
-    """The text of a regular file, at most `limit` bytes of it; any bytes are text. Raises OSError."""
+def raw(path: str, limit: int = 1 << 20) -> bytes:
+    """The bytes of a regular file, at most `limit` of them. Raises OSError."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO in a file's place does not block
     try:
-        chunks: list[bytes] = []
-        while limit > 0:
-            chunk = os.read(handle, min(limit, 1 << 16))
-            if not chunk:
-                break
-            chunks.append(chunk)
-            limit -= len(chunk)
+        data = os.read(handle, min(limit, 1 << 14))
+        chunks = []
+        while data and limit > 0:
+            chunks.append(data)
+            limit -= len(data)
+            data = os.read(handle, min(limit, 1 << 20)) if limit > 0 else b""
     finally:
         os.close(handle)
-    return b"".join(chunks).decode("utf-8", "surrogateescape")
+    return b"".join(chunks)
+
+
+def raw_or(path: str, limit: int = 1 << 20) -> bytes:
+    """The bytes of a file, none when it cannot be read."""
+    try:
+        return raw(path, limit)
+    except (OSError, ValueError):
+        return b""
+
+
+def read(path: str, limit: int = 1 << 20) -> str:
+    """The text of a regular file, at most `limit` bytes of it; any bytes are text. Raises OSError."""
+    return raw(path, limit).decode("utf-8", "surrogateescape")
 
 
 def read_or(path: str, default: str = "", limit: int = 1 << 20) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 
 from .accounts import user_name
@@ -42,11 +41,11 @@ GPU_NUMBERS: tuple[tuple[str, str, tuple[int, ...], Callable[[int], Any]], ...] 
 )
 
 
-@section("gpu")
+@section
 def fact_gpu(ask: Ask) -> dict[str, Any]:
     """Source: NVML by pynvml if the host has it, else by ctypes; nvidia-smi where the library cannot be opened."""
     try:
-        ctypes.CDLL("libnvidia-ml.so.1")
+        opened("libnvidia-ml.so.1")
     except OSError as failure:
         return nvidia_smi(str(failure))
     for binding in (PynvmlNvml, CtypesNvml):
@@ -64,6 +63,18 @@ def fact_gpu(ask: Ask) -> dict[str, Any]:
         finally:
             attempt(nvml.stop)
     return {"status": "error", "detail": "libnvidia-ml.so.1 could not be used", "via": "ctypes"}
+
+
+def opened(library: str) -> None:
+    """Open a library as ctypes does. Raises OSError with the loader's words; most of ctypes is not needed for these."""
+    try:
+        import _ctypes
+    except ImportError:  # an interpreter with another make of it
+        import ctypes
+
+        ctypes.CDLL(library)
+    else:
+        _ctypes.dlopen(library, 0)
 
 
 def nvml_facts(nvml: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 GIDS = 32  # entries of a GID table that are looked at; adapters have up to 256, and fill the first few
 
 
-@section("quick")
+@section
 def fact_infiniband(ask: Ask) -> dict[str, Any]:
     """Source: /sys/class/infiniband, /sys/module."""
     base = at("/sys/class/infiniband")

@@ -24,7 +24,7 @@ INPUT_SECONDS = 6.0  # for all of them
 INPUT_PATIENCE = 2.5  # beyond its share of these, for one that does not answer
 
 
-@section("inputs")
+@section
 def fact_inputs(ask: Ask) -> dict[str, Any]:
     """Source: stat(2), access(2) and readdir(3) of the job's paths, small files, the headers and ends of weights."""
     table = mounts()

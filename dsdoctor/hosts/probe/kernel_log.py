@@ -21,7 +21,7 @@ KMSG_BYTES = 32 << 20
 KMSG_RECORD = 8192  # PRINTKRB_RECORD_MAX: a shorter buffer is refused
 
 
-@section("log")
+@section
 def fact_kernel_log(ask: Ask) -> dict[str, Any]:
     """Source: /dev/kmsg, else the journal, else dmesg(1). Many hosts let only root read it; then `source` is empty."""
     problems = []

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-@section("quick")
+@section
 def fact_limits(ask: Ask) -> dict[str, Any]:
     """Source: getrlimit(2) of this session, which is as non-interactive as the job's; the cgroups' pids controller."""
     import resource
@@ -44,7 +44,7 @@ def cgroup_pids() -> list[tuple[int, int]]:
     return [(limit, count or 0) for limit, count in pairs if limit is not None]
 
 
-@section("quick")
+@section
 def fact_memory(ask: Ask) -> dict[str, Any]:
     """Source: /proc/meminfo, and the memory limits from this process's cgroup up to the root (versions 1 and 2)."""
     fields: dict[str, int] = {}
@@ -83,7 +83,7 @@ def cgroup_values(controller: str, modern: str, classic: str) -> Iterator[str]:
                     yield text
 
 
-@section("quick")
+@section
 def fact_cpu(ask: Ask) -> dict[str, Any]:
     """Source: /proc/cpuinfo (its first processor), sched_getaffinity(2), /sys/devices/system/node, the CPU cgroup."""
     fields: dict[str, str] = {}

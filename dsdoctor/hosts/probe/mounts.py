@@ -6,10 +6,6 @@ import re
 
 from .files import at, read_or
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    pass
-
 
 def mounts() -> list[tuple[str, str, str]]:
     """Mount point, file system type and source of every mount. Source: /proc/self/mountinfo, proc(5)."""

@@ -76,7 +76,7 @@ def nccl_places(torch: str | None) -> Iterator[tuple[str, str]]:
     for folder in path_list("LD_LIBRARY_PATH"):
         for path in nccl_in(folder):
             yield path, "ld-library-path"
-    for path in loader_cache():
+    for path in loader_cache(NCCL_NAME):
         yield path, "ldconfig"
     for folder in unique([sys.prefix, sys.base_prefix, os.environ.get("CONDA_PREFIX", sys.prefix)]):
         for path in nccl_in(folder + "/lib") if os.path.isdir(folder + "/conda-meta") else []:
@@ -86,7 +86,7 @@ def nccl_places(torch: str | None) -> Iterator[tuple[str, str]]:
             yield path, "system"
 
 
-@section("site")
+@section
 def fact_nccl(ask: Ask) -> dict[str, Any]:
     """Source: RECORD files of the nvidia-nccl wheels, the libraries' bytes, the loader's search order (ld.so(8))."""
     torch = package_folder("torch")
@@ -169,11 +169,11 @@ def torch_nccl(torch: str) -> str | None:
     candidates: list[str] = []
     for path in path_list("LD_PRELOAD"):
         if os.path.basename(path).startswith("libnccl.so"):
-            bare = [os.path.join(folder, path) for folder in path_list("LD_LIBRARY_PATH")] + loader_cache()
+            bare = [os.path.join(folder, path) for folder in path_list("LD_LIBRARY_PATH")] + loader_cache(NCCL_NAME)
             candidates += [path] if "/" in path else bare
     candidates += torch_preloads(torch)
     candidates += [os.path.join(folder.replace("$ORIGIN", origin), NCCL_NAME) for folder in folders if folder]
-    candidates += loader_cache()
+    candidates += loader_cache(NCCL_NAME)
     candidates += [os.path.join(folder, NCCL_NAME) for folder in ("/lib64", "/usr/lib64", "/lib", "/usr/lib")]
     candidates += [os.path.join(folder, "nvidia/nccl/lib", NCCL_NAME) for folder in site_folders()]
     return next((os.path.realpath(path) for path in candidates if os.path.isfile(path)), None)

@@ -10,18 +10,17 @@ from .addresses import addresses
 from .files import SBIN, at, entries, number, read_or, unique, which
 from .names import NAME_SECONDS, resolve
 from .processes import running
-from .programs import answer_of
 from .question import Ask, section
-from .routes import routes
+from .routes import policy_rules, routes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 
-@section("network")
+@section
 def fact_network(ask: Ask) -> dict[str, Any]:
-    """Source: if_nameindex(3), /sys/class/net, `ip addr`, `ip route get`, getaddrinfo(3), /proc/net, /proc/sys/net."""
+    """Source: if_nameindex(3), /sys/class/net, rtnetlink(7), getaddrinfo(3), /proc/net, /proc/sys/net."""
     resolves, errors = resolve(unique(ask.targets + [socket.gethostname()]), min(NAME_SECONDS, ask.left() / 2))
     found = addresses()
     ports = read_or(at("/proc/sys/net/ipv4/ip_local_port_range")).split()
@@ -33,18 +32,11 @@ def fact_network(ask: Ask) -> dict[str, Any]:
         "resolve_errors": errors,
         "routes": routes(ask.targets, resolves, errors),
         "port_range": [int(ports[0]), int(ports[1])] if len(ports) == 2 else None,
-        "policy_rules": policy_rules(answer_of(which("ip", SBIN), "rule", "list")),
+        "policy_rules": policy_rules(),
         "reserved_ports": read_or(at("/proc/sys/net/ipv4/ip_local_reserved_ports")),
         "listening": listening("\n".join(sockets)),
         "firewalls": firewalls(),
     }
-
-
-def policy_rules(text: str) -> int | None:
-    """The rules of `ip rule list` beyond those that every Linux has; None where it could not be asked."""
-    rules = [line for line in text.splitlines() if re.match(r"\d+:", line)]
-    usual = re.compile(r"\d+:\s+from all lookup (local|main|default)\s*$")
-    return len([rule for rule in rules if not usual.match(rule)]) if rules else None
 
 
 def firewalls() -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
 
 TYPE_CHECKING = False
@@ -54,6 +53,7 @@ class CtypesNvml:
     via = "ctypes"
 
     def __init__(self) -> None:
+        import ctypes
 
         self.c = ctypes
         self.library = ctypes.CDLL("libnvidia-ml.so.1")

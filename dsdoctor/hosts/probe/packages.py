@@ -101,7 +101,7 @@ def public(distribution: dict[str, Any]) -> dict[str, Any]:
     return {key: distribution[key] for key in ("name", "version", "location", "editable")}
 
 
-@section("site")
+@section
 def fact_packages(ask: Ask) -> dict[str, Any]:
     """Source: the .dist-info and .egg-info entries of the folders of sys.path, as importlib.metadata finds them."""
     return {

@@ -38,7 +38,7 @@ PCI_ADDRESS = re.compile(r"^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$", re.I
 BUS_PARAMETERS = re.compile(r"^(?:(?:intel_|amd_)?iommu|pci|pcie_\w+|nvidia[\w-]*\.\w+|nouveau\.\w+)=|^\w*blacklist=")
 
 
-@section("gpu")
+@section
 def fact_pci(ask: Ask) -> dict[str, Any]:
     """Source: /sys/bus/pci/devices, /sys/kernel/iommu_groups, /proc/cmdline. ACS registers: root alone reads them."""
     base = at("/sys/bus/pci/devices/")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-@section("site")
+@section
 def fact_bitsandbytes(ask: Ask) -> dict[str, Any]:
     """Source: the distributions, and the names of the native libraries in the package's folder."""
     path = package_folder("bitsandbytes")
@@ -23,7 +23,7 @@ def fact_bitsandbytes(ask: Ask) -> dict[str, Any]:
     return {"version": version or "unknown", "path": path, "libraries": libraries}
 
 
-@section("site")
+@section
 def fact_deepspeed(ask: Ask) -> dict[str, Any]:
     """Source: the distributions, and git_version_info_installed.py, which DeepSpeed's setup.py writes."""
     path = package_folder("deepspeed")

@@ -6,10 +6,6 @@ import os
 
 from .files import at, entries, number, read_or
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    pass
-
 
 def running(program: str) -> bool | None:
     """Whether a program runs on the host; None where other users' processes, or the host's own, are not seen."""

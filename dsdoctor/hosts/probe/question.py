@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 DEFAULT_SECONDS = 20.0  # for everything
-SECTIONS: dict[str, tuple[str, Callable[[Ask], Any]]] = {}
+SECTIONS: dict[str, Callable[[Ask], Any]] = {}
 
 
 class Ask:
@@ -40,11 +40,7 @@ class Ask:
         return self.deadline - time.monotonic()
 
 
-def section(group: str) -> Callable[[Callable[[Ask], Any]], Callable[[Ask], Any]]:
-    """Register `fact_NAME` as the section NAME; sections of one group share a process and what it has read."""
-
-    def register(function: Callable[[Ask], Any]) -> Callable[[Ask], Any]:
-        SECTIONS[function.__name__[len("fact_") :]] = (group, function)
-        return function
-
-    return register
+def section(function: Callable[[Ask], Any]) -> Callable[[Ask], Any]:
+    """Register `fact_NAME` as the section NAME."""
+    SECTIONS[function.__name__[len("fact_") :]] = function
+    return function

@@ -20,7 +20,7 @@ EXTRA = re.compile(r"""extra\s*==\s*["']([^"']+)["']""")
 EXTRAS = {"transformers": {"torch", "deepspeed", "accelerate"}, "accelerate": {"deepspeed"}}
 
 
-@section("metadata")
+@section
 def fact_requirements(ask: Ask) -> dict[str, Any]:
     """Source: Requires-Dist and Requires-Python of each METADATA, requires.txt of an egg."""
     found: dict[str, dict[str, Any]] = {}

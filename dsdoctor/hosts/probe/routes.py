@@ -1,31 +1,44 @@
-"""The way to each of the other hosts."""
+"""The way to each of the other hosts, and the rules that choose among the kernel's tables of ways."""
 
 from __future__ import annotations
 
-import re
+import errno
 import socket
+import struct
 
 from .addresses import kernel_addresses
-from .files import SBIN, ProbeError, unique, which
-from .programs import run
+from .netlink import (
+    ASK_ROUTE,
+    ASK_RULES,
+    DUMP,
+    NEW_ROUTE,
+    NEW_RULE,
+    ROUTE_TYPES,
+    UNASKED,
+    Netlink,
+    address_text,
+    attributes,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-BATCH = 500  # addresses in one `ip route get`: question and answer each fit into a pipe, so that neither side waits
-
 
 def routes(targets: list[str], resolves: dict[str, list[str]], errors: dict[str, str]) -> list[dict[str, Any]]:
-    """The way to each target, by its first IPv4 address or else its first. Source: `ip route get`."""
+    """The way to each target, by its first IPv4 address or else its first. Source: RTM_GETROUTE, as `ip route get`."""
     chosen: dict[str, str] = {}
     for target in targets:
         known = [address.partition("%")[0] for address in resolves.get(target, [])]
         chosen[target] = next((address for address in known if ":" not in address), known[0] if known else "")
-    wanted = unique(address for address in chosen.values() if address)
     ways: dict[str, dict[str, Any]] = {}
-    for begin in range(0, len(wanted), BATCH):
-        ways.update(ip_routes(wanted[begin : begin + BATCH]))
+    try:
+        with Netlink() as kernel:
+            for address in chosen.values():
+                if address and address not in ways:
+                    ways[address] = route(kernel, address)
+    except UNASKED:
+        pass  # the rest is asked in another way
     found = []
     for target in targets:
         address = chosen[target]
@@ -37,52 +50,72 @@ def routes(targets: list[str], resolves: dict[str, list[str]], errors: dict[str,
     return found
 
 
-def ip_routes(wanted: list[str]) -> dict[str, dict[str, Any]]:
-    """`ip route get` of all addresses in one run; an address missing from the answer could not be asked."""
-    program = which("ip", SBIN)
-    if program is None:
-        return {}
-    batch = "".join("route get %s\n" % address for address in wanted)
+def route(kernel: Netlink, address: str) -> dict[str, Any]:
+    """The way to an address. Raises OSError for what is no address, and where the kernel cannot be asked at all."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    raw = socket.inet_pton(family, address)
+    # struct rtmsg with RTM_F_LOOKUP_TABLE, then RTA_DST.
+    question = struct.pack("=BBBBBBBBI", family, 8 * len(raw), 0, 0, 0, 0, 0, 0, 0x1000)
+    question += struct.pack("=HH", 4 + len(raw), 1) + raw
     try:
-        _, output, errors = run([program, "-o", "-force", "-batch", "-"], text=batch)
-    except ProbeError:
-        return {}
-    return parse_routes(wanted, output, errors)
+        answers = [message for kind, message in kernel.ask(ASK_ROUTE, 0, question) if kind == NEW_ROUTE]
+    except OSError as failure:
+        if failure.errno in (None, errno.EPERM, errno.EOPNOTSUPP):
+            raise
+        return {"error": failure.strerror}  # there is no way
+    return described_route(answers[0]) if answers else {"error": "the kernel gave no answer"}
 
 
-def parse_routes(wanted: list[str], output: str, errors: str) -> dict[str, dict[str, Any]]:
-    """The routes in `ip -o route get` lines, and the refusals: `RTNETLINK answers: ... ` then `Command failed -:LINE`.
+def described_route(message: bytes) -> dict[str, Any]:
+    """The body of an RTM_NEWROUTE message as it is reported."""
+    held = attributes(message, 12)
+    kind = ROUTE_TYPES.get(message[7], "")
+    device = struct.unpack("=I", held[4])[0] if 4 in held else 0  # RTA_OIF
+    via = held.get(5) or held.get(18, b"")[2:]  # RTA_GATEWAY; RTA_VIA, of another family
+    way = {
+        "device": interface_name(device),
+        "source": address_text(held[7]) if 7 in held else None,  # RTA_PREFSRC
+        "via": address_text(via) if via else None,
+        "local": kind == "local",
+    }
+    return dict(way, error="the route is of type %s" % kind) if kind not in ("", "local") else way
 
-    A line is `[local|unreachable|...] ADDRESS [from ADDRESS] [via [inet6] ADDRESS] dev NAME [src ADDRESS] ...`.
+
+def interface_name(number: int) -> str | None:
+    """The name of an interface, or None."""
+    try:
+        return socket.if_indextoname(number)
+    except (OSError, OverflowError):
+        return None
+
+
+def policy_rules() -> int | None:
+    """The rules for IPv4 beyond those that every Linux has; None where the kernel cannot be asked."""
+    try:
+        with Netlink() as kernel:
+            asked = kernel.ask(ASK_RULES, DUMP, struct.pack("=BBBBBBBBI", socket.AF_INET, *[0] * 8))
+            rules = [message for kind, message in asked if kind == NEW_RULE]
+    except UNASKED:
+        return None
+    return sum(not usual_rule(rule) for rule in rules) if rules else None
+
+
+def usual_rule(message: bytes) -> bool:
+    """Whether an RTM_NEWRULE message says no more than `from all lookup local|main|default`.
+
+    struct fib_rule_hdr: family, lengths of destination and source, TOS, table, two unused, action, flags; then
+    attributes: 6 priority, 13 and 14 what it suppresses (-1: nothing), 15 table, 21 protocol.
     """
-    found: dict[str, dict[str, Any]] = {}
-    kinds = ("local", "broadcast", "multicast", "anycast", "unicast", "unreachable", "prohibit", "blackhole", "throw")
-    for line in output.splitlines():
-        words = line.split("\\")[0].split()
-        kind = words.pop(0) if words and words[0] in kinds else "unicast"
-        if not words:
-            continue
-        after = dict(zip(words, words[1:]))
-        via = after.get("via")
-        if via == "inet6":
-            via = after.get("inet6")
-        way = {"device": after.get("dev"), "source": after.get("src"), "via": via, "local": kind == "local"}
-        if kind in kinds[5:]:
-            way["error"] = "the route is of type %s" % kind
-        found[words[0]] = way
-    reason = ""
-    for line in errors.splitlines():
-        failed = re.match(r"Command failed -:(\d+)", line)
-        if failed is None:
-            reason = line.partition("answers: ")[2] or reason
-        elif reason and 0 < int(failed.group(1)) <= len(wanted):
-            found[wanted[int(failed.group(1)) - 1]] = {"error": reason}
-            reason = ""
-    return found
+    _, to, source, tos, table, _, _, action, flags = struct.unpack_from("=BBBBBBBBI", message)
+    held = attributes(message, 12)
+    if 15 in held:
+        (table,) = struct.unpack("=I", held[15])
+    plain = all(kind in (6, 15, 21) or (kind in (13, 14) and raw == b"\xff" * 4) for kind, raw in held.items())
+    return plain and not (to or source or tos or flags) and action == 1 and table in (253, 254, 255)
 
 
 def connected_route(address: str) -> dict[str, Any]:
-    """The way as a datagram socket's connect(2) shows it, for hosts without `ip`: no packet is sent."""
+    """The way as a datagram socket's connect(2) shows it, for hosts without netlink: no packet is sent."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as channel:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-@section("quick")
+@section
 def fact_session(ask: Ask) -> dict[str, Any]:
     """Source: the password database, /proc of this process and those above it, systemd-logind's files."""
     import pwd

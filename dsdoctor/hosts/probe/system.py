@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-@section("quick")
+@section
 def fact_os(ask: Ask) -> dict[str, Any]:
     """Source: uname(2), os-release(5), confstr(3), /proc/uptime."""
     uname = os.uname()
@@ -60,7 +60,7 @@ def libc_version() -> str:
     return "musl" if any(name.startswith("ld-musl-") for name in entries(at("/lib"))) else ""
 
 
-@section("quick")
+@section
 def fact_python(ask: Ask) -> dict[str, Any]:
     """Source: sys and site of the interpreter that runs this."""
     import site
@@ -79,7 +79,7 @@ def fact_python(ask: Ask) -> dict[str, Any]:
     }
 
 
-@section("quick")
+@section
 def fact_container(ask: Ask) -> dict[str, Any]:
     """Source: the files and variables by which each kind of container can be told."""
     first = read_or(at("/proc/1/environ")).split("\0")  # root's alone

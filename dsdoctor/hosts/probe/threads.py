@@ -1,22 +1,47 @@
-"""Threads that may hang and are left behind."""
+"""Threads that may hang and are left behind; `threading` would wait for them at the end, and costs an import."""
 
 from __future__ import annotations
+
+import _thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
 
-def start_thread(function: Callable[[], None]) -> Any:
+class Running:
+    """A thread that was started."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.lock = _thread.allocate_lock()  # held until the function has ended
+        self.lock.acquire()
+        try:
+            _thread.start_new_thread(self.work, (function,))
+        except RuntimeError:
+            self.lock.release()
+            raise
+
+    def work(self, function: Callable[[], None]) -> None:
+        """In the thread."""
+        try:
+            function()
+        finally:
+            self.lock.release()
+
+    def join(self, seconds: float) -> None:
+        """Wait for its end, at most so long."""
+        if self.lock.acquire(True, max(0.0, seconds)):
+            self.lock.release()
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.lock.locked()
+
+
+def start_thread(function: Callable[[], None]) -> Running | None:
     """Start a thread that may hang and is then left behind; where no thread can be had, call the function here."""
-    import threading
-
-    thread = threading.Thread(target=function)
-    thread.daemon = True
     try:
-        thread.start()
+        return Running(function)
     except RuntimeError:  # the user's limit on processes
         function()
         return None
-    return thread

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-@section("site")
+@section
 def fact_torch(ask: Ask) -> dict[str, Any]:
     """Source: torch/version.py, torch's METADATA, and the bytes of its libraries; torch is not imported."""
     path = package_folder("torch")

@@ -1,4 +1,9 @@
-"""Working through the sections, in forked processes that may crash or hang."""
+"""Working through the sections, in forked processes that may crash or hang.
+
+One process does it all where nothing hangs: a fork costs more than most sections. The names of the sections stand in a
+pipe, from which a process takes the next one when it is done with one; where it waits in one for long, another process
+is started and goes on with the rest.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +21,12 @@ from .stopping import STARTING, WORKING, ending, started, stop_working
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
 SECTION_SECONDS = 10.0  # for one section
+STALL_SECONDS = 0.25  # after which a section is not waited for by the others
+WORKERS = 12  # at once
 
 
 def clean(value: Any) -> Any:
@@ -48,31 +55,58 @@ def encodable(text: str) -> bool:
     return True
 
 
-def examined(name: str, ask: Ask) -> dict[str, Any]:
-    """One section: its value or its error, and the seconds it took. Nothing that a section raises gets out."""
+def examined(name: str, ask: Ask) -> str:
+    """One section as JSON: its value or its error, and the seconds it took. Nothing that a section raises gets out."""
     begun = time.monotonic()
     try:
-        outcome = {"value": clean(SECTIONS[name][1](ask))}
-        json.dumps(outcome)
+        outcome = '"value": %s' % json_text(SECTIONS[name](ask))
     except ProbeError as failure:
-        outcome = {"error": clean(str(failure))}
+        outcome = '"error": %s' % json.dumps(clean(str(failure)))
     except BaseException as failure:
-        outcome = {"error": clean("%s: %s" % (type(failure).__name__, failure))[:500]}
-    outcome["seconds"] = round(time.monotonic() - begun, 4)
-    return outcome
+        said = clean("%s: %s" % (type(failure).__name__, failure))[:500]
+        outcome = '"error": %s' % json.dumps(said + raised_at(failure))
+    return '{%s, "seconds": %.4f}' % (outcome, time.monotonic() - begun)
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON. Raises TypeError or ValueError for what it has no word for."""
+    text = json.dumps(value)
+    unclean = "\\ud" in text or "NaN" in text or "Infinity" in text
+    return json.dumps(clean(value)) if unclean else text
+
+
+def raised_at(failure: BaseException) -> str:
+    """Where in the probe something was raised: its module and line."""
+    place = ""
+    trace = failure.__traceback__
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__", ""))
+        if module.startswith(__name__.rpartition(".")[0] + ".") and module != __name__:
+            place = " (%s.py, line %d)" % (module.rpartition(".")[2], trace.tb_lineno)
+        trace = trace.tb_next
+    return place
+
+
+def unlearnt(reason: str) -> str:
+    """A section that nothing was learnt of, as JSON."""
+    return '{"error": %s, "seconds": 0.0}' % json.dumps(reason)
 
 
 class Worker:
-    """A forked process that works through the sections of one group and reports each as it begins and ends."""
+    """A forked process that takes names out of a pipe and reports each section as it begins and ends.
 
-    def __init__(self, names: list[str]) -> None:
-        self.names = list(names)  # not reported yet
-        self.begun = time.monotonic()  # the section it is at
+    What it writes is a line of its own for each: the section's name, and behind that, when it has ended, its JSON.
+    """
+
+    def __init__(self) -> None:
+        self.name = ""  # the section it is at
+        self.begun = time.monotonic()
+        self.relieved = False  # whether another process was started because this one waits
         self.pid = -1
         self.pipe = -1
         self.rest = b""
 
-    def start(self, ask: Ask, others: Iterable[Worker]) -> None:
+    def start(self, ask: Ask, queue: int, others: Iterable[Worker]) -> None:
         """Fork. Raises OSError when the system allows no further process."""
         inward, outward = os.pipe()
         STARTING.append(0)
@@ -89,7 +123,7 @@ class Worker:
                 for other in others:
                     os.close(other.pipe)
                 os.close(inward)
-                self.work(ask, outward)
+                self.work(ask, queue, outward)
             finally:
                 os._exit(0)
         os.close(outward)
@@ -97,27 +131,27 @@ class Worker:
         started()
         self.pipe, self.begun = inward, time.monotonic()
 
-    def work(self, ask: Ask, outward: int) -> None:
+    def work(self, ask: Ask, queue: int, outward: int) -> None:
         """In the child: no hold on the probe's own input and outputs, then section by section."""
         silence = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(silence, stream)
         WORKING.clear()  # the others are the parent's
-        for name in self.names:
-            tell(outward, {"begun": name})
-            tell(outward, {"name": name, "section": examined(name, ask)})
+        for name in waiting(ask, queue):
+            tell(outward, name)
+            tell(outward, "%s %s" % (name, examined(name, ask)))
 
-    def hear(self, sections: dict[str, Any]) -> bool:
+    def hear(self, sections: dict[str, str]) -> bool:
         """Take what has come; False at the end of the stream."""
         chunk = os.read(self.pipe, 1 << 16)
         lines = (self.rest + chunk).split(b"\n")
         self.rest = lines.pop()
         for line in lines:
-            message = json.loads(line.decode("ascii"))
-            self.begun = time.monotonic()
-            if "section" in message:
-                sections[message["name"]] = message["section"]
-                self.names.remove(message["name"])
+            self.begun, self.relieved = time.monotonic(), False
+            name, blank, section = line.decode("ascii").partition(" ")
+            self.name = "" if blank else name
+            if blank:
+                sections[name] = section
         return bool(chunk)
 
     def end(self) -> str:
@@ -132,71 +166,103 @@ class Worker:
                 if pid:
                     WORKING.remove(pid)
                     return ending(status)
-                time.sleep(0.002)
+                time.sleep(0.0005)
         return "cannot be killed: it hangs inside the kernel"
 
 
-def tell(pipe: int, message: dict[str, Any]) -> None:
-    """Send one message to the parent."""
-    data = json.dumps(message).encode("ascii") + b"\n"
+def waiting(ask: Ask, queue: int) -> Iterator[str]:
+    """The sections that nobody has begun, one after the other, whoever takes them: a byte in the pipe is a section."""
+    while True:
+        byte = os.read(queue, 1)
+        if not byte:
+            return
+        yield ask.sections[byte[0]]
+
+
+def tell(pipe: int, line: str) -> None:
+    """Send one line to the parent."""
+    data = line.encode("ascii") + b"\n"
     while data:
         data = data[os.write(pipe, data) :]
 
 
-def survey(ask: Ask) -> dict[str, Any]:
-    """All sections, each group in its own process; in this one where no process can be forked."""
-    groups: dict[str, list[str]] = {}
-    for name in ask.sections:
-        groups.setdefault(SECTIONS[name][0], []).append(name)
-    sections: dict[str, Any] = {}
-    workers: list[Worker] = []
+def survey(ask: Ask) -> dict[str, str]:
+    """All sections, each as JSON; worked on in this process where no other can be forked."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent that ignores it would have our children forgotten
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, stop_working)
-    limit = min(SECTION_SECONDS, ask.timeout / 2)  # what follows a section that hangs still has time
-    PATIENCE["program"] = min(PROGRAM_SECONDS, limit / 2)  # and so has the section whose program hangs
-    for names in groups.values():
-        begin(names, ask, workers, sections)
-    poller = select.poll()
-    while workers:
-        until = min([ask.deadline] + [worker.begun + limit for worker in workers])
-        for worker in workers:
-            poller.register(worker.pipe, select.POLLIN | select.POLLHUP)
-        ready = {pipe for pipe, _ in poller.poll(max(0, int((until - time.monotonic()) * 1000) + 1))}
-        for worker in workers:
-            poller.unregister(worker.pipe)
-        for worker in list(workers):
-            if worker.pipe in ready and worker.hear(sections):
-                continue
-            late = time.monotonic() >= min(ask.deadline, worker.begun + limit)
-            if worker.pipe in ready or late:
-                workers.remove(worker)
-                how = worker.end()
-                reason = "no answer within %.1f seconds" % limit if late else "its process " + how
-                give_up(worker.names, reason, ask, workers, sections)
-    return {name: sections[name] for name in ask.sections}
-
-
-def begin(names: list[str], ask: Ask, workers: list[Worker], sections: dict[str, Any]) -> None:
-    """Start a worker on the sections, or do them here when the system allows no further process."""
-    worker = Worker(names)
+    queue, filling = os.pipe()
+    os.write(filling, bytes(range(len(ask.sections))))
+    os.close(filling)
     try:
-        worker.start(ask, workers)
-    except OSError:
-        for name in names:
-            sections[name] = examined(name, ask)
-        return
-    workers.append(worker)
+        sections = Survey(ask, queue).carried_out()
+    finally:
+        os.close(queue)
+    return {name: sections.get(name) or unlearnt("no time was left for it") for name in ask.sections}
 
 
-def give_up(names: list[str], reason: str, ask: Ask, workers: list[Worker], sections: dict[str, Any]) -> None:
-    """Of the sections that an ended worker left, the first is the one that ended it; the others are begun anew."""
-    if not names:
-        return
-    sections[names[0]] = {"error": reason, "seconds": 0.0}
-    if ask.left() > 0.05:
-        if names[1:]:
-            begin(names[1:], ask, workers, sections)
-        return
-    for name in names[1:]:
-        sections[name] = {"error": "no time was left for it", "seconds": 0.0}
+class Survey:
+    """The workers at their sections."""
+
+    def __init__(self, ask: Ask, queue: int) -> None:
+        self.ask = ask
+        self.queue = queue
+        self.sections: dict[str, str] = {}
+        self.workers: list[Worker] = []
+        self.limit = min(SECTION_SECONDS, ask.timeout / 2)  # what follows a section that hangs still has time
+        self.stall = min(STALL_SECONDS, ask.timeout / 40)
+        PATIENCE["program"] = min(PROGRAM_SECONDS, self.limit / 2)  # and so has the section whose program hangs
+
+    def carried_out(self) -> dict[str, str]:
+        """Wait for the workers until all sections are done or the time is over."""
+        poller = select.poll()
+        while self.left() and self.ask.left() > 0.05:
+            self.begin()
+            while self.workers:
+                for worker in self.workers:
+                    poller.register(worker.pipe, select.POLLIN | select.POLLHUP)
+                ready = {pipe for pipe, _ in poller.poll(max(0, int((self.next() - time.monotonic()) * 1000) + 1))}
+                for worker in self.workers:
+                    poller.unregister(worker.pipe)
+                for worker in list(self.workers):
+                    if worker.pipe not in ready or not worker.hear(self.sections):
+                        self.judge(worker, ended=worker.pipe in ready)
+        return self.sections
+
+    def next(self) -> float:
+        """When something is to be done though nobody has said anything."""
+        moments = [worker.begun + (self.limit if worker.relieved else self.stall) for worker in self.workers]
+        return min([self.ask.deadline, *moments])
+
+    def judge(self, worker: Worker, ended: bool) -> None:
+        """A worker that says nothing, or never will again."""
+        now = time.monotonic()
+        late = now >= min(self.ask.deadline, worker.begun + self.limit)
+        if ended or late:
+            self.workers.remove(worker)
+            how = worker.end()
+            if worker.name:
+                reason = "no answer within %.1f seconds" % self.limit if late else "its process " + how
+                self.sections[worker.name] = unlearnt(reason)
+        elif now >= worker.begun + self.stall and not worker.relieved:
+            worker.relieved = True
+            if self.left() and len(self.workers) < WORKERS:
+                self.begin()
+
+    def left(self) -> bool:
+        """Whether there are sections that nobody has begun."""
+        poller = select.poll()
+        poller.register(self.queue, select.POLLIN)
+        return any(event & select.POLLIN for _, event in poller.poll(0))
+
+    def begin(self) -> None:
+        """Start a worker, or do here what is left when the system allows no process at all."""
+        worker = Worker()
+        try:
+            worker.start(self.ask, self.queue, self.workers)
+        except OSError:
+            if not self.workers:
+                for name in waiting(self.ask, self.queue):
+                    self.sections[name] = examined(name, self.ask)
+            return
+        self.workers.append(worker)

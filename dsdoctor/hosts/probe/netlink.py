@@ -1,0 +1,76 @@
+"""The kernel asked about the network as `ip` asks it: rtnetlink(7). No process is started for it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Source: linux/netlink.h, linux/rtnetlink.h, linux/fib_rules.h.
+REQUEST, DUMP = 0x1, 0x300
+ERROR, DONE = 2, 3
+NEW_ADDRESS, ASK_ADDRESSES = 20, 22
+NEW_ROUTE, ASK_ROUTE = 24, 26
+NEW_RULE, ASK_RULES = 32, 34
+SECONDS = 2.0  # the kernel answers at once; what stands in its place in a sandbox may not
+SCOPES = {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"}
+UNASKED = (OSError, struct.error, ValueError, IndexError)  # the kernel has no such line, or answers in another form
+ROUTE_TYPES = {2: "local", 6: "blackhole", 7: "unreachable", 8: "prohibit", 9: "throw"}
+
+
+class Netlink:
+    """A line to the kernel. Raises OSError where it has none, and for what it refuses."""
+
+    def __init__(self) -> None:
+        self.channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        self.channel.settimeout(SECONDS)
+        self.number = 0
+
+    def __enter__(self) -> Netlink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.channel.close()
+
+    def ask(self, kind: int, flags: int, body: bytes) -> Iterator[tuple[int, bytes]]:
+        """Put one question; gives the kind and the body of each message of the answer."""
+        self.number += 1
+        self.channel.send(struct.pack("=IHHII", 16 + len(body), kind, REQUEST | flags, self.number, 0) + body)
+        unfinished = True
+        while unfinished:
+            data, place = self.channel.recv(1 << 16), 0
+            while place + 16 <= len(data):
+                length, answer, more, number, _ = struct.unpack_from("=IHHII", data, place)
+                message = data[place + 16 : place + length]
+                place += max(16, (length + 3) & ~3)
+                if number != self.number:
+                    continue  # of an earlier question
+                if answer == ERROR:
+                    (code,) = struct.unpack_from("=i", message)
+                    if code:
+                        raise OSError(-code, os.strerror(-code))
+                if answer in (ERROR, DONE):
+                    return
+                yield answer, message
+                unfinished = unfinished and bool(more & 2)  # NLM_F_MULTI: the end is told
+
+
+def attributes(message: bytes, place: int) -> dict[int, bytes]:
+    """The attributes of a message from a place on, by their number."""
+    found = {}
+    while place + 4 <= len(message):
+        length, kind = struct.unpack_from("=HH", message, place)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = message[place + 4 : place + length]
+        place += (length + 3) & ~3
+    return found
+
+
+def address_text(raw: bytes) -> str:
+    """An address of either family as text."""
+    return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
