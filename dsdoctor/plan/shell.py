@@ -23,7 +23,7 @@ def as_shell(plan: LaunchPlan) -> str:
 
 
 def _lines(plan: LaunchPlan) -> Iterator[str]:
-    profile = f", profile {plan.profile}" if plan.profile else ""
+    profile = f", profile {escape(plan.profile)}" if plan.profile else ""
     ranks = "1 rank" if plan.world_size == 1 else f"{plan.world_size} ranks"
     yield f"# job {plan.job}{profile}: {ranks}, meeting at {plan.master_addr}:{plan.master_port}"
     if plan.forecast.get("precision"):
@@ -40,7 +40,7 @@ def _lines(plan: LaunchPlan) -> Iterator[str]:
 
 def _host_lines(plan: LaunchPlan, host: HostPlan) -> Iterator[str]:
     turned = ", ".join(map(str, host.local_ranks)) if is_rotated(host) else ""
-    yield f"# --- {host.name}: {ranks_of(host)}" + (
+    yield f"# --- {escape(host.name)}: {ranks_of(host)}" + (
         f"; DeepSpeed's launcher gives them LOCAL_RANK {turned}" if turned else ""
     )
     if host.local:
@@ -68,7 +68,7 @@ def copy_lines(plan: LaunchPlan, host: HostPlan) -> Iterator[str]:
         into = posixpath.dirname(place) if tree.file else place
         source = tree.source if tree.file else tree.source.rstrip("/") + "/"
         links = "-L" if tree.file else "--copy-unsafe-links"
-        yield f"#     the {tree.kind}, unless {host.name} has it whole"
+        yield f"#     the {tree.kind}, unless {escape(host.name)} has it whole"
         yield f"{shlex.join(_ssh(host))} -- {quote(host.name)} {quote(f'mkdir -p {quote(into)}')}"
         yield f"{base} {links} --partial-dir=.dsdoctor-partial -- {quote(source)} {quote(f'{target}:{into}/')}"
 
