@@ -60,7 +60,7 @@ def copy_lines(plan: LaunchPlan, host: HostPlan) -> Iterator[str]:
     excludes = "".join(f" --exclude={quote(pattern)}" for pattern in plan.sync.exclude)
     code = plan.sync.source.rstrip("/") + "/"
     make = f"mkdir -p {quote(host.code_dir)} && touch {quote(host.code_dir + '/' + MARKER)}"
-    yield f"{shlex.join(_ssh(host))} -- {quote(host.name)} {quote(make)}"
+    yield _over_ssh(host, make)
     yield "#     where that marker was there before, with --delay-updates --delete-delay"
     yield f"{base}{excludes} -- {quote(code)} {quote(f'{target}:{host.code_dir}/')}"
     for tree in plan.sync.trees:
@@ -69,7 +69,7 @@ def copy_lines(plan: LaunchPlan, host: HostPlan) -> Iterator[str]:
         source = tree.source if tree.file else tree.source.rstrip("/") + "/"
         links = "-L" if tree.file else "--copy-unsafe-links"
         yield f"#     the {tree.kind}, unless {escape(host.name)} has it whole"
-        yield f"{shlex.join(_ssh(host))} -- {quote(host.name)} {quote(f'mkdir -p {quote(into)}')}"
+        yield _over_ssh(host, f"mkdir -p {quote(into)}")
         yield f"{base} {links} --partial-dir=.dsdoctor-partial -- {quote(source)} {quote(f'{target}:{into}/')}"
 
 
@@ -108,7 +108,12 @@ def remote_line(plan: LaunchPlan, command: Command) -> str:
     """One host's command as a line for this machine's shell, through ssh where the host is another."""
     host = plan.host(command.host)
     inner = command_line(plan, command)
-    return f"( {inner} )" if host.local else f"{shlex.join(_ssh(host))} -- {quote(host.name)} {quote(inner)}"
+    return f"( {inner} )" if host.local else _over_ssh(host, inner)
+
+
+def _over_ssh(host: HostPlan, line: str) -> str:
+    """A line for a host's shell. Without -n ssh takes the lines that are pasted behind its own for its input."""
+    return f"{shlex.join([*_ssh(host), '-n'])} -- {quote(host.name)} {quote(line)}"
 
 
 def _ssh(host: HostPlan) -> list[str]:

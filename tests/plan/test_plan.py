@@ -196,7 +196,7 @@ def test_the_dry_run_goes_by_the_hostfile_s_door_and_holds_no_line_of_its_own() 
     cluster = two_hosts()
     b = replace(cluster.members[1], entry=replace(cluster.members[1].entry, user="alice", port=2222))
     text = as_shell(made(Cluster((cluster.members[0], b)), JOB, Setting("ODD", "a\nid\x1b", "command line", "--env")))
-    assert "ssh -p 2222 -l alice -- b " in text
+    assert "ssh -p 2222 -l alice -n -- b " in text
     assert "rsync -rlpt -s -e 'ssh -p 2222 -l alice' --exclude=/.dsdoctor-sync" in text
     assert "\x1b" not in text
     assert not [line for line in text.splitlines() if line.startswith("id")]
