@@ -50,7 +50,8 @@ def _spread(hosts: Sequence[HostLayers], name: str) -> str:
     holders = [host for host in hosts if host.held(name) is not None]
     held = holders[0].held(name)
     assert held is not None
-    reason = f"set in {held.where}, and all ranks must have it alike"
+    names = ", ".join(host.member.name for host in holders)
+    reason = f"{names} has it in {held.where}, and all ranks must have it alike"
     for host in hosts:
         if host.held(name) is None:
             host.force(EnvVar(name, held.value, reason))

@@ -21,7 +21,7 @@ class Given:
     name: str
     value: str
     layer: str
-    where: str  # "the session on b", "/etc/nccl.conf"
+    where: str  # "the session", "/etc/nccl.conf"
     hidden: bool = False
 
 
@@ -60,7 +60,7 @@ class HostLayers:
     def keep(self, given: Given, verdict: Verdict | None = None) -> None:
         """Let a value count; with a verdict, say what it costs."""
         if verdict is not None:
-            way = f"--env {self.member.name}:{given.name}- takes it away"
+            way = f"--env {given.name}- takes it away, --env HOST:{given.name}- on one host"
             self.told.append(f"{given.name}={given.value} in {given.where} counts: {verdict.reason}; {way}")
         below = self.derived.get(given.name)
         if below is not None and below.value == given.value and not (given.hidden or below.unset):

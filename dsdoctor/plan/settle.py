@@ -18,6 +18,8 @@ from dsdoctor.plan.layers import Layers, Setting, is_secret
 from dsdoctor.plan.session import INTEREST, Place, verdict_on
 from dsdoctor.yamlfile import FileError
 
+_NAMED = 5  # hosts in a warning
+
 
 def environments(
     job: ResolvedJob,
@@ -49,8 +51,18 @@ def environments(
         _judge(host, cluster, links[member.name], wide)
         hosts.append(host)
     told = [*_about_files(files, engine, cluster), *made_equal(hosts, wide)]
-    warnings = [*(f"{host.member.name}: {message}" for host in hosts for message in host.told), *told]
-    return {host.member.name: host.layers() for host in hosts}, tuple(warnings)
+    return {host.member.name: host.layers() for host in hosts}, (*_by_hosts(hosts), *told)
+
+
+def _by_hosts(hosts: Iterable[HostLayers]) -> Iterator[str]:
+    """The warnings, what is the same on several hosts said once."""
+    where: dict[str, list[str]] = {}
+    for host in hosts:
+        for message in host.told:
+            where.setdefault(message, []).append(host.member.name)
+    for message, names in where.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        yield f"{', '.join(names[:_NAMED])}{more}: {message}"
 
 
 def _refuse_strangers(cluster: Cluster, settings: Iterable[Setting]) -> None:
@@ -69,12 +81,11 @@ def _of_the_session(member: Member) -> Iterator[Given]:
         known = None
     if known is None:
         return
-    where = f"the session on {member.name}"
     for name, value in known.variables.items():
         if INTEREST.match(name):
-            yield Given(name, value, "inherited", where)
+            yield Given(name, value, "inherited", "the session")
     for name in known.secrets:
-        yield Given(name, "", "inherited", where, hidden=True)
+        yield Given(name, "", "inherited", "the session", hidden=True)
 
 
 def _of_nccl_conf(member: Member, wide: JobWide) -> Iterator[Given]:

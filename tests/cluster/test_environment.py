@@ -137,8 +137,8 @@ def test_every_rank_gets_its_host_s_session_and_the_plan_and_nothing_else(head: 
     assert seen[2]["WANDB_API_KEY"] == "of-the-session"
     assert not any({"GONE", "STAGE_GONE"} & set(seen[rank]) for rank in RANKS), "null in the job file takes away"
     assert {seen[rank]["OF_STAGE"] for rank in RANKS} == {"a b"}
-    assert "GLOO_SOCKET_IFNAME=bond0 in the session on node1 is not used: no interface is called bond0" in done.stderr
-    assert "MASTER_ADDR=192.0.2.99 in the session on node0 is not used: it is left over" in done.stderr
+    assert "GLOO_SOCKET_IFNAME=bond0 in the session is not used: no interface is called bond0" in done.stderr
+    assert "node0, node1: MASTER_ADDR=192.0.2.99 in the session is not used: it is left over" in done.stderr
     text = head.host.read(f"{path}/plan.json")
     assert "of-the-session" not in text
     assert SECRET not in text

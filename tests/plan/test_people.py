@@ -41,10 +41,10 @@ def test_a_user_s_own_value_wins_over_a_derived_one_and_the_plan_says_so() -> No
     env, warnings, planned = on_b(**session(NCCL_DEBUG="INFO", HF_HOME="/data/hf", EDITOR="vi"))
     assert (env["NCCL_DEBUG"].value, env["NCCL_DEBUG"].layer) == ("INFO", "inherited")
     assert env["NCCL_DEBUG"].replaced == (("derived", "WARN"),)
-    assert env["HF_HOME"].because == "set in the session on b"
+    assert env["HF_HOME"].because == "set in the session"
     assert "EDITOR" not in env, "it has nothing to do with training"
     assert warnings == ()
-    assert "NCCL_DEBUG=INFO [inherited]: set in the session on b; instead of 'WARN' (derived)" in as_shell(planned)
+    assert "NCCL_DEBUG=INFO [inherited]: set in the session; instead of 'WARN' (derived)" in as_shell(planned)
     assert "everything else in the environment of a session on this host is passed on" in as_shell(planned)
 
 
@@ -77,7 +77,7 @@ def test_a_value_that_is_wrong_on_the_host_is_beaten_aloud(name: str, value: str
     assert ("inherited", value) in env[name].replaced
     assert values_sent(env)[name] == wanted
     (warning,) = warnings
-    assert warning.startswith(f"b: {name}={value} in the session on b is not used: ")
+    assert warning.startswith(f"b: {name}={value} in the session is not used: ")
     assert reason in warning
     assert warning.endswith(f"; {wanted} instead")
 
@@ -90,7 +90,7 @@ def test_what_an_earlier_launch_left_is_taken_away(name: str) -> None:
     assert env[name].unset
     assert name in names_unset(env)
     assert warnings == (
-        f"b: {name}=7 in the session on b is not used: it is left over from another launch; each rank gets its own; "
+        f"b: {name}=7 in the session is not used: it is left over from another launch; each rank gets its own; "
         "it is taken away",
     )
     assert f"#     {name} is unset: it is left over" in as_shell(planned)
@@ -118,8 +118,8 @@ def test_peer_to_peer_switched_off_where_it_works_counts_and_its_price_is_said()
     env, warnings, _ = on_b(**session(NCCL_P2P_DISABLE="1"))
     assert env["NCCL_P2P_DISABLE"].layer == "inherited"
     assert warnings == (
-        "b: NCCL_P2P_DISABLE=1 in the session on b counts: the GPUs of this host reach each other's memory, so it only "
-        "costs speed; --env b:NCCL_P2P_DISABLE- takes it away",
+        "b: NCCL_P2P_DISABLE=1 in the session counts: the GPUs of this host reach each other's memory, so it only "
+        "costs speed; --env NCCL_P2P_DISABLE- takes it away, --env HOST:NCCL_P2P_DISABLE- on one host",
     )
     card = gpus("NVIDIA GeForce RTX 4090", 2, (8, 9), p2p=1)
     env, warnings, _ = on_b(gpu=card, **session(NCCL_P2P_DISABLE="0"))
@@ -221,9 +221,9 @@ def test_a_variable_is_taken_away_by_null_and_by_the_command_line() -> None:
 def test_a_value_of_one_host_that_all_must_have_is_given_to_all() -> None:
     planned = made(two_hosts(**session(NCCL_PROTO="Simple")))
     assert planned.host("a").env["NCCL_PROTO"].value == "Simple"
-    assert "set in the session on b, and all ranks must have it alike" in planned.host("a").env["NCCL_PROTO"].because
+    assert "b has it in the session, and all ranks must have it alike" in planned.host("a").env["NCCL_PROTO"].because
     assert planned.warnings == (
-        "NCCL_PROTO=Simple on all hosts: set in the session on b, and all ranks must have it alike",
+        "NCCL_PROTO=Simple on all hosts: b has it in the session, and all ranks must have it alike",
     )
 
 
