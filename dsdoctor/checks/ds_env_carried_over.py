@@ -31,7 +31,8 @@ def ds_env_carried_over(cluster: Cluster, context: JobContext | None) -> Iterato
 
     ## How to fix it
     Take what differs from host to host out of the file and of the first host's environment; /etc/nccl.conf on each
-    host is the place for it. `dsdoctor launch` gives each host its own values and reads neither.
+    host is the place for it. `dsdoctor launch` gives each host its own values: it takes .deepspeed_env for
+    engine: deepspeed alone, and leaves out aloud, host by host, what is wrong there.
 
     ## Source
     launcher/runner.py of DeepSpeed 0.19.8; accelerate 1.15.0, commands/launch.py; nccl#286.

@@ -31,7 +31,7 @@ def ds_env_file_invalid(
     0.
 
     ## How to fix it
-    Leave NAME=value lines alone in the file. `dsdoctor launch` does not read it.
+    Leave NAME=value lines alone in the file. `dsdoctor launch` passes over such lines, and says so.
 
     ## Source
     launcher/runner.py and launcher/multinode_runner.py of DeepSpeed 0.19.8: $DS_ENV_FILE or .deepspeed_env, at home and

@@ -16,7 +16,7 @@ from packaging.version import InvalidVersion, Version
 
 from dsdoctor.checks.p2p_paths import claims_falsely
 from dsdoctor.cluster import Cluster, Member
-from dsdoctor.facts import FactUnavailable, Gpu, GpuFacts, HostFacts, InfinibandFacts
+from dsdoctor.facts import DeepCopy, DeepFacts, FactUnavailable, Gpu, GpuFacts, HostFacts, InfinibandFacts
 from dsdoctor.jobs.job import ResolvedJob
 from dsdoctor.plan.address import Link
 from dsdoctor.plan.layers import Setting
@@ -162,6 +162,11 @@ def _gpu_variables(member: Member, facts: HostFacts, cluster: Cluster, wide: Job
     elif len(devices) > 1 and (driver := claims_falsely(facts, [gpu for gpu in gpus if gpu.index in devices])):
         because = f"driver {driver} claims peer-to-peer between GeForce cards that have none, and it hangs"
         yield EnvVar("NCCL_P2P_DISABLE", "1", because)
+    elif broken := _broken_copy(_ask(lambda: facts.deep), devices):
+        because = (
+            f"what GPU {broken.source} copied into GPU {broken.target} directly arrived wrong in the trial (--deep)"
+        )
+        yield EnvVar("NCCL_P2P_DISABLE", "1", because)
     if not wide.infiniband:
         yield EnvVar("NCCL_IB_DISABLE", "1", wide.infiniband_reason)
     elif len(cluster) > 1:
@@ -226,6 +231,14 @@ def _blocked_pair(gpu: GpuFacts | None, devices: tuple[int, ...]) -> tuple[int, 
         for second in devices:
             if first < second < len(gpu.p2p_read) and gpu.p2p_read[first][second] not in (0, None):
                 return first, second
+    return None
+
+
+def _broken_copy(deep: DeepFacts | None, devices: tuple[int, ...]) -> DeepCopy | None:
+    """The first copy between two of the job's GPUs that went from one to the other directly and arrived wrong."""
+    for copy in deep.copies if deep is not None else ():
+        if copy.peer_access and copy.wrong and {copy.source, copy.target} <= set(devices):
+            return copy
     return None
 
 

@@ -139,20 +139,22 @@ def test_a_driver_that_claims_peer_to_peer_falsely_is_not_believed(driver: str) 
         assert "NCCL_P2P_DISABLE" not in env
 
 
+def test_cards_between_which_a_trial_s_data_arrived_wrong_do_not_talk_directly() -> None:
+    copy = {"source": 0, "target": 1, "peer_access": True, "numbers": 100, "wrong": 7}
+    env, _, _ = on_b(deep={"copies": [copy]})
+    assert "arrived wrong in the trial" in env["NCCL_P2P_DISABLE"].because
+    for right in ({**copy, "wrong": 0}, {**copy, "peer_access": False}, {**copy, "target": 5}):
+        assert "NCCL_P2P_DISABLE" not in on_b(deep={"copies": [right]})[0]
+
+
 @pytest.mark.parametrize(
-    ("value", "slots", "kept"),
+    ("value", "cards", "kept"),
     [
-        ("0,1", 2, True),
-        ("1,0", 2, True),
-        ("1", 2, False),
-        ("", 2, False),
-        ("2,3", 2, True),
-        ("0,1,2,3", 2, False),
-        ("0,9", 2, False),
+        *(("0,1", 2, True), ("1,0", 2, True), ("1", 2, False), ("", 2, False), ("0,9", 2, False)),
+        *(("2,3", 4, True), ("0,1,2,3", 4, False), ("3", 4, False)),
     ],
 )
-def test_visible_devices_hold_where_they_fit_the_slots(value: str, slots: int, kept: bool) -> None:
-    cards = 4 if value in ("2,3", "0,1,2,3") else 2
+def test_visible_devices_hold_where_they_fit_the_slots(value: str, cards: int, kept: bool) -> None:
     cluster = two_hosts(gpu=gpus("Tesla V100-PCIE-32GB", cards, (7, 0)), **session(CUDA_VISIBLE_DEVICES=value))
     planned = made(cluster)
     variable = planned.host("b").env["CUDA_VISIBLE_DEVICES"]
