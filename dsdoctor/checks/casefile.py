@@ -52,6 +52,7 @@ class CaseJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     env: dict[str, str] = {}
     gpu_env: dict[str, dict[str, str]] = {}
     deepspeed: str | None = None  # the text of the config
+    engine: str = "torchrun"
     script: str | None = None
     setup: tuple[str, ...] = ()
     present: tuple[str, ...] = ()  # relative paths that lie in the code's folder

@@ -79,9 +79,10 @@ def _implied(host: HostFacts, context: JobContext) -> Iterator[JobRequirement]:
         has_torch = host.torch.version is not None
     except FactUnavailable:
         has_torch = True  # it may be there; the packages alone cannot tell for a torch built in place
-    if not has_torch:
+    engine = context.job.job.engine
+    if not has_torch and engine in ("torchrun", "deepspeed"):  # others may run what needs no torch
         yield JobRequirement("torch", context.job.source)
-    if context.deepspeed is not None and not _has_deepspeed(host):
+    if (context.deepspeed is not None or engine == "deepspeed") and not _has_deepspeed(host):
         yield JobRequirement("deepspeed", context.job.source)
 
 

@@ -89,6 +89,7 @@ def resolved(given: CaseJob) -> ResolvedJob:
         stages=tuple(Stage(name=stage.name) for stage in stages),
         module=None if given.script else "train",
         script=given.script,
+        engine=given.engine,  # type: ignore[arg-type]
         setup=given.setup,
         precision=given.precision,  # type: ignore[arg-type]
         gpu_env=given.gpu_env,
