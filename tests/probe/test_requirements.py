@@ -234,3 +234,46 @@ def test_a_toolkit_in_parts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None
     targets = "usr/local/cuda/targets/x86_64-linux"
     lay(root, {f"{targets}/include/curand_kernel.h": "", f"{targets}/lib/libcurand.so": ""})
     assert probe.cuda.fact_cuda(probe.question.Ask({}))["curand"] is True
+
+
+@pytest.mark.parametrize(
+    "name", ["stdio.h", "zlib.h", "libaio.h", "libm.so", "libz.so", "libaio.so", "no_such.h", "libno.so"]
+)
+def test_the_distributions_gcc_finds_what_lies_in_its_folders(name: str) -> None:
+    path = probe.files.which("gcc")
+    if path is None or not probe.compilers.is_own_gcc(path):
+        pytest.skip("needs a distribution's gcc")
+    if name.endswith(".h"):
+        asked = f"#include <{name}>\n"
+        found = probe.programs.run([path, "-E", "-x", "c", "-o", os.devnull, "-"], text=asked)[0] == 0
+    else:
+        found = Path(probe.programs.run([path, f"-print-file-name={name}"])[1].strip()).is_absolute()
+    assert probe.compilers.gcc_has(name) is found
+
+
+def test_a_compiler_that_is_told_of_other_folders_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if probe.files.which("gcc") is None:
+        pytest.skip("needs gcc")
+    lay(tmp_path, {"include/libaio.h": "", "lib/libaio.so": ""})
+    ask = probe.question.Ask({"variables": {"CFLAGS": f"-O2 -I{tmp_path}/include", "LDFLAGS": f"-L{tmp_path}/lib"}})
+    assert probe.compilers.libaio(ask) == (True, True)
+    monkeypatch.setenv("CPATH", f"{tmp_path}/include")
+    monkeypatch.setenv("LIBRARY_PATH", f"{tmp_path}/lib")
+    assert probe.compilers.libaio(probe.question.Ask({})) == (True, True)
+
+
+def test_what_stands_before_compilers_is_asked_by_each_name(tmp_path: Path) -> None:
+    lay(
+        tmp_path,
+        {"ccache": '#!/bin/sh\necho "$0 1.5"\n', "g++-12": "#!/bin/sh\necho 'g++ 12.2.0'; echo x >> $0.asked\n"},
+    )
+    for program in tmp_path.iterdir():
+        program.chmod(0o755)
+    for name, target in (("gcc", "ccache"), ("g++", "ccache"), ("c++", "g++-12"), ("x-g++", "g++-12")):
+        (tmp_path / name).symlink_to(target)
+    probe.files.MEMO.clear()
+    told = {name: probe.compilers.version_text(f"{tmp_path}/{name}") for name in ("gcc", "g++", "c++", "x-g++")}
+    assert told["gcc"] != told["g++"]
+    assert told["c++"] == told["x-g++"] == "g++ 12.2.0\n"
+    assert len(list(tmp_path.glob("*.asked"))) == 1
+    probe.files.MEMO.clear()

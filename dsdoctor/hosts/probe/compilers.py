@@ -3,37 +3,51 @@
 from __future__ import annotations
 
 import os
-import re
+import sys
 
-from .files import MEMO, ProbeError, which
-from .programs import run
+from .files import MEMO, ProbeError, raw_or, which
+from .programs import Program, run
 from .question import Ask, section
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
+
+TOOLS = ("gcc", "g++", "ninja", "make", "nvcc")
+# What tells gcc of other folders than its usual ones. Source: gcc(1), ENVIRONMENT.
+OTHER_FOLDERS = ("CPATH", "C_INCLUDE_PATH", "LIBRARY_PATH", "COMPILER_PATH", "GCC_EXEC_PREFIX")
 
 
 @section
 def fact_compilers(ask: Ask) -> dict[str, Any]:
-    """Source: the PATH, CXX, `--version` of each program, sysconfig for Python.h, the C compiler for libaio."""
-    import sysconfig
-
-    include = sysconfig.get_path("include")
+    """Source: the PATH, CXX, `--version` of each program, Python's folder of headers, the C compiler or its folders."""
     name = ask.variables.get("CXX") or "c++"
     words = [word for word in name.split() if not word.startswith("-")] or ["c++"]
-    compiler = next((word for word in words if re.search(r"\+\+|clang", word)), words[0])  # after ccache
+    compiler = next((word for word in words if "++" in word or "clang" in word), words[0])  # after ccache
+    ask_versions(path for path in map(program_path, (*TOOLS, compiler)) if path)
     cxx = tool(compiler)
     library, header = libaio(ask)
     return {
-        "tools": {name: tool(name) for name in ("gcc", "g++", "ninja", "make", "nvcc")},
-        "python_headers": os.path.isfile(include + "/Python.h") if include else None,
+        "tools": {name: tool(name) for name in TOOLS},
+        "python_headers": python_headers(),
         "cxx": cxx,
         "cxx_name": name,
-        "cxx_clang": bool(cxx and re.search(r"\bclang\b", version_text(cxx["path"]))),
+        "cxx_clang": bool(cxx and is_clang(version_text(cxx["path"]))),
         "libaio": library,
         "libaio_header": header,
     }
+
+
+def python_headers() -> bool | None:
+    """Whether Python.h is where this interpreter's headers belong; None where that cannot be told."""
+    usual = "%s/include/python%d.%d%s" % (sys.base_prefix, *sys.version_info[:2], getattr(sys, "abiflags", ""))
+    if os.path.isfile(usual + "/Python.h"):
+        return True
+    import sysconfig  # which reads a large table
+
+    include = sysconfig.get_path("include")
+    return os.path.isfile(include + "/Python.h") if include else None
 
 
 def libaio(ask: Ask) -> tuple[bool | None, bool | None]:
@@ -43,31 +57,99 @@ def libaio(ask: Ask) -> tuple[bool | None, bool | None]:
     if path is None:
         return None, None
     flags = [flag for name in ("CFLAGS", "CPPFLAGS") for flag in ask.variables.get(name, "").split()]
+    include = [flag for flag in flags if flag.startswith("-I")]
     folders = [flag[2:] for flag in ask.variables.get("LDFLAGS", "").split() if flag.startswith("-L")]
+    given = any(os.path.isfile(folder + "/libaio.so") for folder in folders)
+    if not include and not any(name in ask.variables for name in OTHER_FOLDERS) and is_own_gcc(path):
+        return given or gcc_has("libaio.so"), gcc_has("libaio.h")
     try:
         found = run([path, "-print-file-name=libaio.so"])[1].strip()
-        include = [flag for flag in flags if flag.startswith("-I")]
-        status = run([path] + include + ["-E", "-x", "c", "-o", os.devnull, "-"], text="#include <libaio.h>\n")[0]
+        status = run([path, *include, "-E", "-x", "c", "-o", os.devnull, "-"], text="#include <libaio.h>\n")[0]
     except ProbeError:
         return None, None
-    return os.path.isabs(found) or any(os.path.isfile(folder + "/libaio.so") for folder in folders), status == 0
+    return os.path.isabs(found) or given, status == 0
+
+
+def is_own_gcc(path: str) -> bool:
+    """Whether a compiler is the distribution's gcc itself: a program and not a script around one.
+
+    /usr/bin/gcc is a link to /usr/bin/x86_64-linux-gnu-gcc-12 or the like, or the program.
+    """
+    folder, name = os.path.split(os.path.realpath(path))
+    return folder == "/usr/bin" and kind_of(name) in ("gcc", "cc") and raw_or("%s/%s" % (folder, name), 4) == b"\x7fELF"
+
+
+def kind_of(name: str) -> str:
+    """The "g++" in a compiler's name like "x86_64-linux-gnu-g++-12"."""
+    parts = name.split("-")
+    if len(parts) > 1 and parts[-1].replace(".", "").isdigit():
+        parts.pop()
+    return parts[-1]
+
+
+def gcc_has(name: str) -> bool:
+    """Whether a distribution's gcc finds a header or a library."""
+    triplet = os.uname().machine + "-linux-gnu"
+    folders: tuple[str, ...]
+    if name.endswith(".h"):
+        folders = ("/usr/local/include", "/usr/include/" + triplet, "/usr/include")
+    elif os.path.isdir("/usr/lib/" + triplet):
+        folders = ("/usr/lib/" + triplet, "/lib/" + triplet, "/usr/lib", "/lib")
+    else:
+        folders = ("/usr/lib64", "/lib64", "/usr/lib", "/lib")
+    return any(os.path.isfile("%s/%s" % (folder, name)) for folder in folders)
+
+
+def program_path(name: str) -> str | None:
+    """The program of that name on the PATH, or at that path."""
+    if "/" not in name:
+        return which(name)
+    return name if os.access(name, os.X_OK) and os.path.isfile(name) else None
 
 
 def tool(name: str) -> dict[str, str] | None:
     """A program on the PATH (or at a path) with its version; the version is empty when it does not run."""
-    path = which(name) if "/" not in name else name if os.access(name, os.X_OK) and os.path.isfile(name) else None
+    path = program_path(name)
     return {"path": path, "version": program_version(version_text(path))} if path else None
 
 
 def version_text(path: str) -> str:
-    """What a program prints for `--version`, asked once; nothing when it does not run."""
+    """What a program prints for `--version`; nothing when it does not run."""
+    ask_versions([path])
+    return str(MEMO["versions"][same_program(path)])
+
+
+def ask_versions(paths: Iterable[str]) -> None:
+    """Ask programs for their version, all at the same time, each once; c++ and g++ are one where links say so."""
     asked: dict[str, str] = MEMO.setdefault("versions", {})
-    if path not in asked:
+    running: dict[str, Program] = {}
+    for path in paths:
+        key = same_program(path)
+        if key in asked or key in running:
+            continue
         try:
-            asked[path] = run([path, "--version"])[1]
+            running[key] = Program([path, "--version"])
         except ProbeError:
-            asked[path] = ""
-    return asked[path]
+            asked[key] = ""
+    for key, program in running.items():
+        try:
+            asked[key] = program.answer()[1]
+        except ProbeError:
+            asked[key] = ""
+
+
+def same_program(path: str) -> str:
+    """The file that a compiler's name leads to, which says the same by each of its names; another program's path.
+
+    What stands in front of a compiler, as ccache does, says by each name what the compiler of that name says.
+    """
+    real = os.path.realpath(path)
+    return real if kind_of(os.path.basename(real)) in ("gcc", "g++", "clang", "clang++") else path
+
+
+def is_clang(output: str) -> bool:
+    """Whether a compiler's answer has the word in it."""
+    return "clang" in "".join(c if c.isalnum() or c == "_" else " " for c in output).split()
 
 
 def program_version(output: str) -> str:
@@ -75,6 +157,30 @@ def program_version(output: str) -> str:
 
     What stands in brackets is the packager's: "gcc (Debian 12.2.0-14) 12.2.0".
     """
-    first = re.sub(r"\([^)]*\)", " ", (output.splitlines() or [""])[0])
-    match = re.search(r"release (\d+\.\d+)", output) or re.search(r"(?<![\w.])(\d+(?:\.\d+)+)", first)
-    return match.group(1) if match else ""
+    for part in output.split("release ")[1:]:
+        version = dotted(part, 0)
+        if version:
+            return ".".join(version.split(".")[:2])
+    line, bracket = (output.splitlines() or [""])[0], 0
+    while bracket >= 0:  # without what stands in brackets
+        bracket = line.find("(")
+        end = line.find(")", bracket)
+        bracket = bracket if end >= 0 else -1
+        line = line[:bracket] + " " + line[end + 1 :] if bracket >= 0 else line
+    for place, letter in enumerate(line):
+        if letter.isdigit() and not (place and (line[place - 1].isalnum() or line[place - 1] in "_.")):
+            version = dotted(line, place)
+            if version:
+                return version
+    return ""
+
+
+def dotted(text: str, place: int) -> str:
+    """The numbers with points between them that stand at a place, at least two; nothing without."""
+    end = place
+    while end < len(text) and (text[end].isdigit() or text[end] == "."):
+        end += 1
+    parts = text[place:end].split(".")
+    if "" in parts:
+        parts = parts[: parts.index("")]
+    return ".".join(parts) if len(parts) > 1 else ""
