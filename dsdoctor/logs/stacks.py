@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 FRAMES, THREADS = 120, 64  # kept
-BUSY = 0.5  # cores: less is waiting
+BUSY = 0.1  # cores: less is waiting, also where more processes want a core than there are; a poll takes 0.02
 MOVING_BYTES = 1 << 20  # a second: less is a heartbeat
 
 # Functions of torch.distributed and deepspeed.comm that wait for the other ranks.
@@ -102,7 +102,8 @@ class Look:
             return False
         if self.moved or self.moved_bytes >= MOVING_BYTES:
             return True
-        return None if self.cpu >= BUSY and self.gpu else self.cpu >= BUSY
+        busy = self.cpu >= BUSY or self.state == "R"
+        return None if busy and self.gpu else busy
 
     @property
     def place(self) -> str:

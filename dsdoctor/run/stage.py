@@ -278,6 +278,8 @@ class StageRun:
             return
         self.show(Noted(f"stopping {', '.join(sorted(self.running))}", warning=True))
         self.told |= self.running
+        if self.watch is not None:
+            self.watch.ends()
         for name in self.running:
             self.guards[name].stop()
         self.drop_at = now + self.limits.grace + 5

@@ -78,7 +78,7 @@ class Watch:
         self._stalls = 0
         self._waiting_told = False
         self._traces: dict[tuple[str, int | None], list[str]] = {}
-        self._file_failed = False
+        self._file_failed = self._ending = False
 
     def started(self, host: str, pid: int, now: float) -> None:
         """Take the process below which the ranks of a host are."""
@@ -93,6 +93,8 @@ class Watch:
                 traces.append(text)
             return  # asked for by ourselves: no sign of life
         self._begin(now)
+        if self._ending:
+            return
         silence, step_at = now - self._silent_since(), self.training.last_step_at
         self._sign, self._patience[False] = now, 1.0
         for remark in self.training.feed(host, rank, text, now):
@@ -100,21 +102,27 @@ class Watch:
         stepped = self.training.last_step_at != step_at
         if stepped:
             self._patience[True] = 1.0
-        if self._stalled is not None and (stepped or not self._by_steps):
+        if self._stalled is not None and (stepped or (self.training.last_step_at is None and rank is not None)):
             self._over(silence)
 
     def bar(self, host: str, rank: int | None, text: str, now: float) -> None:
         """Take the present state of a bar."""
         self.line(host, rank, text, now)
 
+    def ends(self) -> None:
+        """Take it that the hosts have been told to stop: what is printed from now on says nothing of the training."""
+        self._ending = True
+
     def tick(self, now: float) -> None:
         """Do what time asks for: tell and write the progress, look at ranks that are silent."""
         if now - self._ticked < TICK or self._began is None:
             return
         self._ticked = now
-        if self._looking is not None:
+        if self._ending:
+            self._looking = None
+        elif self._looking is not None:
             self._take_look(now)
-        elif self.watching.stall_after != 0 and self.stop is None:
+        elif self.watching.stall_after != 0:
             self._look_if_silent(now)
         if now - self._shown >= 1:
             self._shown = now
