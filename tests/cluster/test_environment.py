@@ -93,6 +93,7 @@ def planned(head: Head, host: str, secrets: dict[str, str]) -> tuple[dict[str, s
 def plant_sessions(head: Head) -> None:
     """What people have in their start files: right things, wrong things, leftovers, odd things, a secret."""
     both = {"MASTER_ADDR": "192.0.2.99", "RANK": "7", "WORLD_SIZE": "8", "GONE": "still here", "STAGE_GONE": "too"}
+    both["PET_MAX_RESTARTS"] = "3"  # torchrun takes it for an argument that is not on its command line
     plant_environment(
         head.cluster["node0"],
         {
@@ -128,6 +129,7 @@ def test_every_rank_gets_its_host_s_session_and_the_plan_and_nothing_else(head: 
         assert {n: v for n, v in got.items() if n not in told} == {n: v for n, v in expected.items() if n not in told}
         assert {name: got[name] for name in ODD} == ODD
     assert [seen[rank]["RANK"] for rank in RANKS] == ["0", "1", "2"]
+    assert {seen[rank]["TORCHELASTIC_MAX_RESTARTS"] for rank in RANKS} == {"0"}, "torchrun was told no PET_ leftovers"
     assert {seen[rank]["MASTER_ADDR"] for rank in RANKS} == {"10.77.0.10"}
     assert [seen[rank]["GLOO_SOCKET_IFNAME"] for rank in RANKS] == ["bond0", "bond0", "eno1"]
     assert [seen[rank]["OMP_NUM_THREADS"] for rank in RANKS][:2] == ["5", "5"], "the user's own value counts"

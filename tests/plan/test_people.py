@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dsdoctor.checks import JobContext, run_checks
 from dsdoctor.cluster import Cluster
 from dsdoctor.plan.build import Wishes, plan
 from dsdoctor.plan.deepspeed_env import NotTakenError, as_on_host, parse_env_file
@@ -214,6 +215,31 @@ def test_a_variable_is_taken_away_by_null_and_by_the_command_line() -> None:
     first, second = (stage.command("b").env for stage in planned.stages)
     assert (names_unset(first), names_unset(second)) == ((), ("NCCL_DEBUG",))
     assert "NCCL_DEBUG" not in values_sent(planned.host("b").env, second)
+
+
+def findings(planned_from: Cluster, text: str, *settings: Setting) -> dict[tuple[str, str], str]:
+    """What the checks say of the hosts as planned: name and severity -> message."""
+    planned = made(planned_from, text, *settings)
+    seen = with_planned_environment(planned_from, planned)
+    outcome = run_checks(seen, JobContext(job=job(text), cluster=seen, planned=True))
+    return {(each.name, each.severity.value): each.message for each in outcome.findings}
+
+
+def test_checks_judge_what_the_plan_sets() -> None:
+    cluster = two_hosts(torch={"version": "2.1.2+cu121", "cuda": "12.1"})
+    wrong = Setting("TORCH_NCCL_DUMP_ON_TIMEOUT", "maybe", "command line", "--env", "b")
+    found = findings(cluster, JOB.replace("gpu_env: {V100: {NCCL_ALGO: Ring}}", ""), wrong)
+    assert "torch takes 0 or 1 and fails with anything else" in found["bad-env-value", "error"]
+    found = findings(cluster, JOB.replace("NCCL_ALGO: Ring", "NCCL_P2P_LEVEL: sys"))
+    assert "NCCL_P2P_LEVEL=sys is ignored" in found["bad-env-value", "warning"]
+    wrong = Setting("NCCL_SOCKET_IFNAME", "bond0", "command line", "--env", "b")
+    assert ("socket-ifname-missing", "error") in findings(cluster, JOB, wrong)
+
+
+def test_checks_have_nothing_to_say_of_what_the_plan_put_right() -> None:
+    left = session(NCCL_SOCKET_IFNAME="bond0", CUDA_VISIBLE_DEVICES="0", TORCH_NCCL_DUMP_ON_TIMEOUT="on")
+    found = findings(two_hosts(**left), JOB)
+    assert not {"socket-ifname-missing", "gpus-hidden", "bad-env-value"} & {name for name, _ in found}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

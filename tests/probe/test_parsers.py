@@ -250,6 +250,8 @@ def test_values_lose_what_is_secret_in_them(value: str, wanted: str) -> None:
         ("TORCH_NCCL_BLOCKING_WAIT", True),
         ("RANK", True),
         ("RANKING", False),
+        ("PET_MAX_RESTARTS", True),
+        ("NNODES", True),
         ("http_proxy", True),
         ("HTTPS_PROXY", True),
         ("LD_PRELOAD", True),
