@@ -82,8 +82,7 @@ def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wis
         msgspec.structs.replace(host, env=engines.settled(meeting, host, layers[host.name].laid(host.name)))
         for host in bare
     )
-    for host in bare:
-        warnings += engines.without_effect(job.job, host, layers[host.name].laid(host.name))
+    warnings += engines.remarks(meeting, {host.name: layers[host.name].laid(host.name) for host in bare})
     precision, reason = _precision(job, cluster)
     draft = Draft(job, hosts, layers, meeting, precision, paths)
     forecast: dict[str, Any] = {"precision": precision, "precision_because": reason} if precision else {}

@@ -10,7 +10,7 @@ import base64
 import ipaddress
 import json
 import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -19,6 +19,7 @@ from dsdoctor.cluster import Cluster, Member
 from dsdoctor.facts import FactUnavailable
 from dsdoctor.jobs.job import Job
 from dsdoctor.plan.model import Command, EnvVar, HostPlan, RankPart
+from dsdoctor.plan.programs import refuse_misplacing, untagged
 from dsdoctor.yamlfile import FileError
 
 # torchrun's own default is 900 s of silence when another host never comes (cluster trials: 910 s); all hosts are
@@ -128,7 +129,7 @@ def python(part: Part) -> Command:
 
 def program(part: Part) -> Command:
     """Any command, once a host; it is told where it is by its environment and by placeholders."""
-    _refuse_launchers_that_misplace(part)
+    refuse_misplacing(part.command, part.meeting.hosts, part.meeting.source)
     return Command(part.host.name, (*part.command, *part.arguments), part.host.code_dir)
 
 
@@ -208,16 +209,20 @@ def settled(meeting: Meeting, host: HostPlan, env: Mapping[str, EnvVar]) -> dict
     return dict(sorted(result.items()))
 
 
-def without_effect(job: Job, host: HostPlan, env: Mapping[str, EnvVar]) -> list[str]:
-    """Warnings about values that a person gave for what the engine sets itself: they reach no rank."""
-    if job.engine == "program":
-        return []
-    return [
-        f"{host.name}: {name}={env[name].value} ({env[name].because}) reaches no rank: engine {job.engine} gives each "
-        "its own. Leave it out; --master-port chooses the port"
-        for name in _SET_BY_ENGINES
-        if name in env and env[name].layer in WISHED and env[name].secret is None
-    ]
+def remarks(meeting: Meeting, given: Mapping[str, Mapping[str, EnvVar]]) -> Iterator[str]:
+    """Warnings: values that a person gave, by host, for what the engine sets itself, and lines without a rank."""
+    engine = meeting.job.engine
+    if engine == "program":
+        yield from untagged(tuple(map(str, meeting.job.command)), meeting.hosts)
+        return
+    for host in meeting.hosts:
+        env = given[host.name]
+        for name in _SET_BY_ENGINES:
+            if name in env and env[name].layer in WISHED and env[name].secret is None:
+                yield (
+                    f"{host.name}: {name}={env[name].value} ({env[name].because}) reaches no rank: engine {engine} "
+                    "gives each its own. Leave it out; --master-port chooses the port"
+                )
 
 
 def local_ranks(job: Job, slots: int, first_rank: int) -> tuple[int, ...]:
@@ -276,32 +281,3 @@ def ranks_of(host: HostPlan) -> str:
     """The ranks of a host in words."""
     last = host.first_rank + host.slots - 1
     return f"rank {last}" if host.slots == 1 else f"ranks {host.first_rank} to {last}"
-
-
-def _refuse_launchers_that_misplace(part: Part) -> None:
-    """Refuse commands that are known to start other ranks than the plan says."""
-    name = posixpath.basename(part.command[0])
-    if len(part.meeting.hosts) == 1:
-        return
-    if name in ("deepspeed", "ds") and "--no_ssh" not in part.command:
-        raise FileError(
-            part.meeting.source,
-            f"command: {name} starts the ranks of all hosts by itself, through ssh, and would do so from each of "
-            f"the {len(part.meeting.hosts)} hosts. Write engine: deepspeed with script: or module:",
-        )
-    if not (name.startswith("accelerate") or any(word.startswith("accelerate.commands") for word in part.command)):
-        return
-    slots = {host.name: host.slots for host in part.meeting.hosts}
-    if len(set(slots.values())) > 1:
-        told = ", ".join(f"{name} {number}" for name, number in slots.items())
-        raise FileError(
-            part.meeting.source,
-            "command: accelerate starts num_processes // num_machines ranks on every host, and the slots here are "
-            f"unequal ({told}). Give all hosts the same slots, or write engine: torchrun or deepspeed",
-        )
-    if "--use_deepspeed" in part.command and "standard" not in part.command:
-        raise FileError(
-            part.meeting.source,
-            "command: accelerate --use_deepspeed starts the ranks of all hosts by itself, through pdsh, and would do "
-            "so from each host. Add --deepspeed_multinode_launcher standard, or write engine: deepspeed",
-        )

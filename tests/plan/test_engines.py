@@ -321,10 +321,16 @@ def test_programs_that_would_start_other_ranks_are_refused(words: str, said: str
 
 def test_accelerate_with_deepspeed_s_own_launcher_is_refused() -> None:
     words = "accelerate, launch, --use_deepspeed, t.py"
-    with pytest.raises(FileError, match="--deepspeed_multinode_launcher standard"):
+    with pytest.raises(FileError, match="--deepspeed_multinode_launcher=standard"):
         made(with_slots(2, 2), job_text("program", f"command: [{words}]"))
     standard = words.replace("t.py", "--deepspeed_multinode_launcher, standard, t.py")
     assert made(with_slots(2, 2), job_text("program", f"command: [{standard}]"))
+
+
+@pytest.mark.parametrize(("more", "warned"), [("", True), (", --tee=3", False), (", --tee, '3'", False)])
+def test_ranks_of_accelerate_whose_lines_would_carry_no_rank_are_told(more: str, warned: bool) -> None:
+    planned = made(with_slots(2, 2), job_text("program", f"command: [accelerate, launch{more}, t.py]"))
+    assert ("add --tee=3" in " ".join(planned.warnings)) is warned
 
 
 def test_what_is_started_is_part_of_the_work() -> None:
