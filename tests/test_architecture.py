@@ -66,6 +66,7 @@ TOUCHES = frozenset(
 DOORS = {
     "checks/tables.py": "the checks' own tables and cases",
     "jobs/load.py": "job files and the DeepSpeed configs that they name",
+    "jobs/load_any.py": "scripts, configs and programs, and the files that they name",
     "logs/rules.py": "the rules",
     "report/html.py": "the page that a report is filled into",
     "report/catalogue.py": "a command of its own: writes the README's table",

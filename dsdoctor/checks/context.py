@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 from dsdoctor.cluster import Cluster, HostEntry
 from dsdoctor.facts import FactUnavailable, HostFacts
 from dsdoctor.jobs.job import DeepSpeedConfig, ResolvedJob, StageSettings, Variables
+from dsdoctor.jobs.unknown import Unknown
 from dsdoctor.report.model import Evidence
 
 # What transformers' HfArgumentParser (string_to_bool) and shells write for "yes".
@@ -32,8 +34,18 @@ _TRAINER_ARGUMENTS = frozenset(
 )
 
 
+# How evidence names an argument or a variable of the job.
+_CITED = re.compile(r"(?:env: (?P<variable>\w+)|(?P<argument>[^\s:]+):)(?:.*\(stage (?P<stage>[^()]+)\)$)?", re.DOTALL)
+
+
 def is_true(value: Any) -> bool:
-    """Whether a setting means yes: true, 1, or one of the words that argument parsers take for it."""
+    """Whether a setting means yes: true, 1, or one of the words that argument parsers take for it.
+
+    Raises:
+        FactUnavailable: it stands in a script as `$5` or its like, and nobody can tell what it will be.
+    """
+    if isinstance(value, Unknown):
+        raise FactUnavailable("job", f"{value} is not known: {value.reason}")
     return str(value).strip().lower() in _YES
 
 
@@ -78,6 +90,8 @@ class JobContext:
 
     def uses_trainer(self, stage: StageSettings) -> bool:
         """Whether the stage's program looks like one built on transformers' Trainer, which compares settings itself."""
+        if not stage.complete:  # what is not among the arguments at hand may be among the others
+            return False
         if any(plain(name) in _TRAINER_ARGUMENTS for name in stage.args):
             return True
         return self.deepspeed is not None and _has_auto(self.deepspeed.value)
@@ -116,8 +130,21 @@ class JobContext:
         return versions
 
     def cite(self, text: str) -> Evidence:
-        """A piece of evidence out of the job file."""
-        return Evidence(text=text, source=self.job.source)
+        """A piece of evidence out of the job file; in a script with the line of the argument or variable it names."""
+        return Evidence(text=text, source=self.job.source, line=self._line(text))
+
+    def _line(self, text: str) -> int | None:
+        """The line of what a piece of evidence names: `learning_rate: 1e-3 (stage one)`, `env: NCCL_DEBUG=INFO`."""
+        found = _CITED.match(text)
+        if found is None:
+            return None
+        wanted = f"env {found['variable']}" if found["variable"] else plain(found["argument"])
+        for stage in self.stages:
+            if found["stage"] in (None, stage.name):
+                for name, line in stage.lines.items():
+                    if name == wanted or (not found["variable"] and plain(name) == wanted):
+                        return line
+        return None
 
 
 def _has_auto(value: Any) -> bool:

@@ -175,9 +175,8 @@ def run_these(
     offered: dict[type, Any] = {}
     if cluster is not None:
         offered[Cluster] = cluster
-    if job is not None:
-        offered[JobContext] = job if isinstance(job, JobContext) else JobContext(job, cluster)
-    results = [result for one in chosen if (result := _run(one, cluster, offered)) is not None]
+    contexts = _contexts(job, cluster)
+    results = [result for one in chosen if (result := _run_on_parts(one, cluster, offered, contexts)) is not None]
     order = {member.name: place for place, member in enumerate(cluster or ())}
     findings = [_ignored(finding) if finding.name in ignore else finding for r in results for finding in r.found]
     findings = sorted(fold(findings), key=lambda finding: _place(finding, order))
@@ -187,6 +186,34 @@ def run_these(
         skipped=tuple(fold_skipped(skipped for result in results for skipped in result.skipped)),
         crashed=tuple(crash for result in results for crash in result.crashed),
     )
+
+
+def _contexts(job: ResolvedJob | JobContext | None, cluster: Cluster | None) -> list[JobContext]:
+    """The job as checks see it: once, or, read out of a script, once for each of its parts."""
+    if job is None:
+        return []
+    if isinstance(job, JobContext):
+        return [job]
+    return [JobContext(part, cluster) for part in job.parts or (job,)]
+
+
+def _run_on_parts(
+    check: Check, cluster: Cluster | None, offered: dict[type, Any], contexts: Sequence[JobContext]
+) -> _Result | None:
+    """Run one check for each part of the job where it looks at the job; what it says twice counts once."""
+    asks = any(kind is JobContext for kind, _ in check.wants)
+    if not asks or not contexts:
+        return _run(check, cluster, offered)
+    whole: _Result | None = None
+    for context in contexts:
+        result = _run(check, cluster, {**offered, JobContext: context})
+        if whole is None or result is None:
+            whole = whole or result
+            continue
+        whole.found += [one for one in result.found if one not in whole.found]
+        whole.skipped += [one for one in result.skipped if one not in whole.skipped]
+        whole.crashed += result.crashed
+    return whole
 
 
 @dataclass

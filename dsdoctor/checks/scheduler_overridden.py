@@ -70,6 +70,7 @@ def _evidence(context: JobContext, config: DeepSpeedConfig, stage: StageSettings
 
 def _fixes(config: DeepSpeedConfig, asked: Any) -> Iterator[Fix]:
     line = dsconfig.line_of(config, "scheduler")
+    where = f"{config.path}, line {line}" if line else config.path
     kept = f"; lr_scheduler_type: {asked} then holds" if asked else "; lr_scheduler_type then holds"
-    yield Fix(f"Take the scheduler block out of {config.path}, line {line}{kept}")
+    yield Fix(f"Take the scheduler block out of {where}{kept}")
     yield Fix("Keep it, and set warmup_steps: 1 or more and the lr_scheduler_type that it is")

@@ -83,12 +83,12 @@ def _look(choice: HostChoice, options: dict[str, Any]) -> Report:
     """Examine, keep the facts where that was asked, judge."""
     from dsdoctor.checks.engine import UnknownCheckError, run_checks
     from dsdoctor.cli._examined import examined, keep_facts, without_names
-    from dsdoctor.jobs.load import load_job
+    from dsdoctor.jobs.load_any import load_any
     from dsdoctor.report.assemble import report_of
     from dsdoctor.report.trial_times import trial_notes
 
     began = time.monotonic()
-    job = load_job(options["job"]) if options["job"] else None
+    job = load_any(options["job"]) if options["job"] else None
     cluster = examined(choice, options["recorded"], job, deep=options["deep"])
     if options["keep"] is not None:
         keep_facts(without_names(cluster) if options["redact"] else cluster, options["keep"])
@@ -108,6 +108,7 @@ def _notes(recorded: str | None, job: ResolvedJob | None) -> tuple[str, ...]:
     if job is not None:
         profile = f", profile {job.profile}" if job.profile else ""
         notes.append(f"Job {job.name}{profile}, from {job.source}")
+        notes += job.notes
     return tuple(notes)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -22,6 +22,9 @@ from dsdoctor.jobs.requirements import JobRequirement, check_requirement, check_
 from dsdoctor.yamlfile import FileError
 
 if TYPE_CHECKING:
+    from dsdoctor.jobs.accelerate import AccelerateConfig
+    from dsdoctor.jobs.program import Program
+    from dsdoctor.jobs.script.model import Script
     from dsdoctor.jobs.trees import JobTree
 
 Scalar = bool | int | float | str | None
@@ -142,15 +145,40 @@ class StageSettings:
     args: dict[str, Any] = field(default_factory=dict)
     env: Variables = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
+    lines: dict[str, int] = field(default_factory=dict)  # of a script: by argument, by "env NAME"
+    complete: bool = True  # whether args are all that the program gets; not so with "$@" in a script
+
+
+@dataclass(frozen=True)
+class Looseness:
+    """A place where a DeepSpeed config is no JSON, and what stands there."""
+
+    line: int
+    what: str
+    text: str
 
 
 @dataclass(frozen=True)
 class DeepSpeedConfig:
-    """A DeepSpeed config file: its value, and its text for the lines of the evidence."""
+    """A DeepSpeed config file: its value, and its text for the lines of the evidence.
+
+    `loose` are the places where the file is Hjson and no JSON; they are blank in `text`.
+    """
 
     path: str
     value: dict[str, Any]
     text: str = ""
+    loose: tuple[Looseness, ...] = ()
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """A file that the job names and that cannot be used, with the line of the job that names it."""
+
+    path: str
+    line: int | None
+    message: str
+    named_in: int | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +187,10 @@ class ResolvedJob:
 
     `present` are the paths among its arguments that are here and are copied: relative ones in the code's folder, and
     those of `trees`, the data and model that it names.
+
+    A job that was read out of a `script` is judged by its `parts`, calls of one program with one DeepSpeed config;
+    `written` are the folders that the other parts write. `programs` are the sources of its Python programs that are
+    at hand, by their name in the job. `notes` say what could not be judged.
     """
 
     job: Job
@@ -171,6 +203,13 @@ class ResolvedJob:
     present: frozenset[str] = frozenset()
     requirements: tuple[JobRequirement, ...] = ()
     trees: tuple[JobTree, ...] = ()
+    script: Script | None = None
+    parts: tuple[ResolvedJob, ...] = ()
+    written: frozenset[str] = frozenset()
+    programs: Mapping[str, Program] = field(default_factory=dict)
+    bad_files: tuple[BadFile, ...] = ()
+    notes: tuple[str, ...] = ()
+    accelerate: AccelerateConfig | None = None
 
     @property
     def name(self) -> str:

@@ -71,7 +71,7 @@ def named_paths(job: ResolvedJob) -> tuple[NamedPath, ...]:
     Left out are those that the plan makes (`${output_dir}`), addresses, and what an earlier stage is to write.
     """
     found: dict[tuple[str, Role], NamedPath] = {}
-    written: list[str] = []
+    written: list[str] = list(job.written)
     for stage in job.stages:
         named = list(_named(stage))
         for one in named:

@@ -1,0 +1,301 @@
+"""What the shell makes of a written word: quotes taken off, variables put in, and what cannot be told kept by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import translate
+from typing import TYPE_CHECKING
+
+from dsdoctor.jobs.script.model import Variable, Word
+from dsdoctor.jobs.unknown import Unknown
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
+
+_ESCAPED = re.compile(r"\\(\n|.)", re.DOTALL)
+_ESCAPED_IN_QUOTES = re.compile(r"\\([$`\"\\\n])")
+_SEQUENCE = re.compile(r"\{(-?\d{1,6})\.\.(-?\d{1,6})\}")
+_ALTERNATIVES = re.compile(r"([^{}$]*)\{([^{}$\s]*,[^{}$\s]*)\}([^{}$]*)")
+_ANSI = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,17})")
+_MOST = 1000  # words that one brace makes
+_LONGEST = 100_000  # characters of one value: `x=$x$x` in a loop doubles it each time
+_GIVEN = re.compile(r"\d+|[@*#]")
+_SHELLS_OWN = {"RANDOM": "drawn at random", "SRANDOM": "drawn at random", "LINENO": "a line's number"}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a word: its text, whether blanks in it part words, whether it may be any number of words."""
+
+    text: str
+    splits: bool = False
+    many: bool = False
+    quoted: bool = False
+
+
+def text_of(node: Node) -> str:
+    """The text of a node as it is written."""
+    return (node.text or b"").decode("utf-8", "replace")
+
+
+class Expander:
+    """Expands the words of one place of the script, with the variables in force there."""
+
+    def __init__(self, variables: Mapping[str, Variable], positional: tuple[Word, ...] | None, sourced: str) -> None:
+        self._variables = variables
+        self._positional = positional  # None: nobody knows with which the script is started
+        self._sourced = sourced  # the files read in so far, for the reason of an unset variable
+
+    def words(self, node: Node) -> list[Word]:
+        """The words that one written word becomes: none, one, or several."""
+        array = self._array(node)
+        if array is not None:
+            return array
+        line, column = node.start_point.row + 1, node.start_point.column + 1
+        literal = text_of(node)
+        if node.type in ("word", "concatenation", "brace_expression") and "{" in literal:
+            made = _braces(literal)
+            if made is not None:
+                return [Word(text, line, column) for text in made]
+        return list(_fields(list(self._pieces(node, quoted=False)), line, column))
+
+    def text(self, node: Node) -> str:
+        """The value of a written word where blanks do not part it: an assignment, a file to write to."""
+        return _joined([piece.text for piece in self._pieces(node, quoted=True)])
+
+    def _array(self, node: Node) -> list[Word] | None:
+        """The elements of `"${name[@]}"` and of `"$@"`, each with its own place; None for any other word."""
+        inner = node.named_children[0] if node.type == "string" and node.named_child_count == 1 else node
+        if text_of(node).strip('"') != text_of(inner):
+            return None
+        name = _whole_array(inner)
+        if name in ("@", "*"):
+            if self._positional is not None:
+                return list(self._positional)
+            line, column = node.start_point.row + 1, node.start_point.column + 1
+            return [Word(Unknown(text_of(inner), _POSITIONAL), line, column, many=True)]
+        held = self._variables.get(name) if name else None
+        return list(held.words) if held is not None and held.array else None
+
+    def _pieces(self, node: Node, *, quoted: bool) -> Iterator[Piece]:
+        maker = _MAKERS.get(node.type)
+        if maker is not None:
+            yield from maker(self, node, quoted)
+        elif node.child_count and node.type in ("concatenation", "command_name", "translated_string"):
+            yield from self._concatenated(node, quoted)
+        else:
+            yield Piece(_ESCAPED.sub(lambda found: found[1].strip("\n"), text_of(node)))
+
+    def _concatenated(self, node: Node, quoted: bool) -> Iterator[Piece]:
+        for child in node.children:
+            if child.type != "$":
+                yield from self._pieces(child, quoted=quoted)
+            else:
+                yield Piece("$")
+
+    def _string(self, node: Node, _quoted: bool) -> Iterator[Piece]:
+        """What stands in double quotes; the grammar leaves blanks between its parts out, so they are taken by place."""
+        source, start = node.text or b"", node.start_byte
+        at = node.start_byte + 1
+        yield Piece("", quoted=True)
+        for child in node.children[1:]:
+            between = source[at - start : child.start_byte - start].decode("utf-8", "replace")
+            if between:
+                yield Piece(between, quoted=True)
+            at = child.end_byte
+            if child.type == '"':
+                continue
+            if child.type == "string_content":
+                inside = _ESCAPED_IN_QUOTES.sub(lambda found: found[1].strip("\n"), text_of(child))
+                yield Piece(inside, quoted=True)
+            elif child.is_named:
+                for piece in self._pieces(child, quoted=True):
+                    yield Piece(piece.text, many=False, quoted=True)
+            else:
+                yield Piece(text_of(child), quoted=True)
+
+    def _raw(self, node: Node, _quoted: bool) -> Iterator[Piece]:
+        yield Piece(text_of(node)[1:-1], quoted=True)
+
+    def _ansi(self, node: Node, _quoted: bool) -> Iterator[Piece]:
+        yield Piece(re.sub(r"\\(.)", lambda found: _ANSI.get(found[1], found[0]), text_of(node)[2:-1]), quoted=True)
+
+    def _variable(self, node: Node, quoted: bool) -> Iterator[Piece]:
+        name = text_of(node)[1:]
+        yield self._held(name, f"${{{name}}}" if name[:1].isdigit() else text_of(node), quoted)
+
+    def _held(self, name: str, written: str, quoted: bool) -> Piece:
+        held = self._variables.get(name)
+        if held is None:
+            return self._unset(name, written, quoted)
+        return Piece(held.value, splits=not quoted, many=not quoted and isinstance(held.value, Unknown))
+
+    def _unset(self, name: str, written: str, quoted: bool) -> Piece:
+        if name.isdigit() and name != "0" and self._positional is not None:
+            number = int(name)
+            if number <= len(self._positional):
+                return Piece(self._positional[number - 1].text, splits=not quoted)
+            return Piece("", splits=not quoted)
+        many = not quoted and name in ("@", "*")
+        return Piece(Unknown(written, self._why(name)), many=many)
+
+    def _why(self, name: str) -> str:
+        if name == "0":
+            return "$0 is how the script is called"
+        if _GIVEN.fullmatch(name):
+            return _POSITIONAL
+        if name in _SHELLS_OWN:
+            return f"${name} is {_SHELLS_OWN[name]}"
+        if name in ("?", "!", "$", "-", "_"):
+            return f"${name} is known only while it runs"
+        otherwise = f", perhaps in {self._sourced}" if self._sourced else ""
+        return f"${name} is not set in the script{otherwise}"
+
+    def _expansion(self, node: Node, quoted: bool) -> Iterator[Piece]:
+        """`${name}` and its kin: defaults, and what is cut off at either end."""
+        written = text_of(node)
+        parts = [child for child in node.children if child.type not in ("${", "}")]
+        name = text_of(parts[0]) if parts else ""
+        if len(parts) == 1 and parts[0].type in ("variable_name", "special_variable_name"):
+            yield self._held(name, written, quoted)
+            return
+        if len(parts) == 1 and parts[0].type == "subscript":
+            yield self._element(parts[0], written, quoted)
+            return
+        operator = parts[1].type if len(parts) > 1 else ""
+        held = self._held(name, written, quoted)
+        unset = isinstance(held.text, Unknown) and name not in self._variables
+        rest = _joined([piece.text for part in parts[2:] for piece in self._pieces(part, quoted=True)])
+        if operator in (":-", "-", ":=", "="):
+            empty = not isinstance(held.text, Unknown) and held.text == "" and operator.startswith(":")
+            yield Piece(rest, splits=not quoted) if unset or empty else held
+        elif operator in (":?", "?"):
+            yield held
+        elif operator in ("#", "##", "%", "%%") and not isinstance(held.text, Unknown) and rest:
+            yield Piece(_trimmed(held.text, operator, rest), splits=not quoted)
+        else:
+            reason = held.text.reason if isinstance(held.text, Unknown) else f"{written} is not worked out"
+            yield Piece(Unknown(written, reason), many=not quoted)
+
+    def _element(self, node: Node, written: str, quoted: bool) -> Piece:
+        name, index = text_of(node.children[0]), text_of(node.children[2]) if node.child_count > 3 else ""
+        held = self._variables.get(name)
+        if held is not None and index.isdigit() and int(index) < len(held.words):
+            return Piece(held.words[int(index)].text, splits=not quoted)
+        if held is not None and index in ("@", "*"):
+            return Piece(held.value, splits=not quoted)
+        return Piece(Unknown(written, f"{written} is not worked out"), many=not quoted)
+
+    def _substitution(self, node: Node, quoted: bool) -> Iterator[Piece]:
+        written = " ".join(text_of(node).split())
+        yield Piece(Unknown(written, f"{_shortened(written)} is what a command prints"), many=not quoted)
+
+    def _arithmetic(self, node: Node, _quoted: bool) -> Iterator[Piece]:
+        from dsdoctor.jobs.script.arithmetic import evaluate
+
+        yield Piece(evaluate(node, self._number))
+
+    def _number(self, name: str) -> int | Unknown:
+        """A variable in an arithmetic expression: a number, or why there is none."""
+        value = self._held(name, f"${name}", quoted=True).text
+        if isinstance(value, Unknown):
+            return value
+        return int(value) if _NUMBER.fullmatch(value) else Unknown(f"${name}", f"${name} is {value!r}, no number")
+
+
+_POSITIONAL = "it is given when the script is called"
+_Maker = Callable[[Expander, "Node", bool], Iterator[Piece]]
+_MAKERS: dict[str, _Maker] = {
+    "string": Expander._string,
+    "raw_string": Expander._raw,
+    "ansi_c_string": Expander._ansi,
+    "simple_expansion": Expander._variable,
+    "expansion": Expander._expansion,
+    "command_substitution": Expander._substitution,
+    "process_substitution": Expander._substitution,
+    "arithmetic_expansion": Expander._arithmetic,
+}
+
+
+def _fields(pieces: list[Piece], line: int, column: int) -> Iterator[Word]:
+    """The words out of the pieces of one written word: blanks in unquoted expansions part them."""
+    current: list[str] = []
+    many = quoted = False
+    for piece in pieces:
+        quoted = quoted or piece.quoted
+        if not piece.splits or isinstance(piece.text, Unknown):
+            current.append(piece.text)
+            many = many or piece.many
+            continue
+        found = piece.text.split()
+        if (not found or piece.text[:1].isspace()) and any(current):
+            yield Word(_joined(current), line, column, many, quoted)
+            current = []
+        for text in found[:-1]:
+            yield Word(_joined([*current, text]), line, column, many, quoted)
+            current = []
+        current += found[-1:]
+        if found and piece.text[-1:].isspace():
+            yield Word(_joined(current), line, column, many, quoted)
+            current = []
+    if any(current) or quoted:
+        yield Word(_joined(current), line, column, many, quoted)
+
+
+def _joined(texts: list[str]) -> str:
+    """The texts as one; an Unknown where one of them is."""
+    reason = next((text.reason for text in texts if isinstance(text, Unknown)), None)
+    whole = "".join(texts)
+    if len(whole) > _LONGEST:
+        return Unknown(whole[:80], f"it is longer than {_LONGEST} characters")
+    return whole if reason is None else Unknown(whole, reason)
+
+
+def _whole_array(node: Node) -> str | None:
+    """The name in `${name[@]}`, `@` for `$@`; None for anything else."""
+    if node.type == "simple_expansion" and text_of(node) in ("$@", "$*"):
+        return text_of(node)[1:]
+    if node.type == "expansion" and node.child_count == 3 and node.children[1].type == "subscript":
+        inside = re.fullmatch(r"(\w+)\[[@*]\]", text_of(node.children[1]))
+        return inside[1] if inside else None
+    if node.type == "expansion" and text_of(node) in ("${@}", "${*}"):
+        return "@"
+    return None
+
+
+def _braces(text: str) -> list[str] | None:
+    """The words that `{1..4}` and `a{b,c}` stand for; None for any other text."""
+    found = _SEQUENCE.fullmatch(text)
+    if found:
+        first, last = int(found[1]), int(found[2])
+        step = 1 if last >= first else -1
+        return [str(number) for number in range(first, last + step, step)][:_MOST]
+    found = _ALTERNATIVES.fullmatch(text)
+    if found and "\\" not in text and '"' not in text and "'" not in text:
+        return [found[1] + middle + found[3] for middle in found[2].split(",")]
+    return None
+
+
+def _trimmed(value: str, operator: str, pattern: str) -> str:
+    """What `${name%pattern}` and its three kin leave. Long values with many stars would cost much; they are left."""
+    if len(value) > 1000 or pattern.count("*") > 3:
+        return Unknown(value[:80], "a pattern is cut off a long value")
+    matches = re.compile(translate(pattern)).match
+    ends = range(len(value) + 1)
+    cuts = (
+        [end for end in ends if matches(value[:end])]
+        if "#" in operator
+        else [start for start in ends if matches(value[start:])]
+    )
+    if not cuts:
+        return value
+    if "#" in operator:
+        return value[max(cuts) if operator == "##" else min(cuts) :]
+    return value[: min(cuts) if operator == "%%" else max(cuts)]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
