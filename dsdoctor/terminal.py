@@ -11,7 +11,7 @@ import secrets
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -56,8 +56,8 @@ def write(text: str) -> None:
 
 def say(text: str) -> None:
     """Print a remark on standard error; a standard error that is gone is no reason to stop."""
-    gone = _CLEAR if StatusLine.drawn else ""
-    StatusLine.drawn = False
+    gone = _gone(StatusLine.drawn)
+    StatusLine.drawn = 0
     _to_stderr(gone + (text if text.endswith("\n") else text + "\n"))
 
 
@@ -105,24 +105,36 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 class StatusLine:
-    """A line on standard error that is drawn over itself; silent where nobody sees it. Safe to use from threads."""
+    """A line, or several, on standard error drawn over themselves; silent where nobody sees it. Safe in threads."""
 
-    drawn = False  # whether one stands on the screen now; a remark takes it away first
+    drawn = 0  # how many lines stand on the screen now; a remark takes them away first
 
     def __init__(self) -> None:
-        self._shown = is_terminal(sys.stderr) and os.environ.get("TERM", "") != "dumb"
+        self.shown = is_terminal(sys.stderr) and os.environ.get("TERM", "") != "dumb"
 
     def show(self, text: str) -> None:
-        """Replace the line."""
-        if self._shown:
-            StatusLine.drawn = True
-            _to_stderr(_CLEAR + text[: shutil.get_terminal_size().columns - 1])
+        """Replace what stands there by a line."""
+        self.show_lines([text])
+
+    def show_lines(self, lines: Sequence[str]) -> None:
+        """Replace what stands there by these lines, at least one."""
+        if self.shown:
+            gone = _gone(StatusLine.drawn) or _CLEAR
+            StatusLine.drawn = len(lines)
+            width = shutil.get_terminal_size().columns - 1
+            _to_stderr(gone + "\n".join(line[:width] for line in lines))
 
     def clear(self) -> None:
-        """Take the line away."""
-        if self._shown and StatusLine.drawn:
-            StatusLine.drawn = False
-            _to_stderr(_CLEAR)
+        """Take it away."""
+        if self.shown and StatusLine.drawn:
+            gone = _gone(StatusLine.drawn)
+            StatusLine.drawn = 0
+            _to_stderr(gone)
+
+
+def _gone(lines: int) -> str:
+    """What takes so many lines away, with the cursor in the last of them."""
+    return _CLEAR + "\x1b[1A\x1b[2K" * (lines - 1) if lines else ""
 
 
 @contextlib.contextmanager

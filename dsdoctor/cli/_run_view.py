@@ -7,6 +7,7 @@ import queue
 import sys
 import threading
 
+from dsdoctor.cli._copy_view import CopyView
 from dsdoctor.escape import escape
 from dsdoctor.run.events import (
     Copying,
@@ -18,7 +19,7 @@ from dsdoctor.run.events import (
     StageSkipped,
     StageStarted,
 )
-from dsdoctor.terminal import StatusLine, say
+from dsdoctor.terminal import say
 
 KEPT = 2000  # events that wait for a slow screen; lines beyond them are left out there, not in the logs
 LINE_SHOWN = 2000  # characters of a line
@@ -34,8 +35,7 @@ class RunView:
         self._named = hosts > 1
         self._events: queue.Queue[Event | None] = queue.Queue(maxsize=KEPT)
         self._left_out = 0
-        self._copied: dict[str, int] = {}
-        self._status = StatusLine()
+        self._copies = CopyView()
         self._thread = threading.Thread(target=self._draw_all, daemon=True)
         self._thread.start()
 
@@ -64,7 +64,7 @@ class RunView:
         if isinstance(event, LineSeen):
             self._line(event)
         elif isinstance(event, Copying):
-            self._copying(event)
+            self._copies(event)
         elif isinstance(event, StageStarted):
             say(f"\n[{event.index}/{event.total}] {escape(event.name)}")
         elif isinstance(event, StageSkipped):
@@ -80,17 +80,6 @@ class RunView:
         who = event.host if event.rank is None else f"{event.host}:{event.rank}" if self._named else str(event.rank)
         more = " …" if len(event.text) > LINE_SHOWN else ""
         say(f"  {escape(who)}| {escape(event.text[:LINE_SHOWN])}{more}")
-
-    def _copying(self, event: Copying) -> None:
-        """One line drawn over itself while files are copied, and a line to keep when a host has them."""
-        before = self._copied.get(event.host, -1)
-        self._copied[event.host] = event.percent
-        if event.percent == 100 and before != 100:
-            self._status.clear()
-            say(f"  code is on {escape(event.host)}")
-        elif event.percent < 100:
-            under_way = [f"{escape(host)} {done} %" for host, done in self._copied.items() if done < 100]
-            self._status.show(f"  copying code: {', '.join(under_way)}")
 
     def _diagnosed(self, event: Diagnosed) -> None:
         from dsdoctor.report import text

@@ -68,6 +68,7 @@ class Copying:
     percent: int
     what: str = "code"
     rate: str = ""  # as rsync says it: "11.05MB/s"
+    waiting: str = ""  # for whom, when another sync has the host's folder
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,10 @@ class Copying:
             "lifeline": 20,
         }
 
-    def begin(self, **changes: Any) -> Any:
-        """Start a sync and leave it running."""
+    def begin(self, behind: Sequence[str] = (), **changes: Any) -> Any:
+        """Start a sync, `behind` a command, and leave it running."""
         order = json.dumps({**self.order, **changes})
-        argv = [sys.executable, "-c", "from tests.cluster.copying import main; main()", order]
+        argv = [*behind, sys.executable, "-c", "from tests.cluster.copying import main; main()", order]
         return self.head.popen(argv, cwd=str(Path(__file__).parents[2]))
 
     def end(self, process: Any, timeout: float = 60) -> dict[str, Any]:

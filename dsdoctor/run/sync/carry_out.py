@@ -60,8 +60,7 @@ def sync(
     if not remote:
         return []
     rsync = Rsync(timeout, lifeline)
-    limit = max(30.0, lifeline)
-    hosts = [Host(Session(host, transports[host.name], plan.setup, limit), secrets.token_hex(8)) for host in remote]
+    hosts = [Host(Session(host, transports[host.name], plan.setup, lifeline), secrets.token_hex(8)) for host in remote]
     with ThreadPoolExecutor(max_workers=min(32, len(hosts))) as pool:
         try:
             return _Sync(plan, hosts, rsync, progress, pool, directory).carry_out()
@@ -113,7 +112,7 @@ class _Sync:
             who = locked[0].opened["locked"]
             if time.monotonic() > deadline:
                 raise SyncError(locked[0].name, f"files are being copied into its work folder by {who}; wait for that")
-            self.progress(Copying(locked[0].name, 0, f"waiting for {who}"))
+            self.progress(Copying(locked[0].name, 0, waiting=who))
             # All are let go, or two syncs that have a host each would wait for each other.
             self._on_all(lambda host: host.session.ask("unlock"), self.hosts)
             time.sleep(random.uniform(0.5, 1.5))  # noqa: S311 - so that they do not meet again

@@ -53,7 +53,7 @@ class Code:
         for attempt in range(ATTEMPTS):
             options = ["--delete-delay"] if new and not attempt else list(UPDATE)
             options += [*self.excludes, "--info=progress2,stats2,nonreg"]
-            done = self.rsync.to(session.transport, options, self.source, place, on_progress)
+            done = self.rsync.to(session, options, self.source, place, on_progress)
             if done.code not in (0, 24):  # 24: a file was gone before it was its turn
                 raise SyncError(host.name, self._failure(done, session))
             total = total or done
@@ -74,7 +74,7 @@ class Code:
             SyncError: they cannot be compared.
         """
         options = ["--dry-run", "--itemize-changes", "--delete", *self.excludes, *(["-c"] if by_content else [])]
-        done = self.rsync.to(session.transport, options, self.source, f"{session.host.code_dir}/")
+        done = self.rsync.to(session, options, self.source, f"{session.host.code_dir}/")
         if done.code not in (0, 24):
             raise SyncError(session.host.name, self._failure(done, session))
         return [name for change, name in done.items() if change[0] in "<c*"]
@@ -83,12 +83,13 @@ class Code:
         words = explain(done, session.host.code_dir, session.host.name, self.rsync.silence)
         if not is_full(done):
             return words
-        return f"{words}. {self.wanted(session.ask('space', path=session.host.code_dir))}; what was there is untouched"
+        room = session.ask("sweep", code=session.host.code_dir)
+        return f"{words}. {self.wanted(room)}; what was there is untouched"
 
     def wanted(self, room: dict[str, Any]) -> str:
         """How much the whole code takes, and what is free on the host."""
         size, files = self._extent
-        return f"The code takes {amount(size)} in {files} files; {free(room)}"
+        return f"The code takes {amount(size)} in {files} files and folders; {free(room)}"
 
     @cached_property
     def _extent(self) -> tuple[int, int]:

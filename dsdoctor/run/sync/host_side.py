@@ -20,12 +20,14 @@ import time
 from typing import Any, Dict, List, Optional
 
 MARK = "<<<dsdoctor-sync "
+PING, PONG = b"ping\n", "pong\n"
 MARKER = ".dsdoctor-sync"  # a folder that carries it is dsdoctor's own
 TOKENS = ".dsdoctor-tokens"
 LOCK = ".dsdoctor-lock"
 USED = ".dsdoctor-used"  # below it, one file for each run that was given this code
 TEMP = ".dsdoctor-temp"
 PARTIAL = ".dsdoctor-partial"
+ASIDE = ".~tmp~"  # where rsync --delay-updates keeps files until all are there
 OWN = (MARKER, TOKENS, LOCK, USED, TEMP, PARTIAL)
 FORGOTTEN = 7 * 86400  # seconds after which nobody asks any more which runs had this code
 
@@ -165,6 +167,14 @@ class Folders:
         """What is free where a folder is, or will be."""
         return room(order["path"])
 
+    def sweep(self, order: Order) -> Order:
+        """Take away what a copy that failed has put aside in the code's folder; says what is free then."""
+        for at, names, _ in os.walk(order["code"]):
+            if ASIDE in names:
+                names.remove(ASIDE)
+                shutil.rmtree(os.path.join(at, ASIDE), ignore_errors=True)
+        return room(order["code"])
+
     def missing(self, order: Order) -> Order:
         """The paths, of those asked for, that lead nowhere on this host."""
         return {"paths": [path for path in order["paths"] if not os.path.exists(path)]}
@@ -267,7 +277,7 @@ def users(folder: str, own: str) -> List[Order]:
 def answer_to(folders: Folders, order: Order) -> Order:
     """Do what one line asks; an error of the system is an answer, too."""
     handlers = {
-        name: getattr(folders, name) for name in ("open", "look", "space", "missing", "link", "note", "unlock")
+        name: getattr(folders, name) for name in ("open", "look", "space", "sweep", "missing", "link", "note", "unlock")
     }  # and nothing else
     try:
         return dict(handlers[order["do"]](order))
@@ -279,10 +289,18 @@ def answer_to(folders: Folders, order: Order) -> Order:
 def attend(silence: float) -> None:
     """Answer line by line, until the head hangs up or has been silent for so many seconds."""
     lines: "queue.Queue[bytes]" = queue.Queue()
+    writing = threading.Lock()
+
+    def write(text: str) -> None:
+        with writing:
+            sys.stdout.write(text)
+            sys.stdout.flush()
 
     def read() -> None:
         with contextlib.suppress(OSError):
             for line in sys.stdin.buffer:
+                if line == PING:
+                    write(PONG)  # at once, whatever is being done
                 lines.put(line)
         lines.put(b"")
 
@@ -293,10 +311,8 @@ def attend(silence: float) -> None:
             line = lines.get(timeout=silence)
             if not line:
                 break
-            order = json.loads(line)
-            if order["do"] != "ping":
-                sys.stdout.write("\n" + MARK + json.dumps(answer_to(folders, order)) + "\n")
-                sys.stdout.flush()
+            if line != PING:
+                write("\n" + MARK + json.dumps(answer_to(folders, json.loads(line))) + "\n")
     except (queue.Empty, OSError):
         pass
     finally:

@@ -58,11 +58,13 @@ def copied(done: Done) -> str:
 
 def amount(size: float) -> str:
     """Bytes as a person reads them, in powers of 1,000."""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
+    if size < 1000:
+        return f"{size:.0f} B"
+    for unit in ("kB", "MB", "GB"):
         size /= 1000
-    return f"{size:.1f} GB" if size < 1000 else f"{size / 1000:.1f} TB"
+        if size < 1000:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1000:.1f} TB"
 
 
 def free(room: dict[str, Any]) -> str:

@@ -1,27 +1,29 @@
 """Running rsync: its arguments, its progress, what its numbers and exit codes mean.
 
 What every copy has in common: names are not read by any shell (`-s`), owners and devices are not carried over (`-rlpt`
-and not `-a`: the files belong to whoever logs in), and a line that is silent for too long is given up (`--timeout`).
+and not `-a`: the files belong to whoever logs in), and a line that is silent for too long is given up.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
+import select
 import shlex
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from dsdoctor.hosts.transport import Transport
-from dsdoctor.run.sync.session import SyncError
+from dsdoctor.run.sync.session import Session, SyncError
 
 KEPT = 8 << 20  # bytes of output looked at afterwards
+TOLD_SECONDS = 0.2  # rsync says how far it is with every file
 PROGRESS = re.compile(rb"(\d{1,3})%\s+([\d.,]+[kKMGT]?B/s)")
 _NUMBERS = {
     "files": rb"Number of regular files transferred: ([\d,]+)",
@@ -46,6 +48,7 @@ class Done:
     errors: bytes
     seconds: float
     timed_out: bool = False
+    lost: bool = False  # neither it nor the host gave a sign of life, and it was ended
     numbers: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -95,28 +98,34 @@ class Rsync:
 
     def to(
         self,
-        transport: Transport,
+        session: Session,
         options: Sequence[str],
         source: str,
         place: str,
         on_progress: OnProgress | None = None,
-        given: bytes | None = None,
     ) -> Done:
-        """Copy to a host; `place` is a path there.
+        """Copy to a host, for as long as it is alive; `place` is a path there.
 
         Raises:
             SyncError: no copy can be made over this transport.
             TransportError: the host is not reached.
         """
-        base = [*shell_argv(self.program, transport), f"--timeout={max(1, round(self.silence))}"]
-        return self.run([*base, *options, "--", source, f"{target(transport)}:{place}"], on_progress, given)
+        # The limit is the other side's: it ends by itself when this machine is gone. This side is watched better.
+        base = [*shell_argv(self.program, session.transport), f"--timeout={round(max(60, 3 * self.silence))}"]
+        argv = [*base, *options, "--", source, f"{target(session.transport)}:{place}"]
+        return self.run(argv, on_progress, lambda: session.silent_for > self.silence)
 
-    def run(self, argv: Sequence[str], on_progress: OnProgress | None = None, given: bytes | None = None) -> Done:
-        """Run an rsync to its end."""
+    def run(
+        self,
+        argv: Sequence[str],
+        on_progress: OnProgress | None = None,
+        is_silent: Callable[[], bool] = lambda: False,
+    ) -> Done:
+        """Run an rsync to its end, or until it and the other side have been silent for too long."""
         pipe = subprocess.PIPE
         process = subprocess.Popen(
-            argv,
-            stdin=pipe if given is not None else subprocess.DEVNULL,
+            [*_dying_with_us(), *argv],
+            stdin=subprocess.DEVNULL,
             stdout=pipe,
             stderr=pipe,
             start_new_session=True,
@@ -125,16 +134,19 @@ class Rsync:
         self._running.add(process)
         if self._stopped:
             _end(process)
-        timer = threading.Timer(self.timeout, _end, (process,))
         began = time.monotonic()
-        timer.start()
         with process:
-            said, errors = _read(process, on_progress, given)
+            reading = _Reading(process, on_progress)
+            timed_out = lost = False
+            while reading.read():
+                timed_out = timed_out or time.monotonic() - began > self.timeout
+                lost = lost or (reading.silent_for > self.silence and is_silent())
+                if timed_out or lost:
+                    _end(process)
             code = process.wait()
-        timer.cancel()
         self._running.discard(process)
-        seconds = time.monotonic() - began
-        return Done(code, said, errors, seconds, code < 0 and seconds >= self.timeout, _numbers(said))
+        said, errors = reading.said, reading.errors
+        return Done(code, said, errors, time.monotonic() - began, timed_out, lost, _numbers(said))
 
     def stop(self) -> None:
         """End what is under way, and what would begin."""
@@ -143,34 +155,58 @@ class Rsync:
             _end(process)
 
 
-def _read(process: subprocess.Popen[bytes], on_progress: OnProgress | None, given: bytes | None) -> tuple[bytes, bytes]:
-    assert process.stdout is not None
-    assert process.stderr is not None
-    kept: list[bytes] = [b""]
+class _Reading:
+    """The two streams of a process, its progress handed on."""
 
-    def errors() -> None:
+    def __init__(self, process: subprocess.Popen[bytes], on_progress: OnProgress | None) -> None:
+        assert process.stdout is not None
         assert process.stderr is not None
-        while chunk := os.read(process.stderr.fileno(), 65536):
-            kept[0] = (kept[0] + chunk)[-KEPT:]
+        self._process = process
+        self._output, self._error = process.stdout.fileno(), process.stderr.fileno()
+        self._open = {self._output, self._error}
+        self._on_progress = on_progress
+        self._told = 0.0
+        self._heard = time.monotonic()
+        self.said = self.errors = b""
 
-    def feed() -> None:
-        assert process.stdin is not None
-        with contextlib.suppress(OSError):
-            process.stdin.write(given or b"")
-            process.stdin.close()
+    @property
+    def silent_for(self) -> float:
+        """Seconds since anything was read."""
+        return time.monotonic() - self._heard
 
-    threads = [threading.Thread(target=each) for each in ((errors, feed) if given is not None else (errors,))]
-    for thread in threads:
-        thread.start()
-    said = b""
-    while chunk := os.read(process.stdout.fileno(), 65536):
-        said = (said + chunk)[-KEPT:]
+    def read(self) -> bool:
+        """Take what there is, after a second at most; False at the end."""
+        ended = self._process.poll() is not None
+        ready = select.select(list(self._open), [], [], 0.2 if ended else 1.0)[0]
+        for stream in ready:
+            chunk = os.read(stream, 65536)
+            if not chunk:
+                self._open.discard(stream)
+            elif stream == self._error:
+                self.errors = (self.errors + chunk)[-KEPT:]
+            else:
+                self._take(chunk)
+        # The connection that several clients share may keep the error stream of one that was ended.
+        return bool(self._open) and (bool(ready) or not ended)
+
+    def _take(self, chunk: bytes) -> None:
+        self.said = (self.said + chunk)[-KEPT:]
+        self._heard = time.monotonic()
         seen = PROGRESS.findall(chunk)
-        if seen and on_progress is not None:
-            on_progress(min(99, int(seen[-1][0])), seen[-1][1].decode("ascii"))
-    for thread in threads:
-        thread.join()
-    return said, kept[0]
+        if seen and self._on_progress is not None and time.monotonic() - self._told > TOLD_SECONDS:
+            self._told = time.monotonic()
+            self._on_progress(min(99, int(seen[-1][0])), seen[-1][1].decode("ascii"))
+
+
+@functools.cache
+def _dying_with_us() -> tuple[str, ...]:
+    """What ends a copy when this process is killed: it would go on, and nobody would hold the folder's lock."""
+    setpriv = shutil.which("setpriv")  # util-linux 2.33 knows the option
+    if setpriv is None:
+        return ()
+    argv = (setpriv, "--pdeathsig", "KILL")
+    null = subprocess.DEVNULL
+    return argv if subprocess.run([*argv, "true"], stdout=null, stderr=null, check=False).returncode == 0 else ()
 
 
 def _numbers(said: bytes) -> dict[str, int]:
@@ -214,7 +250,7 @@ def explain(done: Done, place: str, host: str, silence: float) -> str:
         return f"rsync is not installed there. apt-get install rsync (or dnf install rsync) on {host}"
     if done.code == 255:
         return f"the connection was lost while copying: {detail}"
-    if done.code == 30:
+    if done.lost or done.code == 30:
         return f"nothing came for {silence:.0f} s while copying, and the host was given up"
     if "is your shell clean" in text:
         return f"the login shell there prints something before rsync can speak. See: ssh {host} true | od -c"

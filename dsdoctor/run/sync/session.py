@@ -7,6 +7,7 @@ import json
 import queue
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -15,10 +16,11 @@ from dsdoctor.hosts.gather import with_setup
 from dsdoctor.hosts.sent import BOOT
 from dsdoctor.hosts.transport import RemoteProcess, Transport, TransportError
 from dsdoctor.plan.model import HostPlan
-from dsdoctor.run.sync.host_side import MARK
+from dsdoctor.run.sync.host_side import MARK, PING, PONG
 
 LINE_LIMIT = 16 << 20  # bytes of an answer
-PING_SECONDS = 10.0  # the host's side gives up after 60 s without a word
+PING_SECONDS = 10.0  # at most between two pings; the host's side gives up after 60 s without a word
+ANSWER_SECONDS = 120.0  # for one question, on a host that is alive
 
 
 class SyncError(Exception):
@@ -32,12 +34,14 @@ class SyncError(Exception):
 class Session:
     """One host during one sync. `ask` may be called by one thread at a time."""
 
-    def __init__(self, host: HostPlan, transport: Transport, setup: Sequence[str] = (), limit: float = 30.0) -> None:
-        """Nothing is started before the first question. `limit` is how long an answer may take, in seconds."""
+    def __init__(self, host: HostPlan, transport: Transport, setup: Sequence[str] = (), lifeline: float = 20.0) -> None:
+        """Nothing is started before the first question. `lifeline` is how long the host may be silent, in seconds."""
         self.host = host
         self.transport = transport
         self._setup = setup
-        self._limit = limit
+        self._lifeline = lifeline
+        self._heard = time.monotonic()
+        self._greeted = False
         self._process: RemoteProcess | None = None
         self._answers: queue.Queue[bytes | None] = queue.Queue()
         self._errors = threading.Thread()
@@ -54,10 +58,7 @@ class Session:
         if self._process is None:
             self._start()
         self._write(json.dumps({"do": what, **order}).encode("ascii") + b"\n")
-        try:
-            line = self._answers.get(timeout=self._limit)
-        except queue.Empty:
-            raise SyncError(self.host.name, f"no answer for {self._limit:.0f} s") from None
+        line = self._answer()
         if line is None:
             self._answers.put(None)
             self._errors.join(timeout=1)
@@ -66,6 +67,23 @@ class Session:
             raise SyncError(self.host.name, f"the folders could not be prepared: {words}")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since the host was heard last; it is asked for a sign of life all the while."""
+        return time.monotonic() - self._heard
+
+    def _answer(self) -> bytes | None:
+        """The next answer; None when the line has ended."""
+        # Until its first word a host may be busy with the job's setup lines, or with a slow disk under its Python.
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            try:
+                return self._answers.get(timeout=min(0.5, self._lifeline))
+            except queue.Empty:
+                limit = self._lifeline if self._greeted else max(30.0, self._lifeline)
+                if self.silent_for > limit or time.monotonic() > deadline:
+                    raise SyncError(self.host.name, f"no answer for {self.silent_for:.0f} s") from None
 
     def close(self) -> None:
         """Hang up: the host's side takes its traces away and ends."""
@@ -90,6 +108,7 @@ class Session:
         except TransportError as error:
             raise SyncError(self.host.name, error.detail) from None
         self._process = process
+        self._heard = time.monotonic()
         source = resources.files("dsdoctor.run.sync").joinpath("host_side.py").read_bytes()
         self._write(b"%d\n%s" % (len(source), source))
         threading.Thread(target=self._read, args=(process,), daemon=True).start()
@@ -101,9 +120,11 @@ class Session:
         mark = MARK.encode("ascii")
         with contextlib.suppress(OSError, ValueError):
             for line in iter(lambda: process.stdout.readline(LINE_LIMIT), b""):
+                self._heard = time.monotonic()
+                self._greeted = self._greeted or line == PONG.encode() or line.startswith(mark)
                 if line.startswith(mark):
                     self._answers.put(line[len(mark) :])
-                else:
+                elif line != PONG.encode():
                     self._note(line)
         self._answers.put(None)
 
@@ -118,8 +139,8 @@ class Session:
         del self._noise[:-20]
 
     def _keep_alive(self) -> None:
-        while not self._closed.wait(PING_SECONDS):
-            self._write(b'{"do": "ping"}\n')
+        while not self._closed.wait(min(PING_SECONDS, self._lifeline / 4)):
+            self._write(PING)
 
     def _write(self, data: bytes) -> None:
         with contextlib.suppress(OSError, ValueError), self._writing:  # its end is seen by who reads

@@ -21,7 +21,6 @@ from dsdoctor.run.sync.session import Session, SyncError
 from dsdoctor.run.sync.view import relation
 
 ATTEMPTS = 3
-QUIET_SECONDS = 60.0  # a big file of which most is there already is read in silence
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Tree:
         """
         beside = [] if self.tree.file else ["--delete"]  # with --dry-run: names what it would delete
         options = [*self._options, "--dry-run", "--itemize-changes", "--info=stats2", *beside, *more]
-        done = self.rsync.to(session.transport, options, self._source, self._end(place))
+        done = self.rsync.to(session, options, self._source, self._end(place))
         if done.code not in (0, 24):
             raise SyncError(session.host.name, self._told(done, session, place))
         files = [(change, name) for change, name in done.items() if change[1:2] == "f"]
@@ -122,7 +121,7 @@ class Tree:
             options.append(f"--temp-dir={there['temp']}")
         first: Done | None = None
         for _ in range(ATTEMPTS):
-            done = self.rsync.to(session.transport, options, self._source, self._end(place), on_progress)
+            done = self.rsync.to(session, options, self._source, self._end(place), on_progress)
             if done.code not in (0, 24):
                 raise SyncError(session.host.name, self._told(done, session, place))
             first = first or done
