@@ -124,9 +124,8 @@ class _Context:
 
     def _raised(self, sighting: Sighting) -> bool:
         """Whether the rank that a line is about has raised an exception in the same attempt."""
-        rank = sighting.groups.get("rank") or sighting.groups.get("local_rank")
-        wanted = int(rank) if rank and rank.isdigit() else sighting.line.rank
         scan = self._scans[sighting.place.source]
+        wanted = _global_rank(sighting, scan)
         return any(
             not each.raised.by_launcher
             and each.place[:2] != sighting.place[:2]
@@ -147,6 +146,23 @@ class _Context:
             if any(_related(sighting, each, condition, before, after) for each in shelf):
                 return True
         return False
+
+
+def _global_rank(sighting: Sighting, scan: Scan) -> int | None:
+    """The rank that a line is about; torchrun's table below tells which one a local rank is."""
+    rank, local = sighting.groups.get("rank"), sighting.groups.get("local_rank")
+    if rank and rank.isdigit():
+        return int(rank)
+    if not local or not local.isdigit():
+        return sighting.line.rank
+    for each in scan.failed:
+        if (
+            each.number > sighting.place.number
+            and each.local_rank == int(local)
+            and not _differ(each.host, sighting.line.host)
+        ):
+            return each.rank
+    return int(local)
 
 
 def _related(sighting: Sighting, other: Sighting, condition: Condition, before: bool, after: bool) -> bool:

@@ -19,6 +19,8 @@ from dsdoctor.logs.scan import Exc, Place, Scan, Sighting
 from dsdoctor.report.model import Confidence, Verdict
 
 ENTRY = 80  # lines of an entry of torchrun's table of failures, with its traceback
+HELD_BACK = 200  # lines of training steps: what fits into the 8 KiB that Python holds back when it writes to a file
+COMPLAINTS = ("child-process-failed", "stopped-by-launcher")  # rules about what a launcher says of a rank that failed
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def _survived(observation: Observation, scans: list[Scan], observed: list[Observ
         return True
     if observation.rule.role != "cause":
         return False
-    if any(each.rule.name in ("child-process-failed", "stopped-by-launcher") for each in observed):
+    if any(each.rule.name in COMPLAINTS for each in observed):
         return False
     return any(scan.index == place.source and scan.last_end > place.number for scan in scans)
 
@@ -169,6 +171,7 @@ def _unknown(scans: list[Scan], observed: list[Observation]) -> list[Exc]:
     """The first unknown exception of each stream of the last attempts, in order; none that the run survived."""
     claimed = {each.place[:2] for observation in observed for each in observation.sightings}
     first: dict[tuple[int, int, str | None, int | None], Exc] = {}
+    complaints = _complaints(observed)
     for scan in scans:
         for each in scan.raised:
             line, raised = each.raised.line, each.raised
@@ -179,14 +182,33 @@ def _unknown(scans: list[Scan], observed: list[Observation]) -> list[Exc]:
                 continue
             if raised.ignored or raised.name.endswith("Warning"):
                 continue
-            if (
-                max(scan.last_progress, scan.last_success) > each.place.number and not scan.document
-            ):  # it went on afterwards
+            if not scan.document and _went_on(scan, each.place.number, complaints.get(scan.index, 0)):
                 continue
             first[key] = each
     timed = _timed([each.place for each in first.values()])
     # What the launcher itself raises is most often about a rank: it comes after the ranks' own.
     return sorted(first.values(), key=lambda each: (each.raised.by_launcher, *_key(each.place, timed)))
+
+
+def _complaints(observed: list[Observation]) -> dict[int, int]:
+    """Where in each source a launcher last says that a rank has failed."""
+    last: dict[int, int] = {}
+    for each in observed:
+        if each.rule.name in COMPLAINTS:
+            for sighting in each.sightings:
+                last[sighting.place.source] = max(sighting.place.number, last.get(sighting.place.source, 0))
+    return last
+
+
+def _went_on(scan: Scan, number: int, complaint: int) -> bool:
+    """Whether the training went on after an exception in this line, so that it was dealt with.
+
+    Where a launcher then says that a rank has failed, a few more steps show nothing: standard output comes by another
+    way than standard error, and late when it is held back.
+    """
+    if scan.last_success > number:
+        return True
+    return scan.last_progress > number + (HELD_BACK if complaint > number else 0)
 
 
 # --- the answer

@@ -15,6 +15,10 @@ OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. G
 TIMEOUT = "Watchdog caught collective operation timeout: WorkNCCL(SeqNum=77, OpType=ALLREDUCE, NumelIn=1, NumelOut=1, Timeout(ms)=600000) ran for 600041 milliseconds before timing out."
 RESET = "RuntimeError: [{rank}] is setting up NCCL communicator and retrieving ncclUniqueId from [0] via c10d key-value store by key '0', but store->get('0') got error: Connection reset by peer"
 FAILED = "E1122 00:53:52.289000 28948 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 1) local_rank: 1 (pid: 29068) of binary: /opt/venv/bin/python3"
+CLOSED = (
+    "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [192.0.2.7]:32452. This is "
+    "typically caused by a remote worker crashing."
+)
 
 
 def read(*sources: tuple[str, str], facts: Report | None = None) -> Report:
@@ -167,6 +171,29 @@ def test_a_chained_exception_begins_with_the_first() -> None:
 )
 def test_exceptions_that_a_run_survives_are_none(log: str) -> None:
     assert verdict(read(("t", log))).cause == "none"
+
+
+@pytest.mark.parametrize("code", ["1", "-6"])
+@pytest.mark.parametrize("steps", [1, 120])
+def test_steps_that_standard_output_held_back_hide_no_exception(code: str, steps: int) -> None:
+    log = "\n".join(
+        [
+            "node1:2| [rank2]: Traceback (most recent call last):",
+            'node1:2| [rank2]:   File "/root/lab/train.py", line 54, in main',
+            'node1:2| [rank2]:     raise ValueError("row 17 has no label")',
+            "node1:2| [rank2]: ValueError: row 17 has no label",
+            *(f"node1:2| {{'loss': 4.58, 'learning_rate': 0.1, 'step': {step}}}" for step in range(steps)),
+            f"node0:0| [rank0]: RuntimeError: {CLOSED}",
+            f"node1:-| E1122 06:49:33.594000 86 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: "
+            f"{code}) local_rank: 0 (pid: 94) of binary: /opt/venv/bin/python",
+            "node1:-| torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ",
+            "node1:-|   host      : node1",
+            "node1:-|   rank      : 2 (local_rank: 0)",
+            f"node1:-|   exitcode  : {code} (pid: 94)",
+        ]
+    )
+    found = verdict(read(("merged.log", log)))
+    assert (found.cause, found.host, found.rank, found.line) == ("training-script-exception", "node1", 2, 4)
 
 
 def test_a_message_comes_before_the_source_line_that_raises_it() -> None:
