@@ -92,10 +92,20 @@ def test_resume_ends_as_an_undisturbed_run_would(head: Head) -> None:
     assert head.state()["path"] == first["path"], "the same work goes on in the same run"
     assert again.returncode == 1
     assert head.state()["stages"][0]["attempts"] == 1
+    # other settings: shown, and not gone on with unasked
     other = head.dsdoctor(*LAUNCH)
-    assert other.returncode == 0, other.stderr
-    assert head.state()["path"] != first["path"]
-    assert "settings are others now" in other.stderr
+    assert other.returncode == 2, other.stderr
+    assert "args.third.raise_on_rank: 1 → not set" in other.stderr
+    script = head.host.read(f"{WORK}/job/trial.py")
+    head.host.write(f"{WORK}/job/trial.py", script + "\n# a comment\n")
+    agreed = head.dsdoctor(*LAUNCH, "--yes")
+    assert agreed.returncode == 0, agreed.stderr
+    assert "trial.py was changed" in agreed.stderr
+    last = head.state()
+    assert last["path"] == first["path"]
+    assert [(stage["status"], stage["attempts"]) for stage in last["stages"]] == [("done", 1), ("done", 1), ("done", 3)]
+    ranks = json.loads(head.host.read(f"{last['path']}/outputs/3-third/ranks.json"))
+    assert [rank["RANK"] for rank in ranks] == ["0", "1", "2"]
 
 
 def test_a_wrong_interface_is_refused_and_when_forced_named_from_the_real_log(head: Head) -> None:
