@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from typing import Any
@@ -39,11 +40,16 @@ ODD = {
     "CONTROL": "\x01\x1b[31m\x7f",
 }
 # What torchrun gives each rank (torch 2.13, local_elastic_agent.py), and what tells ssh's sessions and shells apart.
-OF_THE_ENGINE = {
+OF_TORCHRUN = {
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
     *("GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT"),
     *("TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_ERROR_FILE"),
     *("TORCH_NCCL_ASYNC_ERROR_HANDLING", "TORCHELASTIC_SIGNALS_TO_HANDLE"),
+}
+# What deepspeed.launcher.launch gives each rank (DeepSpeed 0.19.8).
+OF_DEEPSPEED = {
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("CUDA_VISIBLE_DEVICES", "PYTORCH_NVML_BASED_CUDA_CHECK"),
 }
 OF_ONE_SESSION = {"_", "SHLVL", "SSH_CLIENT", "SSH_CONNECTION"}
 SECRET = "-".join(("hf", "not", "for", "disks"))  # not in one piece in this file, which the hosts see
@@ -90,6 +96,20 @@ def planned(head: Head, host: str, secrets: dict[str, str]) -> tuple[dict[str, s
     return sent, gone
 
 
+def held_to_the_plan(head: Head, rank: int, host: str, of_engine: set[str]) -> dict[str, str]:
+    """What a rank found in its environment: its host's session, the plan, the engine's names, and not one more."""
+    found = head.cluster[host].run(["sh", "-c", f"ls /root/.dsdoctor/work/given/runs/*/outputs/*/environ.{rank}"])
+    got = environ(head.cluster[host].read_bytes(found.stdout.strip()))
+    sent, gone = planned(head, host, {"HF_TOKEN": SECRET})
+    expected = {name: value for name, value in session(head, host).items() if name not in gone} | sent
+    if "LC_CTYPE" in got and not {"LC_ALL", "LC_CTYPE", "LANG"} & set(expected):
+        expected["LC_CTYPE"] = "C.UTF-8"  # any Python in the C locale sets it for its children (PEP 538)
+    assert set(got) - OF_ONE_SESSION == (set(expected) | of_engine) - OF_ONE_SESSION
+    told = OF_ONE_SESSION | of_engine
+    assert {n: v for n, v in got.items() if n not in told} == {n: v for n, v in expected.items() if n not in told}
+    return got
+
+
 def plant_sessions(head: Head) -> None:
     """What people have in their start files: right things, wrong things, leftovers, odd things, a secret."""
     both = {"MASTER_ADDR": "192.0.2.99", "RANK": "7", "WORLD_SIZE": "8", "GONE": "still here", "STAGE_GONE": "too"}
@@ -117,16 +137,7 @@ def test_every_rank_gets_its_host_s_session_and_the_plan_and_nothing_else(head: 
     path = head.state()["path"]
     seen: dict[int, dict[str, str]] = {}
     for rank, host in RANKS.items():
-        found = head.cluster[host].run(["sh", "-c", f"ls /root/.dsdoctor/work/given/runs/*/outputs/*/environ.{rank}"])
-        got = environ(head.cluster[host].read_bytes(found.stdout.strip()))
-        seen[rank] = got
-        sent, gone = planned(head, host, {"HF_TOKEN": SECRET})
-        expected = {name: value for name, value in session(head, host).items() if name not in gone} | sent
-        if "LC_CTYPE" in got and not {"LC_ALL", "LC_CTYPE", "LANG"} & set(expected):
-            expected["LC_CTYPE"] = "C.UTF-8"  # any Python in the C locale sets it for its children (PEP 538)
-        assert set(got) - OF_ONE_SESSION == (set(expected) | OF_THE_ENGINE) - OF_ONE_SESSION
-        told = OF_ONE_SESSION | OF_THE_ENGINE
-        assert {n: v for n, v in got.items() if n not in told} == {n: v for n, v in expected.items() if n not in told}
+        got = seen[rank] = held_to_the_plan(head, rank, host, OF_TORCHRUN)
         assert {name: got[name] for name in ODD} == ODD
     assert [seen[rank]["RANK"] for rank in RANKS] == ["0", "1", "2"]
     assert {seen[rank]["TORCHELASTIC_MAX_RESTARTS"] for rank in RANKS} == {"0"}, "torchrun was told no PET_ leftovers"
@@ -146,6 +157,20 @@ def test_every_rank_gets_its_host_s_session_and_the_plan_and_nothing_else(head: 
     assert SECRET not in text
 
 
+def test_deepspeed_s_own_file_reaches_its_ranks_and_what_is_wrong_in_it_does_not(head: Head) -> None:
+    text = head.host.read(f"{WORK}/given/given.yaml").replace("name: given\n", "name: given\nengine: deepspeed\n")
+    head.host.write(f"{WORK}/given/given.yaml", text)
+    head.host.write("/root/.deepspeed_env", "HF_HOME=$HOME/hf data;x\nGLOO_SOCKET_IFNAME=bond0\nRANK=5\n")
+    done = head.dsdoctor(*LAUNCH, "--env", "HF_TOKEN", HF_TOKEN=SECRET)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "node1: GLOO_SOCKET_IFNAME=bond0 in /root/.deepspeed_env is not used: no interface is called" in done.stderr
+    for rank, host in RANKS.items():
+        got = held_to_the_plan(head, rank, host, OF_DEEPSPEED)
+        assert got["HF_HOME"] == "/root/hf data;x"
+        assert got["GLOO_SOCKET_IFNAME"] == head.cluster[host].nic
+        assert got["RANK"] == str(rank)
+
+
 def commands_of(host: ClusterHost) -> str:
     """Every command line on a host, as any user there sees it."""
     return "\n".join(" ".join(process.argv) for process in host.ps())
@@ -156,21 +181,12 @@ def test_a_secret_is_in_no_command_line_on_no_disk_and_in_no_output(head: Head) 
     shown = head.dsdoctor("plan", *LAUNCH[1:], "--env", "HF_TOKEN", HF_TOKEN=SECRET)
     assert shown.returncode == 0, shown.stderr
     assert "HF_TOKEN=(secret: passed over standard input)" in shown.stdout
-    head.host.write(f"{WORK}/launch.sh", 'exec "$@" > /root/output 2>&1 < /dev/null\n')
-    token = {"HF_TOKEN": SECRET}
-    argv = [
-        "sh",
-        f"{WORK}/launch.sh",
-        sys.executable,
-        "-m",
-        "dsdoctor",
-        *LAUNCH,
-        "--env",
-        "HF_TOKEN",
-        "--env",
-        "PAUSE=1",
-    ]
-    running = head.host.popen(argv, cwd=WORK, env=token)
+    script = 'read -r HF_TOKEN; export HF_TOKEN; exec "$@" > /root/output 2>&1 < /dev/null'
+    words = [sys.executable, "-m", "dsdoctor", *LAUNCH, "--env", "HF_TOKEN", "--env", "PAUSE=1"]
+    running = head.host.popen(["sh", "-c", script, "sh", *words], cwd=WORK, stdin=subprocess.PIPE)
+    assert running.stdin is not None
+    running.stdin.write(f"{SECRET}\n")  # not by the test's own command line, which is seen as well
+    running.stdin.close()
     samples, ranks_seen = 0, 0
     while running.poll() is None:
         for host in hosts:
