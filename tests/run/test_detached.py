@@ -1,0 +1,240 @@
+"""Guardians without a head, and a head that takes over: real processes on this machine, no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from dsdoctor.plan.model import EnvVar, LaunchPlan
+from dsdoctor.run import kept, work
+from dsdoctor.run.directory import RunDirectory, find_run
+from dsdoctor.run.events import LineSeen, Noted
+from dsdoctor.run.execute import Manner, Outcome, execute
+from dsdoctor.run.guardian.process_table import identity, is_alive
+from dsdoctor.run.reach import look, stop
+from dsdoctor.run.stage_end import Limits
+from dsdoctor.run.taken import Taken, restore, save
+from dsdoctor.yamlfile import FileError
+from tests.run.plans import Scripts, Seen, directory_for, plan_of, transports_of
+
+QUICK = Limits(lifeline=5, grace=1, settle=0.3)
+COUNTING = "for i in $(seq %d); do echo @rank0@ line $i; sleep 0.05; done"
+
+# A head of its own, so that it can be killed: it carries the run out as `launch --detach` has it done.
+HEAD = """
+import sys
+from pathlib import Path
+from dsdoctor.run import kept
+from dsdoctor.run.directory import RunDirectory
+from dsdoctor.run.execute import Manner, execute
+run = RunDirectory(Path(sys.argv[1]))
+with run.locked():
+    what = kept.load(run)
+    execute(what.plan, kept.lines_to(what), run, lambda event: None, limits=what.limits, manner=Manner(detach=True))
+"""
+
+
+def written_down(scripts: Scripts, base: Path, **env: str) -> tuple[RunDirectory, LaunchPlan]:
+    directory = directory_for(scripts, base)
+    plan = plan_of(scripts, directory.path, **env)
+    kept.save(directory, plan, kept.Way(), QUICK)
+    return directory, plan
+
+
+def head_of(directory: RunDirectory) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", HEAD, str(directory.path)])
+
+
+def merged(directory: RunDirectory, folder: str) -> list[str]:
+    path = directory.logs(folder) / "merged.log"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def wait_for_lines(directory: RunDirectory, folder: str, count: int) -> None:
+    end = time.monotonic() + 20
+    while len(merged(directory, folder)) < count:
+        assert time.monotonic() < end, merged(directory, folder)
+        time.sleep(0.02)
+
+
+def taken_over(directory: RunDirectory, plan: LaunchPlan, show: Seen) -> Outcome:
+    with directory.locked():
+        return execute(plan, transports_of(plan), directory, show, limits=QUICK, manner=Manner(detach=True))
+
+
+def test_a_killed_head_is_followed_by_another_and_every_line_is_logged_once(tmp_path: Path) -> None:
+    scripts = {"one": {"a": COUNTING % 100, "b": "sleep 3"}, "two": {"a": "echo end", "b": "true"}}
+    directory, plan = written_down(scripts, tmp_path)
+    for count in (5, 30, 60):  # three heads, each killed at another moment
+        head = head_of(directory)
+        wait_for_lines(directory, "1-one", count)
+        head.kill()
+        head.wait()
+    seen = Seen()
+    outcome = taken_over(directory, plan, seen)
+    assert (outcome.status, directory.state().status) == ("done", "done")
+    assert merged(directory, "1-one") == [f"a:0| line {number}" for number in range(1, 101)]
+    assert (directory.logs("1-one") / "a/rank0.log").read_text().count("\n") == 100
+    assert merged(directory, "2-two") == ["a:-| end"]
+    assert [stage.attempts for stage in directory.state().stages] == [1, 1]
+    assert directory.state().stages[0].seconds > 4, "the time without a head counts"
+    shown = [event.text for event in seen.of(LineSeen)]  # type: ignore[attr-defined]
+    assert "line 1" not in shown, "what was logged before is not shown again"
+
+
+def test_a_stage_that_failed_without_a_head_is_a_failure_with_its_rank(tmp_path: Path) -> None:
+    report = "failed (exitcode: 3) local_rank: 0 (pid: 77) of binary: /usr/bin/python"
+    directory, plan = written_down(
+        {"one": {"a": "echo begun; sleep 60", "b": f"sleep 1; echo '{report}' >&2; exit 1"}}, tmp_path
+    )
+    head = head_of(directory)
+    wait_for_lines(directory, "1-one", 1)
+    head.kill()
+    head.wait()
+    time.sleep(1.5)
+    outcome = taken_over(directory, plan, Seen())
+    assert outcome.failure == "stage one failed: rank 1 on b ended with exit code 3"
+    assert not any(host.alive for host in look(kept.load(directory), transports_of(plan))), "and the other is stopped"
+
+
+def test_look_and_stop_know_a_guardian_for_certain(tmp_path: Path) -> None:
+    directory, plan = written_down({"one": {"a": "trap '' TERM; echo up; sleep 60 & wait; sleep 60"}}, tmp_path)
+    head = head_of(directory)
+    wait_for_lines(directory, "1-one", 1)
+    head.kill()
+    head.wait()
+    what = kept.load(directory)
+    (seen,) = look(what, transports_of(plan))
+    assert seen.alive is not None
+    assert (seen.alive.attempt, seen.alive.stopped) == ("1-one.1", False)
+    assert 0 <= seen.alive.quiet < 10
+    (ended,) = stop(what, transports_of(plan))
+    assert (ended.ended, ended.left) == (("1-one.1",), ())
+    (after,) = look(what, transports_of(plan))
+    assert after.alive is None
+    assert after.guardians[0].end is not None
+    assert after.guardians[0].end["stopped"] == "told to"
+    assert stop(what, transports_of(plan))[0].ended == ()
+
+
+def test_a_guardian_that_takes_no_notice_is_signalled_and_a_stranger_is_not(tmp_path: Path) -> None:
+    directory, plan = written_down({"one": {"a": "echo up; sleep 60"}}, tmp_path)
+    head = head_of(directory)
+    wait_for_lines(directory, "1-one", 1)
+    head.kill()
+    head.wait()
+    spool = directory.path / "a/guard/1-one.1/a"
+    proofs = json.loads((spool / "identity").read_text())
+    (spool / "stop.new").mkdir()  # no stop file can be written
+    (ended,) = stop(kept.load(directory), transports_of(plan))
+    assert ended.ended == ("1-one.1",)
+    assert not is_alive(proofs["guardian"])
+    stranger = subprocess.Popen(["sleep", "60"])
+    try:
+        for who in ("guardian", "keeper"):  # the same id, another process
+            proofs[who]["pid"] = stranger.pid
+        (spool / "identity").write_text(json.dumps(proofs))
+        assert stop(kept.load(directory), transports_of(plan))[0].ended == ()
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_another_boot_or_another_process_table_is_another_process() -> None:
+    proof = identity(os.getpid())
+    assert is_alive(proof)
+    for other in ({"boot": "another"}, {"table": "pid:[1]"}, {"start": 1}, {"pid": 2**22 + 1}, {"pid": None}):
+        assert not is_alive({**proof, **other})
+
+
+def test_a_stop_file_in_the_run_s_directory_stops_it(tmp_path: Path) -> None:
+    directory, plan = written_down({"one": {"a": "echo up; sleep 60"}}, tmp_path)
+
+    def ask() -> None:
+        wait_for_lines(directory, "1-one", 1)
+        (directory.path / "stop").touch()
+
+    threading.Thread(target=ask).start()
+    seen = Seen()
+    outcome = execute(plan, transports_of(plan), directory, seen, limits=QUICK)
+    assert outcome.status == "interrupted"
+    assert any("told to stop: stopping every host" in event.text for event in seen.of(Noted))  # type: ignore[attr-defined]
+
+
+def test_a_secret_is_not_kept_and_a_later_stage_says_what_it_lacks(tmp_path: Path) -> None:
+    directory, plan = written_down({"one": {"a": 'echo "token $HF_TOKEN"'}}, tmp_path)
+    env = {"HF_TOKEN": EnvVar("HF_TOKEN", "", "--env HF_TOKEN", "command line", secret="abc")}
+    host = msgspec.structs.replace(plan.hosts[0], env=env)
+    plan = msgspec.structs.replace(plan, hosts=(host,))
+    kept.save(directory, plan, kept.Way(), QUICK)
+    assert "abc" not in (directory.path / kept.NAME).read_text()
+    assert kept.secrets_of(plan) == {"a": {"HF_TOKEN": "abc"}}
+    bare = kept.load(directory).plan
+    assert kept.secrets_wanted(bare) == {"HF_TOKEN": "--env HF_TOKEN"}
+    assert kept.with_secrets(bare, {"a": {"HF_TOKEN": "abc"}}) == plan
+    outcome = execute(bare, transports_of(bare), directory, Seen(), limits=QUICK)
+    assert outcome.failure is not None
+    assert "stage one was not started" in outcome.failure
+    assert "HF_TOKEN (came from --env HF_TOKEN)" in outcome.failure
+    assert directory.state().stages[0].attempts == 0
+    assert not (directory.path / "a").exists(), "nothing was started"
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_logs_are_cut_to_where_they_were_or_read_again_from_the_start(tmp_path: Path, broken: bool) -> None:
+    directory = directory_for({"one": {"a": ""}}, tmp_path)
+    logs = directory.logs("1-one")
+    (logs / "a").mkdir(parents=True)
+    (logs / "merged.log").write_text("a:0| one\na:0| two\na:0| th")
+    (logs / "a/rank0.log").write_text("one\ntwo\n")
+    (logs / "a/rank1.log").write_text("came later\n")
+    longer = 100 if broken else 0  # a log that lost its end with the machine's power
+    known = Taken(7.0, {"a": 55}, lengths={"merged.log": 9, "a/rank0.log": 4 + longer})
+    save(directory, "1-one", known)
+    found = restore(directory, "1-one", 1.0)
+    assert found == (Taken(7.0) if broken else known)
+    left = {path.name: path.read_text() for path in logs.rglob("*.log")}
+    assert left == ({} if broken else {"merged.log": "a:0| one\n", "rank0.log": "one\n"})
+
+
+def test_the_nearest_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="no run in this folder"):
+        find_run(tmp_path, None)
+    directory = directory_for({"one": {"a": ""}}, tmp_path)
+    assert find_run(tmp_path, None).path == directory.path
+    assert find_run(tmp_path, "demo-1").path == directory.path
+    assert find_run(Path("/nowhere"), str(directory.path)).path == directory.path
+    with pytest.raises(FileError, match="did you mean demo-1"):
+        find_run(tmp_path, "demo-11")
+
+
+def test_changes_are_told_by_name(tmp_path: Path) -> None:
+    before: dict[str, Any] = {"args": {"one": {"lr": 0.1, "gone": 1}}, "env": {}}
+    now: dict[str, Any] = {"args": {"one": {"lr": 0.2, "new": None}}, "env": {}}
+    assert work.changes(before, now) == [
+        "args.one.gone: 1 → not set",
+        "args.one.lr: 0.1 → 0.2",
+        "args.one.new: not set → None",
+    ]
+    assert work.changes(before, before) == []
+    for name in ("a.py", "b/c.yaml", "b/weights.bin", "skipped/d.py", "runs/r1/state.json", "runs/r1/e.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    code = work.code_of(tmp_path, ["/skipped/"])
+    assert sorted(code) == ["a.py", "b/c.yaml"]
+    (tmp_path / "a.py").write_text("y")
+    (tmp_path / "f.py").write_text("z")
+    (tmp_path / "b/c.yaml").unlink()
+    told = work.code_changes(code, work.code_of(tmp_path, ["/skipped/"]))
+    assert told == ["a.py was changed", "f.py is new", "b/c.yaml is gone"]
+    assert work.cut([str(number) for number in range(20)])[-1] == "and 8 more"
