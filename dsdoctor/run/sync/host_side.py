@@ -201,8 +201,8 @@ class Folders:
             with contextlib.suppress(OSError):
                 os.rmdir(os.path.dirname(path))
         for path in self.temporary:
-            with contextlib.suppress(OSError):
-                shutil.rmtree(path)
+            with contextlib.suppress(OSError):  # what was interrupted is about to be moved from there
+                os.rmdir(path)
         self.placed, self.temporary = [], []
         if self.lock is not None:
             self.lock.close()

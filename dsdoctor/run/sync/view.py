@@ -25,10 +25,14 @@ def relation(place: str, token: str, source: str) -> Relation:
     real = Path(os.path.realpath(source))
     parts = Path(place).parts
     nested = [real.joinpath(*parts[start:]) for start in range(1, len(parts))]
+    found: Relation = "none"
     for candidate in (Path(place), real, *real.parents, *nested):
         if (candidate / TOKENS / token).exists():
-            return _between(Path(os.path.realpath(candidate)), real)
-    return "none"
+            lies = _between(Path(os.path.realpath(candidate)), real)
+            if lies != "apart":  # that may only be the same folder under another name of this machine's
+                return lies
+            found = lies
+    return found
 
 
 def _between(place: Path, source: Path) -> Relation:
