@@ -170,6 +170,9 @@ def order_for(
     """What a guardian is told: command, environment (with the secrets: this goes over the wire only), limits in s."""
     command, place = stage.command(host), plan.host(host)
     ranks = range(place.first_rank, place.first_rank + place.slots)
+    # The launchers make their folders themselves, and stumble over each other where hosts share the disk.
+    folders = [f"{place.run_dir}/outputs/{stage.folder}", f"{place.run_dir}/torchrun"]
+    folders += [command.rank_logs] if command.rank_logs else []
     meet = {"addr": plan.master_addr, "port": plan.master_port, "here": place.node_rank == 0}
     return {
         "argv": list(command.argv),
@@ -180,7 +183,7 @@ def order_for(
         "ranks": [{"rank": part.rank, "env": part.env} for part in command.ranks],
         "rank_logs": {"folder": command.rank_logs, "ranks": list(ranks)} if command.rank_logs else None,
         "meet": meet if command.meets else None,
-        "make": [f"{place.run_dir}/outputs/{stage.folder}", f"{place.run_dir}/torchrun"],
+        "make": folders,
         "lifeline_seconds": lifeline,
         "grace_seconds": grace,
         "spool": spool_of(place, stage, attempt),

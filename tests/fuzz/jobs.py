@@ -52,6 +52,11 @@ def words() -> Iterator[str]:
         "profiles:",
         "outputs:",
         "sync:",
+        "engine: program\n",
+        "engine: deepspeed\n",
+        "rendezvous: c10d\n",
+        "command: [a, ${rank}]\n",
+        "launcher_args: [--x=1]\n",
     )
     yield from (
         "requires_python: ",

@@ -202,6 +202,18 @@ def test_fewer_devices_than_ranks_are_refused() -> None:
         made(with_slots(2, 2), job_text("deepspeed"), wish)
 
 
+@pytest.mark.parametrize("engine", ["torchrun", "deepspeed", "python", "program"])
+def test_every_engine_gets_the_host_s_own_network_and_gpu_variables(engine: str) -> None:
+    start = "command: [run.sh]" if engine == "program" else "script: t.py"
+    planned = made(two_hosts(), job_text(engine, start))
+    for name, device in (("a", "bond0"), ("b", "eno1")):
+        given = env(planned, name)
+        assert given["NCCL_SOCKET_IFNAME"] == f"={device}"
+        assert given["GLOO_SOCKET_IFNAME"] == device
+        assert given["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+        assert given.get("CUDA_VISIBLE_DEVICES") == ("0,1" if engine == "deepspeed" else None)
+
+
 # --- python
 
 

@@ -9,9 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from dsdoctor.run.guard import order_for
 from dsdoctor.run.guardian.launched import Failures
+from tests.run.plans import plan_of
 from tests.run.test_guardian import guardian
 
 PYTHON = [sys.executable, "-u", "-c"]
@@ -199,6 +202,17 @@ def test_ranks_are_up_when_all_have_their_file(tmp_path: Path) -> None:
     order = {**launched(tmp_path / "none", ""), "argv": ["sleep", "0.3"]}
     with guardian(**order) as started:
         assert not [frame for frame in started.frames() if frame["e"] == "ranks_up"]
+
+
+def test_the_folder_of_the_files_is_there_before_two_hosts_that_share_it_make_it(tmp_path: Path) -> None:
+    plan = plan_of({"one": {"a": "true", "b": "true"}}, tmp_path)
+    commands = tuple(
+        msgspec.structs.replace(command, rank_logs=str(tmp_path / "ranks")) for command in plan.stages[0].commands
+    )
+    stage = msgspec.structs.replace(plan.stages[0], commands=commands)
+    order = order_for(plan, stage, "b", 20, 5)
+    assert str(tmp_path / "ranks") in order["make"]
+    assert order["rank_logs"] == {"folder": str(tmp_path / "ranks"), "ranks": [1]}
 
 
 # --- where the ranks meet
