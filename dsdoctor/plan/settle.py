@@ -14,7 +14,7 @@ from dsdoctor.plan.deepspeed_env import EnvFile, NotTakenError, as_on_host, bad_
 from dsdoctor.plan.environment import JobWide
 from dsdoctor.plan.equal import made_equal
 from dsdoctor.plan.host_layers import Given, HostLayers
-from dsdoctor.plan.layers import Layers, Setting, is_secret
+from dsdoctor.plan.layers import NAME, Layers, Setting, is_secret
 from dsdoctor.plan.session import INTEREST, Place, verdict_on
 from dsdoctor.yamlfile import FileError
 
@@ -45,9 +45,10 @@ def environments(
         chosen = (*environment.job_settings(job, member), *environment.host_settings(member), *settings)
         mine = tuple(setting for setting in chosen if setting.host in (None, member.name))
         host = HostLayers(member, {variable.name: variable for variable in derived}, mine)
-        host.given = [*_of_nccl_conf(member, wide), *_of_the_session(member)]
+        given = [*_of_nccl_conf(member, wide), *_of_the_session(member)]
         if engine == "deepspeed" and len(cluster) > 1:  # for one host its runner does not read them
-            host.given += _of_deepspeed(host, files)
+            given += _of_deepspeed(host, files)
+        host.given = [one for one in given if _can_be(one)]
         _judge(host, cluster, links[member.name], wide)
         hosts.append(host)
     told = [*_about_files(files, engine, cluster), *made_equal(hosts, wide)]
@@ -63,6 +64,11 @@ def _by_hosts(hosts: Iterable[HostLayers]) -> Iterator[str]:
     for message, names in where.items():
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         yield f"{', '.join(names[:_NAMED])}{more}: {message}"
+
+
+def _can_be(given: Given) -> bool:
+    """Whether an environment can hold a variable: NCCL's file may have lines that only look like one."""
+    return NAME.fullmatch(given.name) is not None and "\0" not in given.value
 
 
 def _refuse_strangers(cluster: Cluster, settings: Iterable[Setting]) -> None:

@@ -10,12 +10,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dsdoctor.checks.env_values import reads_as
 from dsdoctor.cluster import Cluster, Member
+from dsdoctor.facts import Section
+from dsdoctor.plan.build import Wishes, plan
+from dsdoctor.plan.deepspeed_env import parse_env_file
 from dsdoctor.plan.layers import NAME, Setting, is_secret
-from dsdoctor.plan.model import Command, values_sent
+from dsdoctor.plan.model import Command, names_unset, values_sent
 from dsdoctor.plan.shell import as_shell, command_line, quote
 from tests.plan.clusters import gpus, host, network
-from tests.plan.test_plan import JOB, made
+from tests.plan.test_plan import JOB, PATHS, job, made
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 
@@ -68,6 +72,42 @@ def test_any_value_reaches_the_command_as_it_is(values: dict[str, str]) -> None:
     line = command_line(planned, Command("b", ("/usr/bin/env", "-0"), "/", command.env))
     got = dict(pair.split(b"=", 1) for pair in in_bash(line).rstrip(b"\0").split(b"\0"))
     assert {name: got[name.encode()] for name in told} == {name: in_bytes(value) for name, value in told.items()}
+
+
+JUDGED = st.sampled_from(
+    [
+        *("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "NCCL_IB_DISABLE", "NCCL_IB_HCA", "NCCL_P2P_DISABLE"),
+        *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NCCL_ASYNC_ERROR_HANDLING", "TORCH_NCCL_DUMP_ON_TIMEOUT"),
+        *("NCCL_ALGO", "TORCH_DISTRIBUTED_DEBUG", "RANK", "PATH", "no_proxy", "http_proxy", "HF_TOKEN"),
+    ]
+)
+WORDS = TEXT | st.sampled_from(["eth0", "=eth0", "^eth0", "0", "1", "0,1", "9" * 40, "GPU-", "MIG-a", "DETAIL", "Ring"])
+ENVIRONMENT = st.dictionaries(JUDGED, WORDS, max_size=6)
+
+
+@MODERATE
+@given(ENVIRONMENT, ENVIRONMENT, st.dictionaries(JUDGED | NAMES, WORDS, max_size=4), TEXT)
+@example(
+    {"PATH": "***"}, {"PATH": "\\xff"}, {"NCCL_DEBUG ": " INFO", "NCCL_X\0": "\0"}, "A=b\n=\n# NCCL_DEBUG=\n$(id)=`id`"
+)
+def test_whatever_people_have_set_a_plan_is_made(
+    first: dict[str, str], second: dict[str, str], conf: dict[str, str], lines: str
+) -> None:
+    cluster = two("a", "b")
+    files = [{"path": "/etc/nccl.conf", "variables": conf, "reader": "nccl"}]
+    for member, session in zip(cluster, (first, second), strict=True):
+        assert member.facts is not None
+        known = {"variables": {"HOME": "/root", **session}, "files": files, "secrets": ["HF_TOKEN"]}
+        member.facts.snapshot.sections["environment"] = Section(value=known)
+    text = JOB.replace("name: demo", "name: demo\nengine: deepspeed")
+    read = (parse_env_file(lines, "~/.deepspeed_env"),)
+    planned = plan(job(text), cluster, "demo-1", PATHS, Wishes(deepspeed_env=read))
+    for each in planned.hosts:
+        assert not set(values_sent(each.env)) & set(names_unset(each.env))
+        assert reads_as(each.env["NCCL_IB_DISABLE"].value) != 0, "there is no InfiniBand"
+        kept = each.env["GLOO_SOCKET_IFNAME"].value.split(",")
+        assert set(kept) <= {"eth0", ""}, "no other interface is there"
+    in_bash(f"PATH=/nowhere; ssh() {{ :; }}; rsync() {{ :; }}\n{as_shell(planned)}")
 
 
 @MODERATE
