@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import struct
 import time
 
@@ -29,7 +27,7 @@ TORCH_LIBRARIES = (
     "libtorch.so",
 )
 # c10::, at::, torch:: and caffe2::, as the Itanium C++ ABI spells names, vtables and typeinfo of them.
-OF_TORCH = re.compile(r"_Z(?:NK?|T[VIST]N?)(?:3c10|2at|5torch|6caffe2)\d".encode("ascii"))
+OF_TORCH = rb"_Z(?:NK?|T[VIST]N?)(?:3c10|2at|5torch|6caffe2)\d"
 # Modules that lie beside the package that they belong to.
 OWNERS = {
     "flash_attn_2_cuda": "flash-attn",
@@ -102,15 +100,14 @@ def native_module(package: str, path: str, torch: list[Symbols], until: float) -
         return None
     try:
         needed = library.dynamic()["needed"]
-        if not any(re.match(r"lib(torch|c10)", name) for name in needed):
+        if not any(name.startswith(("libtorch", "libc10")) for name in needed):
             return None
-        tag = re.search(r"\.cpython-(\d+)", os.path.basename(path))
         runtime = next((name for name in needed if name.startswith("libcudart.so.")), "")
         missing = None if time.monotonic() > until else missing_symbols(library, path, needed, torch, until)
         return {
             "package": package,
             "path": path,
-            "python": tag.group(1) if tag else None,
+            "python": python_tag(os.path.basename(path)),
             "cuda": runtime[len("libcudart.so.") :].partition(".")[0] or None,
             "cxx11_abi": module_abi(library),
             "missing": (missing or [])[:3],
@@ -120,10 +117,19 @@ def native_module(package: str, path: str, torch: list[Symbols], until: float) -
         library.close()
 
 
+def python_tag(name: str) -> str | None:
+    """The "311" of module.cpython-311-x86_64-linux-gnu.so."""
+    tag = name.partition(".cpython-")[2]
+    end = next((place for place, letter in enumerate(tag) if not letter.isdigit()), len(tag))
+    return tag[:end] or None
+
+
 def missing_symbols(
     library: Library, path: str, needed: list[str], torch: list[Symbols], until: float
 ) -> list[str] | None:
     """The symbols of torch that a module asks for and no library that it loads has; None when that cannot be told."""
+    import re
+
     if not torch:
         return None
     try:
@@ -132,7 +138,7 @@ def missing_symbols(
         for name in Symbols(library).wanted():
             if time.monotonic() > until:
                 return None
-            if OF_TORCH.match(name) and not any(symbols.has(name) for symbols in offered):
+            if re.match(OF_TORCH, name) and not any(symbols.has(name) for symbols in offered):
                 found.append(name.decode("ascii", "replace"))
                 if len(found) == 3:
                     break
@@ -158,6 +164,10 @@ def module_abi(library: Library) -> bool | None:
 
 def built_for(text: str) -> dict[str, Any] | None:
     """What xformers/cpp_lib.json says of its build: {"version": {"torch": "2.5.0+cu121", "cuda": 1201, ...}}."""
+    if not text:
+        return None
+    import json
+
     try:
         version = json.loads(text)["version"]
         cuda = number(version.get("cuda"))

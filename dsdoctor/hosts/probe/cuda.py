@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 
 from .compilers import program_version, version_text
@@ -24,7 +23,7 @@ def fact_cuda(ask: Ask) -> dict[str, Any]:
         home = os.path.dirname(os.path.dirname(on_path)) if on_path else at("/usr/local/cuda")
         home = home if os.path.isdir(home) else None
     nvcc = home + "/bin/nvcc" if home and os.access(home + "/bin/nvcc", os.X_OK) else on_path
-    usual = [at("/usr/local/") + name for name in entries(at("/usr/local")) if re.match(r"cuda(-\d+(\.\d+)?)?$", name)]
+    usual = [at("/usr/local/") + name for name in entries(at("/usr/local")) if is_toolkit(name)]
     folders = [home] if home else []
     folders += usual + [at("/opt/cuda"), sys.prefix, os.environ.get("CONDA_PREFIX", sys.prefix)]
     toolkits: dict[str, dict[str, Any]] = {}
@@ -45,6 +44,12 @@ def fact_cuda(ask: Ask) -> dict[str, Any]:
     }
 
 
+def is_toolkit(name: str) -> bool:
+    """Whether a folder is named as a toolkit: cuda, cuda-12, cuda-12.6."""
+    parts = name[len("cuda-") :].split(".")
+    return name == "cuda" or (name[:5] == "cuda-" and len(parts) < 3 and all(part.isdigit() for part in parts))
+
+
 def toolkit_has(home: str, kind: str, name: str) -> bool:
     """Whether a toolkit has a header or a library; conda keeps them in targets/x86_64-linux."""
     folders = ["/include"] if kind == "include" else ["/lib64", "/lib"]
@@ -54,16 +59,20 @@ def toolkit_has(home: str, kind: str, name: str) -> bool:
 
 def nvcc_version(nvcc: str) -> str | None:
     """The "12.6" of `nvcc --version`; None when it does not run or does not say."""
-    version = re.match(r"\d+\.\d+", program_version(version_text(nvcc)))
-    return version.group(0) if version else None
+    return ".".join(program_version(version_text(nvcc)).split(".")[:2]) or None
 
 
 def toolkit_version(folder: str) -> str | None:
     """A toolkit's version out of include/cuda.h (`#define CUDA_VERSION 12060`), version.json or version.txt."""
-    match = re.search(r"^#define\s+CUDA_VERSION\s+(\d+)", read_or(folder + "/include/cuda.h", limit=1 << 17), re.M)
-    if match:
-        value = int(match.group(1))
-        return "%d.%d" % (value // 1000, value % 1000 // 10)
+    for line in read_or(folder + "/include/cuda.h", limit=1 << 17).splitlines():
+        words = line.split() if "CUDA_VERSION" in line else []
+        if words[:2] == ["#define", "CUDA_VERSION"] and words[2:] and words[2].isdigit():
+            value = int(words[2])
+            return "%d.%d" % (value // 1000, value % 1000 // 10)
     text = read_or(folder + "/version.json") or read_or(folder + "/version.txt")
+    if not text:
+        return None
+    import re
+
     match = re.search(r'"nvcc"[^}]*"version"\s*:\s*"(\d+\.\d+)|CUDA Version (\d+\.\d+)', text, re.S)
     return (match.group(1) or match.group(2)) if match else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 
@@ -53,7 +52,7 @@ def fact_disk(ask: Ask) -> dict[str, Any]:
     for path in roles:
         mount = mount_of(os.path.abspath(os.path.expanduser(path)), table)[0]
         if mount not in waited:
-            thread = start_thread(functools.partial(measure, path))
+            thread = start_thread(measure, path)
             if thread is None:
                 continue
             thread.join(max(0.1, min(PATH_SECONDS, ask.left() / 2)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 
 from .files import SBIN, at, entries, read_or, unique, which
 from .loader import SYSTEM_FOLDERS, loader_cache, path_list
@@ -23,14 +22,13 @@ def fact_driver(ask: Ask) -> dict[str, Any]:
     kernel = os.uname().release
     text = read_or(at("/proc/driver/nvidia/version"))
     dkms = which("dkms", SBIN)
-    sources = [re.match(r"nvidia(?:-open)?-(\d[\w.]*)$", name) for name in entries(at("/usr/src"))]
     return {
         "loaded": bool(text),
-        "version": driver_version(text),
+        "version": driver_version(text) if text else None,
         "kernel": kernel,
         "dkms_available": dkms is not None,
         "dkms": dkms_status(dkms) if dkms else [],
-        "sources": unique(match.group(1) for match in sources if match),
+        "sources": sources(entries(at("/usr/src"))),
         "module_files": module_files(kernel),
         "pci_gpus": pci_gpus(),
         "modules": [name for name in entries(at("/sys/module")) if name.startswith("nvidia") or name == "nouveau"],
@@ -40,17 +38,27 @@ def fact_driver(ask: Ask) -> dict[str, Any]:
     }
 
 
+def sources(names: list[str]) -> list[str]:
+    """The versions of the driver's sources: nvidia-535.154.05, nvidia-open-535.154.05."""
+    import re
+
+    found = [re.match(r"nvidia(?:-open)?-(\d[\w.]*)$", name) for name in names if name.startswith("nvidia")]
+    return unique(match.group(1) for match in found if match)
+
+
 def nvml_library_version() -> str | None:
     """The driver's version in the name of the NVML that the loader finds: libnvidia-ml.so.1 points to .535.154.05."""
     found = [folder + "/libnvidia-ml.so.1" for folder in path_list("LD_LIBRARY_PATH")]
     found += loader_cache("libnvidia-ml.so.1") + [at(folder) + "/libnvidia-ml.so.1" for folder in SYSTEM_FOLDERS]
     real = next((os.path.realpath(path) for path in found if os.path.isfile(path)), "")
-    match = re.search(r"\.so\.(\d+(?:\.\d+)+)$", real)
-    return match.group(1) if match else None
+    version = real.rpartition(".so.")[2]
+    return version if "." in version and version.replace(".", "0").isdigit() else None
 
 
 def driver_version(text: str) -> str | None:
     """The version in /proc/driver/nvidia/version, of the proprietary and of the open kernel module."""
+    import re
+
     match = re.search(r"Kernel Module(?:\s+for\s+\S+)?\s+(\d+(?:\.\d+)+)", text)
     return match.group(1) if match else None
 
@@ -66,6 +74,8 @@ def parse_dkms(text: str) -> list[dict[str, str]]:
     `nvidia, 535.154.05, 3.10.0-1160.el7.x86_64, x86_64: installed`, `nvidia/535.154.05, 5.15.0-91-generic, x86_64:
     installed`, and for a module that is not built yet `nvidia/535.154.05: added`.
     """
+    import re
+
     found = []
     for line in text.splitlines():
         left, colon, status = line.rpartition(": ")
@@ -83,10 +93,19 @@ def parse_dkms(text: str) -> list[dict[str, str]]:
     return found
 
 
+def is_driver(name: str) -> bool:
+    """Whether a file's name is the driver's, compressed or not: nvidia.ko, nvidia.ko.xz."""
+    return name == "nvidia.ko" or (name[:10] == "nvidia.ko." and name[10:].isalnum())
+
+
 def module_files(kernel: str) -> list[str]:
     """nvidia.ko, compressed or not, that modules.dep of the running kernel names or that lies in a usual folder."""
     base = at("/lib/modules/%s/" % kernel)
-    named = re.findall(r"^(\S*/nvidia\.ko(?:\.\w+)?):", read_or(base + "modules.dep", limit=16 << 20), re.M)
+    named = [
+        line.partition(":")[0]
+        for line in (read_or(base + "modules.dep", limit=16 << 20).splitlines())
+        if "/nvidia.ko" in line and is_driver(line.partition(":")[0].rpartition("/")[2])
+    ]
     folders = (
         "updates/dkms",
         "updates",
@@ -96,10 +115,5 @@ def module_files(kernel: str) -> list[str]:
         "kernel/drivers/video",
         "misc",
     )
-    usual = [
-        "%s/%s" % (folder, name)
-        for folder in folders
-        for name in entries(base + folder)
-        if re.match(r"nvidia\.ko(\.\w+)?$", name)
-    ]
+    usual = ["%s/%s" % (folder, name) for folder in folders for name in entries(base + folder) if is_driver(name)]
     return [base + name for name in unique(named + usual) if os.path.exists(base + name)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import re
 import stat
 import struct
 
@@ -61,6 +60,8 @@ class Library:
         The code for the GPUs, nearly all of such a file, is thereby not read: 0.2 of 430 MB for an NCCL.
         """
         begin, end = self.extent(part) or (0, min(len(self.bytes), SEARCH_BYTES))
+        import re
+
         return re.compile(pattern.encode("ascii")).search(self.bytes, begin, end)
 
     def dynamic(self) -> dict[str, list[str]]:

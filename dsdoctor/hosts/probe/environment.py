@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 
 from .accounts import home_folder
 from .files import at, entries, read
-from .masking import RELEVANT, secret, visible
+from .masking import relevant, secret, visible
 from .question import Ask, section
+from .shell_files import parse_shell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def fact_environment(ask: Ask) -> dict[str, Any]:
     NCCL reads $NCCL_CONF_FILE or else ~/.nccl.conf, then /etc/nccl.conf (src/misc/param.cc); DeepSpeed reads
     $DS_ENV_FILE or else .deepspeed_env, at home and then in the folder that it is started in (launcher/runner.py).
     """
-    relevant = [(name, value) for name, value in sorted(os.environ.items()) if RELEVANT.search(name)]
+    kept = [(name, value) for name, value in sorted(os.environ.items()) if relevant(name)]
     home = home_folder()
     nccl = [os.environ.get("NCCL_CONF_FILE") or os.path.join(home, ".nccl.conf"), at("/etc/nccl.conf")]
     folders = [os.path.expanduser("~"), working_folder()] + [path for role, path in ask.places if role == "work"]
@@ -33,8 +33,8 @@ def fact_environment(ask: Ask) -> dict[str, Any]:
     folder = at("/etc/profile.d")
     shell += [os.path.join(folder, name) for name in entries(folder) if name.endswith(".sh")]
     return {
-        "variables": visible(relevant),
-        "secrets": [name for name, _ in relevant if secret(name)],
+        "variables": visible(kept),
+        "secrets": [name for name, _ in kept if secret(name)],
         "files": config_files(nccl, parse_nccl_conf, "nccl") + config_files(launch, parse_deepspeed_env, "deepspeed"),
         "shell_files": [row for row in config_files(shell, parse_shell, "shell") if row["variables"]],
     }
@@ -93,23 +93,3 @@ def parse_deepspeed_env(text: str) -> tuple[list[tuple[str, str]], list[int]]:
         else:
             bad.append(index)
     return list(pairs.items()), bad
-
-
-def parse_shell(text: str) -> tuple[list[tuple[str, str]], list[int]]:
-    """The plain assignments of a shell's start file that matter to training; what is computed there is not followed."""
-    import shlex
-
-    pairs: dict[str, str] = {}
-    for line in text.splitlines():
-        if not re.match(r"\s*(?:export\s+|declare\s+-x\s+|typeset\s+-x\s+)?[A-Za-z_]\w*=", line):
-            continue
-        try:
-            words = shlex.split(line.replace(";", " ; "), comments=True)
-        except ValueError:
-            continue  # a quotation that goes on in the next line
-        words = [word for word in words if word not in ("export", "declare", "typeset", "-x", ";")]
-        assigned = dict(word.split("=", 1) for word in words if re.match(r"[A-Za-z_]\w*=", word))
-        if any(word not in assigned and word.partition("=")[0] not in assigned for word in words):
-            continue  # a command with variables before it sets nothing
-        pairs.update((name, value) for name, value in assigned.items() if RELEVANT.search(name))
-    return list(pairs.items()), []

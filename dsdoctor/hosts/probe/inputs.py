@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
-import re
 import stat
 import time
 
@@ -43,7 +41,7 @@ def fact_inputs(ask: Ask) -> dict[str, Any]:
         elif until <= time.monotonic():
             found["error"] = "no time was left for it"
         else:
-            thread = start_thread(functools.partial(look_at, place, row["role"], time.monotonic() + share, found))
+            thread = start_thread(look_at, place, row["role"], time.monotonic() + share, found)
             patience = min(share + INPUT_PATIENCE, latest - time.monotonic())
             if thread is not None:
                 thread.join(max(0.1, patience))
@@ -105,7 +103,7 @@ def way_to(place: str) -> tuple[str | None, str]:
     return None, place if os.path.lexists(place) else nearest
 
 
-LEFTOVERS = re.compile(
+LEFTOVERS = (
     r"^(checkpoint-\d+|global_step\d+|step_\d+|epoch_\d+|latest|adapter|rep_mats\.pkl|trainer_state\.json|"
     r"adapter_model\.(bin|safetensors)|pytorch_model.*\.bin|model.*\.safetensors|.*\.ckpt)$"
 )
@@ -113,8 +111,10 @@ LEFTOVERS = re.compile(
 
 def leftovers(folder: str) -> dict[str, Any]:
     """What an earlier run left in an output folder that a later one may go on from, or mix with its own."""
+    import re
+
     names = entries(folder)
-    found = [name for name in names if LEFTOVERS.match(name)]
+    found = [name for name in names if re.match(LEFTOVERS, name)]
     times = []
     for name in found[:1000]:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 
 from .files import SBIN, ProbeError, at, which
 from .processes import uptime_seconds
@@ -15,8 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d+)(?:, *(.*))?")
-XID_PROCESS = re.compile(r"\b(?:pid|name)=(?:'[^']*'|<[^>]*>|[^,]*)(?:, *|$)")
+XID = r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d+)(?:, *(.*))?"
+XID_PROCESS = r"\b(?:pid|name)=(?:'[^']*'|<[^>]*>|[^,]*)(?:, *|$)"
+WANTED = b"NVRM: Xid"
 KMSG_BYTES = 32 << 20
 KMSG_RECORD = 8192  # PRINTKRB_RECORD_MAX: a shorter buffer is refused
 
@@ -43,7 +43,9 @@ def age_of_first(lines: list[tuple[float, str]]) -> float | None:
 
 
 def kmsg_lines() -> list[tuple[float, str]]:
-    """The kernel's messages with their seconds since the boot; each read gives one, and the last would block.
+    """The first of the kernel's messages and those wanted, with their seconds since the boot.
+
+    Each read gives one, and the last would block.
 
     `PRIORITY,NUMBER,MICROSECONDS,FLAGS;TEXT`, and lines about the device that begin with a blank. Source:
     Documentation/ABI/testing/dev-kmsg.
@@ -66,10 +68,22 @@ def kmsg_lines() -> list[tuple[float, str]]:
             records.append(record)
     finally:
         os.close(handle)
-    found = re.findall(r"^\d+,\d+,(\d+),[^;\n]*;(.*)$", b"".join(records).decode("utf-8", "replace"), re.M)
+    found: list[tuple[float, str]] = []
+    for line in b"".join(records).split(b"\n"):
+        parsed = message(line) if not found or WANTED in line else None
+        found += [parsed] if parsed else []
     if not found:
         raise ProbeError("no message is in it")
-    return [(int(microseconds) / 1e6, text) for microseconds, text in found]
+    return found
+
+
+def message(line: bytes) -> tuple[float, str] | None:
+    """The seconds since the boot and the text of a record; None for a line that is none."""
+    head, semicolon, text = line.partition(b";")
+    fields = head.split(b",")
+    if not semicolon or len(fields) < 4 or not all(field.isdigit() for field in fields[:3]):
+        return None
+    return int(fields[2]) / 1e6, text.decode("utf-8", "replace")
 
 
 def journal_lines() -> list[tuple[float, str]]:
@@ -100,21 +114,25 @@ def dmesg_lines() -> list[tuple[float, str]]:
 
 def stamped(output: str) -> list[tuple[float, str]]:
     """Lines that begin with their seconds since the boot in brackets."""
+    import re
+
     found = [re.match(r"(?:<\d+>)?\[\s*(\d+\.\d+)\] (.*)", line) for line in output.splitlines()]
     return [(float(match.group(1)), match.group(2)) for match in found if match]
 
 
 def xids(lines: list[tuple[float, str]]) -> list[dict[str, Any]]:
     """The errors of NVIDIA's driver among kernel messages, one entry a number and card, without the process."""
+    import re
+
     now = uptime_seconds()
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for when, line in lines:
-        match = XID.search(line)
+        match = re.search(XID, line) if "NVRM" in line else None
         if match is None:
             continue
         key = (match.group(1).lower(), int(match.group(2)))
         row = found.setdefault(key, {"address": key[0], "code": key[1], "count": 0})
         row["count"] += 1
         row["last_seconds_ago"] = None if now is None else round(max(0.0, now - when), 1)
-        row["text"] = XID_PROCESS.sub("", match.group(3) or "")[:200].strip()
+        row["text"] = re.sub(XID_PROCESS, "", match.group(3) or "")[:200].strip()
     return list(found.values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 
 from .files import at, entries, number, read, read_or, unique
 from .question import Ask, section
@@ -94,7 +93,7 @@ def fact_cpu(ask: Ask) -> dict[str, Any]:
         cores = len(os.sched_getaffinity(0))
     except (AttributeError, OSError):
         cores = os.cpu_count() or 0
-    nodes = [name for name in entries(at("/sys/devices/system/node")) if re.match(r"node\d+$", name)]
+    nodes = [name for name in entries(at("/sys/devices/system/node")) if name[:4] == "node" and name[4:].isdigit()]
     return {
         "model": fields.get("model name") or fields.get("Model") or fields.get("cpu", ""),
         "cores": cores,

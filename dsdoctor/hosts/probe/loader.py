@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import struct
 
 from .files import MEMO, SBIN, ProbeError, at, raw_or, which
@@ -15,8 +14,12 @@ CACHE_MAGIC = b"glibc-ld.so.cache1.1"
 
 def path_list(name: str) -> list[str]:
     """The entries of LD_LIBRARY_PATH or LD_PRELOAD."""
-    separators = r"[:\s]" if name == "LD_PRELOAD" else "[:;]"  # ld.so(8)
-    return [entry for entry in re.split(separators, os.environ.get(name, "")) if entry]
+    text = os.environ.get(name, "")  # with separators as ld.so(8) has them
+    return (
+        text.replace(":", " ").split()
+        if name == "LD_PRELOAD"
+        else list(filter(None, text.replace(";", ":").split(":")))
+    )
 
 
 def loader_cache(library: str) -> list[str]:
@@ -50,6 +53,8 @@ def cached(data: bytes, begin: int, name: bytes) -> list[str]:
 
 def told_cache(library: str) -> list[str]:
     """The same as `ldconfig -p` prints it."""
+    import re
+
     program = which("ldconfig", SBIN)
     if program is None:
         return []

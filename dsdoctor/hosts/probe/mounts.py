@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from .files import at, read_or
 
 
@@ -20,6 +18,10 @@ def mounts() -> list[tuple[str, str, str]]:
 
 def unescaped(word: str) -> str:
     """A word of mountinfo without its octal escapes, by which blanks and the like are written."""
+    if "\\" not in word:
+        return word
+    import re
+
     return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code.group(1), 8)), word)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 
 from .elf import Library
@@ -119,6 +118,18 @@ def nccl_copy(path: str, real: str, source: str, owners: list[str]) -> dict[str,
     return dict(row, manager=manager, package=package) if package else row
 
 
+def is_nccl_list(name: str) -> bool:
+    """Whether a file of dpkg's lists what a package libnccl2 or libnccl2:amd64 has installed."""
+    package, _, architecture = name[: -len(".list")].partition(":")
+    number = package[len("libnccl") :]
+    return (
+        name.startswith("libnccl")
+        and name.endswith(".list")
+        and (not number or number.isdigit())
+        and (not architecture or architecture.isalnum())
+    )
+
+
 def owning_package(path: str, real: str) -> tuple[str | None, str | None]:
     """Who installed a library, deb, rpm or conda, and the package with its version; None for one put there by hand.
 
@@ -126,13 +137,13 @@ def owning_package(path: str, real: str) -> tuple[str | None, str | None]:
     """
     meta = os.path.dirname(os.path.dirname(path)) + "/conda-meta"
     for name in entries(meta):
-        told = re.match(r"(nccl)-([^-]+)-[^-]+\.json$", name)
-        if told:
-            return "conda", "%s %s" % told.groups()
+        parts = name.split("-")
+        if len(parts) == 3 and parts[0] == "nccl" and all(parts) and name.endswith(".json"):
+            return "conda", "nccl %s" % parts[1]
     lists = at("/var/lib/dpkg/info/")
     spellings = {path, real, real[len("/usr") :] if real.startswith("/usr/lib") else real, "/usr" + real}
     for name in entries(lists):
-        if re.match(r"libnccl\d*(:\w+)?\.list$", name) and spellings & set(read_or(lists + name).split("\n")):
+        if is_nccl_list(name) and spellings & set(read_or(lists + name).split("\n")):
             package = name[: -len(".list")]
             return "deb", answer_of(which("dpkg-query"), "-W", "-f", "${Package} ${Version}", package) or package
     if entries(lists) or not os.path.isdir(at("/var/lib/rpm")):
@@ -182,7 +193,8 @@ def torch_nccl(torch: str) -> str | None:
 def torch_preloads(torch: str) -> list[str]:
     """What torch's own start-up opens before its libraries ask for NCCL. Source: torch/__init__.py, read as text."""
     text = read_or(torch + "/__init__.py", limit=1 << 19)
-    if not re.search(r"^\s+_preload_cuda_deps\(\)", text, re.M) or "libnccl.so" not in text:
+    called = any(line[:1].isspace() and line.lstrip().startswith("_preload_cuda_deps()") for line in text.splitlines())
+    if not called or "libnccl.so" not in text:
         return []
     folders = site_folders()
     # It goes through its list in order and gives up at the first library missing; cublas is the first.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 
 from .addresses import addresses
@@ -41,7 +40,8 @@ def fact_network(ask: Ask) -> dict[str, Any]:
 
 def firewalls() -> list[str]:
     """The firewall programs that are switched on. Their rules only root may read."""
-    ufw = re.search(r"^\s*ENABLED\s*=\s*[\"']?yes", read_or(at("/etc/ufw/ufw.conf")), re.M | re.I)
+    lines = read_or(at("/etc/ufw/ufw.conf")).lower().replace(" ", "").replace("\t", "").splitlines()
+    ufw = any(line.startswith(("enabled=yes", 'enabled="yes', "enabled='yes")) for line in lines)
     return ["firewalld"] * bool(running("firewalld")) + ["ufw"] * bool(ufw and which("ufw", SBIN))
 
 
@@ -78,9 +78,10 @@ def interface(name: str, held: list[dict[str, Any]]) -> dict[str, Any]:
 
 def interface_kind(base: str) -> str:
     """bridge, bond, vlan, wlan, wireguard ..., or tun; empty for an ordinary interface."""
-    told = re.search(r"^DEVTYPE=(\S+)", read_or(base + "uevent"), re.M)
-    if told:
-        return told.group(1)
+    for line in read_or(base + "uevent").splitlines():
+        name, _, kind = line.partition("=")
+        if name == "DEVTYPE" and kind:
+            return kind
     return "tun" if os.path.exists(base + "tun_flags") else ""
 
 

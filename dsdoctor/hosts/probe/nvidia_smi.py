@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from .files import ProbeError, number, which
 from .programs import run
 
@@ -55,8 +53,9 @@ def smi_gpu(line: str, fields: Sequence[tuple[str, str]]) -> dict[str, Any]:
     gpu: dict[str, Any] = {"name": "", "driver_version": None}
     for (field, _), word in zip(fields, [word.strip() for word in line.split(",")]):
         if field == "compute_capability":
-            match = re.match(r"(\d+)\.(\d+)$", word)
-            gpu[field] = [int(match.group(1)), int(match.group(2))] if match else None
+            parts = word.split(".")
+            plain = len(parts) == 2 and all(part.isdigit() for part in parts)
+            gpu[field] = [int(part) for part in parts] if plain else None
         elif field in ("index", "memory_mib", "memory_used_mib"):
             gpu[field] = number(word)
         else:

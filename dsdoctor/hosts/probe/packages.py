@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 
 from .files import MEMO, entries, read_or
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 JOB_PATH = [str(entry) for entry in sys.path if entry != ""]  # `python -` puts the working directory first
-STANDARD_INFO = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._]*)-(?P<version>\d[^-]*)\.dist-info$")
 
 
 def site_folders() -> list[str]:
@@ -54,10 +52,26 @@ def wheel_distribution(folder: str, name: str) -> dict[str, Any]:
     """A distribution out of its .dist-info folder."""
     info = os.path.join(folder, name)
     whole = os.path.isfile(info + "/METADATA") and not name.startswith("~")
-    standard = STANDARD_INFO.match(name)
-    fields = standard.groupdict() if standard else metadata(info + "/METADATA") if whole else {}
-    editable = whole and re.search(r'"editable"\s*:\s*true', read_or(info + "/direct_url.json"))
-    return described(fields, name[: -len(".dist-info")], folder, info, whole, bool(editable))
+    stem = name[: -len(".dist-info")]
+    fields = standard(stem) or (metadata(info + "/METADATA") if whole else {})
+    editable = whole and '"editable":true' in "".join(read_or(info + "/direct_url.json").split())
+    return described(fields, stem, folder, info, whole, editable)
+
+
+def standard(stem: str) -> dict[str, str]:
+    """Name and Version out of `NAME-VERSION` where it is written by the book: the name has no other dash."""
+    name, dash, version = stem.partition("-")
+    plain = name.isascii() and name[:1].isalnum() and name.replace(".", "").replace("_", "").isalnum()
+    numbered = version[:1].isdigit() and "-" not in version
+    return {"name": name, "version": version} if dash and plain and numbered else {}
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as they are compared: small letters, one dash for each run of dashes, dots and the like."""
+    name = name.replace("_", "-").replace(".", "-").lower()
+    while "--" in name:
+        name = name.replace("--", "-")
+    return name
 
 
 def egg_distribution(folder: str, info: str) -> dict[str, Any]:
@@ -75,7 +89,7 @@ def described(
 ) -> dict[str, Any]:
     """One distribution as the sections use it."""
     return {
-        "name": re.sub(r"[-_.]+", "-", fields.get("name") or fallback).lower(),
+        "name": canonical(fields.get("name") or fallback),
         "version": fields.get("version", ""),
         "location": folder,
         "editable": editable,

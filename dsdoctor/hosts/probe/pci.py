@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import struct
 
 from .files import at, entries, link_target, number, read, read_or, unique
@@ -34,10 +33,6 @@ def nvswitches() -> list[str]:
     ]
 
 
-PCI_ADDRESS = re.compile(r"^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$", re.I)
-BUS_PARAMETERS = re.compile(r"^(?:(?:intel_|amd_)?iommu|pci|pcie_\w+|nvidia[\w-]*\.\w+|nouveau\.\w+)=|^\w*blacklist=")
-
-
 @section
 def fact_pci(ask: Ask) -> dict[str, Any]:
     """Source: /sys/bus/pci/devices, /sys/kernel/iommu_groups, /proc/cmdline. ACS registers: root alone reads them."""
@@ -46,7 +41,7 @@ def fact_pci(ask: Ask) -> dict[str, Any]:
     above: list[str] = []
     for name in pci_gpus():
         folder = os.path.realpath(base + name)
-        parts = [part for part in folder.split("/")[:-1] if PCI_ADDRESS.match(part)]
+        parts = [part for part in folder.split("/")[:-1] if is_address(part)]
         above += parts
         cards.append(
             {
@@ -66,8 +61,26 @@ def fact_pci(ask: Ask) -> dict[str, Any]:
         "nvswitches": nvswitches(),
         "registers": bool(bridges) and all(whole for _, whole in bridges),
         "iommu_groups": len(entries(at("/sys/kernel/iommu_groups"))),
-        "kernel_parameters": [word for word in read_or(at("/proc/cmdline")).split() if BUS_PARAMETERS.match(word)],
+        "kernel_parameters": [word for word in read_or(at("/proc/cmdline")).split() if is_bus_parameter(word)],
     }
+
+
+def is_address(name: str) -> bool:
+    """Whether a folder of /sys is a PCI device's: 0000:3b:00.0."""
+    device, _, function = name.lower().rpartition(".")
+    domain, *rest = device.split(":")
+    hexadecimal = all(c in "0123456789abcdef" for c in domain + "".join(rest))
+    whole = 4 <= len(domain) <= 8 and [len(part) for part in rest] == [2, 2]
+    return hexadecimal and whole and function in tuple("01234567")
+
+
+def is_bus_parameter(word: str) -> bool:
+    """Whether a parameter of the kernel's is about the IOMMU, PCI, NVIDIA's modules, or modules that are not loaded."""
+    name, equals, _ = word.partition("=")
+    if name in ("iommu", "intel_iommu", "amd_iommu", "pci"):
+        return bool(equals)
+    of_module = "." in name and name.startswith(("nvidia", "nouveau."))
+    return bool(equals) and (of_module or name.startswith("pcie_") or name.endswith("blacklist"))
 
 
 def pci_link(folder: str) -> dict[str, Any]:
@@ -78,8 +91,8 @@ def pci_link(folder: str) -> dict[str, Any]:
         return value if value and value < 255 else None
 
     def speed(text: str) -> float | None:
-        match = re.match(r"(\d+(?:\.\d+)?) GT/s", text)
-        return float(match.group(1)) if match else None
+        value, unit, _ = text.partition(" GT/s")
+        return float(value) if unit and value.replace(".", "", 1).isdigit() else None
 
     return {
         "width": width(read_or(folder + "/current_link_width")),

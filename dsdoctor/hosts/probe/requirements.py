@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 
 from .files import read_or
-from .packages import distributions
+from .packages import canonical, distributions
 from .question import Ask, section
 
 TYPE_CHECKING = False
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 REQUIREMENTS = 200  # of one distribution
-EXTRA = re.compile(r"""extra\s*==\s*["']([^"']+)["']""")
 # What a program on transformers or accelerate needs besides them, depending on what it uses of them.
 EXTRAS = {"transformers": {"torch", "deepspeed", "accelerate"}, "accelerate": {"deepspeed"}}
 
@@ -31,10 +29,9 @@ def fact_requirements(ask: Ask) -> dict[str, Any]:
     for _ in range(3):  # an extra may ask for an extra
         for name, row in found.items():
             for line in row["requires"]:
-                match = re.match(r"\s*([\w.-]+)\s*\[([^\]]*)\]", line)
-                if match and of_extras(line, wanted.get(name, ())):
-                    asked = {extra.strip().lower() for extra in match.group(2).split(",")}
-                    wanted.setdefault(re.sub(r"[-_.]+", "-", match.group(1)).lower(), set()).update(asked)
+                package, extras = asked_for(line)
+                if extras and of_extras(line, wanted.get(name, ())):
+                    wanted.setdefault(canonical(package), set()).update(extras)
     for name, row in found.items():
         row["requires"] = [line for line in row["requires"] if of_extras(line, wanted.get(name, ()))][:REQUIREMENTS]
     return {"packages": {name: row for name, row in found.items() if row["requires"] or row["python"]}}
@@ -42,8 +39,36 @@ def fact_requirements(ask: Ask) -> dict[str, Any]:
 
 def of_extras(line: str, wanted: Iterable[str]) -> bool:
     """Whether a requirement is for all, or for one of the extras."""
-    extras = [extra.lower() for extra in EXTRA.findall(line.partition(";")[2])]
-    return not extras or any(extra in wanted for extra in extras)
+    if "extra" not in line:
+        return True
+    # Every second part of a marker stands in quotation marks: the value after `extra ==`.
+    parts = line.partition(";")[2].replace("'", '"').split('"')
+    named = [parts[place + 1].lower() for place in range(0, len(parts) - 2, 2) if asks_extra(parts[place])]
+    return not named or any(extra in wanted for extra in named)
+
+
+def asks_extra(text: str) -> bool:
+    """Whether a part of a marker ends with `extra ==`."""
+    left = text.rstrip()
+    return left.endswith("==") and left[:-2].rstrip().endswith("extra")
+
+
+def asked_for(line: str) -> tuple[str, set[str]]:
+    """The package of a requirement, and the extras of it that are asked for: `NAME[EXTRA, ...]`."""
+    name, _, rest = line.partition("[")
+    extras, bracket, _ = rest.partition("]")
+    name = name.strip()
+    if not bracket or not name.replace(".", "").replace("-", "").replace("_", "").isalnum():
+        return name, set()
+    return name, {extra.strip().lower() for extra in extras.split(",")}
+
+
+def without_addresses(line: str) -> str:
+    """A requirement without the addresses in it (`NAME @ https://...; MARKER`): they are nobody's business."""
+    while "@" in line:
+        before, _, after = line.partition("@")
+        line = before.rstrip() + " " + after[after.find(";") :] * (";" in after)
+    return line.strip()
 
 
 def requirements(info: str) -> dict[str, Any]:
@@ -55,7 +80,7 @@ def requirements(info: str) -> dict[str, Any]:
         if name.lower() == "requires-python":
             rows["python"] = value.strip()[:200]
         elif name.lower() == "requires-dist":
-            rows["requires"].append(re.sub(r"\s*@[^;]*", " ", value).strip()[:500])  # an address is nobody's business
+            rows["requires"].append(without_addresses(value)[:500])
     if egg and not rows["requires"] and os.path.isdir(info):
         rows["requires"] = egg_requirements(read_or(info + "/requires.txt"))
     return rows

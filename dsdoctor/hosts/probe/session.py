@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 
 from .accounts import user_name
 from .files import at, entries, read_or
@@ -23,18 +22,28 @@ def fact_session(ask: Ask) -> dict[str, Any]:
         shell = pwd.getpwuid(os.getuid()).pw_shell
     except KeyError:
         shell = ""
-    scope = re.search(r"/session-(\w+)\.scope|/(user@\d+)\.service", read_or(at("/proc/self/cgroup")))
     return {
         "shell": shell,
         "shell_seconds": shell_seconds(os.environ.get("DSDOCTOR_SHELL_AT", "")),
         "printed": "",  # the probe cannot see these two; who started it fills them in
         "setup": [],
         "logind": os.path.isdir(at("/run/systemd/sessions")),
-        "login_session": scope.group(1) or scope.group(2) if scope else None,
+        "login_session": login_session(read_or(at("/proc/self/cgroup"))),
         "remove_ipc": logind_setting("RemoveIPC", True),
         "kill_user_processes": logind_setting("KillUserProcesses", None),
         "lingers": os.path.exists(at("/var/lib/systemd/linger/" + user_name(os.getuid()))),
     }
+
+
+def login_session(groups: str) -> str | None:
+    """The session "12" of /session-12.scope, or "user@1000" of /user@1000.service, that a process's cgroups name."""
+    for part in groups.replace("\n", "/").split("/"):
+        session, user = part[len("session-") : -len(".scope")], part[len("user@") : -len(".service")]
+        if part.startswith("session-") and part.endswith(".scope") and session:
+            return session
+        if part.startswith("user@") and part.endswith(".service") and user.isdigit():
+            return "user@" + user
+    return None
 
 
 def shell_seconds(ready: str) -> float | None:
@@ -74,7 +83,17 @@ def logind_setting(name: str, default: bool | None) -> bool | None:
             if each.endswith(".conf"):
                 drop_ins.setdefault(each, folder + "/logind.conf.d/" + each)
     texts = [main] + [read_or(drop_ins[each]) for each in sorted(drop_ins)]
-    pattern = r"^[ \t]*%s[ \t]*%s[ \t]*=[ \t]*(\w+)"
-    words = re.findall(pattern % ("", name), "\n".join(texts), re.M)
-    words = words or re.findall(pattern % ("#", name), main, re.M)
+    words = settings(name, "\n".join(texts), "") or settings(name, main, "#")
     return words[-1].lower() in ("yes", "true", "on", "1", "y", "t") if words else default
+
+
+def settings(name: str, text: str, mark: str) -> list[str]:
+    """The values that a file of systemd's gives a setting, in lines that begin with a mark."""
+    found = []
+    for line in text.split("\n"):
+        left, equals, value = line.strip(" \t").partition("=")
+        if equals and left.startswith(mark) and left[len(mark) :].strip(" \t") == name:
+            word = value.strip(" \t")
+            end = next((place for place, c in enumerate(word) if not (c.isalnum() or c == "_")), len(word))
+            found += [word[:end]] if end else []
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 
@@ -107,5 +106,8 @@ def fact_container(ask: Ask) -> dict[str, Any]:
 
 def capabilities() -> int | None:
     """This process's effective capabilities as a bit field. Source: CapEff of /proc/self/status."""
-    match = re.search(r"^CapEff:\s*([0-9a-fA-F]+)", read_or(at("/proc/self/status")), re.M)
-    return int(match.group(1), 16) if match else None
+    for line in read_or(at("/proc/self/status")).splitlines():
+        name, _, value = line.partition(":")
+        if name == "CapEff":
+            return int(value.strip(), 16)
+    return None

@@ -7,24 +7,25 @@ import _thread
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 
 class Running:
     """A thread that was started."""
 
-    def __init__(self, function: Callable[[], None]) -> None:
+    def __init__(self, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         self.lock = _thread.allocate_lock()  # held until the function has ended
         self.lock.acquire()
         try:
-            _thread.start_new_thread(self.work, (function,))
+            _thread.start_new_thread(self.work, (function, arguments))
         except RuntimeError:
             self.lock.release()
             raise
 
-    def work(self, function: Callable[[], None]) -> None:
+    def work(self, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         """In the thread."""
         try:
-            function()
+            function(*arguments)
         finally:
             self.lock.release()
 
@@ -38,10 +39,10 @@ class Running:
         return self.lock.locked()
 
 
-def start_thread(function: Callable[[], None]) -> Running | None:
+def start_thread(function: Callable[..., None], *arguments: Any) -> Running | None:
     """Start a thread that may hang and is then left behind; where no thread can be had, call the function here."""
     try:
-        return Running(function)
+        return Running(function, arguments)
     except RuntimeError:  # the user's limit on processes
-        function()
+        function(*arguments)
         return None

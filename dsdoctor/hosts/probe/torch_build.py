@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from .constants import constants
 from .elf import Library
 from .files import read_or
@@ -46,8 +44,9 @@ def newest_glibc(paths: Iterable[str]) -> str | None:
         except (OSError, ValueError):
             continue
         try:
-            matches = [re.match(r"GLIBC_(\d+)\.(\d+)(?:\.\d+)?$", name) for name in library.versions()]
-            needed += [(int(match.group(1)), int(match.group(2))) for match in matches if match]
+            numbers = [name[len("GLIBC_") :].split(".") for name in library.versions() if name.startswith("GLIBC_")]
+            plain = [parts for parts in numbers if len(parts) in (2, 3) and all(part.isdigit() for part in parts)]
+            needed += [(int(parts[0]), int(parts[1])) for parts in plain]
         finally:
             library.close()
     return "%d.%d" % max(needed) if needed else None
@@ -55,10 +54,12 @@ def newest_glibc(paths: Iterable[str]) -> str | None:
 
 def nccl_requirement(text: str) -> str | None:
     """The pin "nvidia-nccl-cu12==2.27.5" in the headers of torch's METADATA; None for a build with NCCL inside."""
+    import re
+
     for line in text.splitlines():
         if not line.strip():
             break  # the description begins
-        match = re.match(r"Requires-Dist:\s*(nvidia[-_]nccl[\w-]*)\s*\(?\s*([^;)]*)", line, re.I)
+        match = "nccl" in line and re.match(r"Requires-Dist:\s*(nvidia[-_]nccl[\w-]*)\s*\(?\s*([^;)]*)", line, re.I)
         if match:
             return match.group(1).lower().replace("_", "-") + match.group(2).strip().replace(" ", "")
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import stat
 import time
 
@@ -23,9 +22,7 @@ SHOWN_ENTRIES = 200
 SHOWN_NAMES = 20
 POINTER = b"version https://git-lfs.github.com/spec/"
 # What programs leave behind in folders of data: caches, locks, version control. It differs without harm.
-PASSING = re.compile(
-    r"^(\.git|\.cache|\.huggingface|__pycache__|\.DS_Store|\._.*|cache-.*\.arrow|.*\.lock|.*\.incomplete)$"
-)
+PASSING = r"^(\.git|\.cache|\.huggingface|__pycache__|\.DS_Store|\._.*|cache-.*\.arrow|.*\.lock|.*\.incomplete)$"
 
 
 class Walk:
@@ -41,6 +38,9 @@ class Walk:
 
     def folder(self) -> dict[str, Any]:
         """The fields for a folder."""
+        import re
+
+        passing = re.compile(PASSING)
         status = os.stat(self.place)
         waiting, seen, left = [""], {(status.st_dev, status.st_ino)}, WALK_ENTRIES
         while waiting and self.complete:
@@ -58,7 +58,7 @@ class Walk:
                 if time.monotonic() > self.until:
                     self.complete = False
                     break
-                if not PASSING.match(entry.name):
+                if not passing.match(entry.name):
                     self.take(entry, os.path.join(inside, entry.name), waiting, seen)
         return self.described()
 
