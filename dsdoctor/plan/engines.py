@@ -81,19 +81,18 @@ def command_of(part: Part) -> Command:
 def torchrun(part: Part) -> Command:
     """One torchrun a host. Static rendezvous takes the order of the ranks from the plan, c10d from the addresses."""
     host, meeting = part.host, part.meeting
-    argv = [
-        *(host.python, "-m", "torch.distributed.run", "--nnodes", str(len(meeting.hosts))),
-        *("--node_rank", str(host.node_rank), "--nproc_per_node", str(host.slots)),
-    ]
-    if meeting.job.rendezvous == "c10d":
-        name = f"[{meeting.address}]" if ":" in meeting.address else meeting.address
+    address, port, c10d = meeting.address, str(meeting.port), meeting.job.rendezvous == "c10d"
+    argv = [host.python, "-m", "torch.distributed.run", "--nnodes", str(len(meeting.hosts))]
+    argv += [] if c10d else ["--node_rank", str(host.node_rank)]
+    argv += ["--nproc_per_node", str(host.slots)]
+    if c10d:
+        name = f"[{address}]" if ":" in address else address
         limits = f"join_timeout={RENDEZVOUS_SECONDS},read_timeout={RENDEZVOUS_SECONDS}"
         is_host = str(host.node_rank == 0).lower()
-        argv += ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"{name}:{meeting.port}", "--rdzv_id", meeting.run]
+        argv += ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"{name}:{port}", "--rdzv_id", meeting.run]
         argv += ["--local_addr", host.address or host.name, "--rdzv_conf", f"{limits},is_host={is_host}"]
     else:
-        argv += ["--master_addr", meeting.address, "--master_port", str(meeting.port)]
-        argv += ["--rdzv_conf", f"timeout={RENDEZVOUS_SECONDS}"]
+        argv += ["--master_addr", address, "--master_port", port, "--rdzv_conf", f"timeout={RENDEZVOUS_SECONDS}"]
     argv += ["--log_dir", posixpath.join(host.run_dir, "torchrun", part.folder), "--tee", "3"]
     return Command(host.name, (*argv, *map(str, meeting.job.launcher_args), *part.program), host.code_dir)
 

@@ -97,6 +97,17 @@ def test_two_hosts_of_2_and_1_slots_meet_and_every_line_has_its_rank(make_head: 
     assert head.ranks() == []
 
 
+def test_c10d_has_its_own_order_and_the_plan_knows_it(restored: LittleCluster, make_head: MakeHead) -> None:
+    make_head("c10d", (2, 1))
+    head = Head(restored, {"node1": 1, "node0": 2})
+    done = launch(head)
+    assert done.returncode == 0, done.stdout + done.stderr
+    planned = json.loads(head.host.read(f"{head.state()['path']}/plan.json"))
+    assert [(host["name"], host["first_rank"]) for host in planned["hosts"]] == [("node0", 0), ("node1", 2)]
+    assert column(head, "host") == ["node0", "node0", "node1"]
+    assert rank_logs(head)["node1/rank2.log"].splitlines()[0] == "rank 2 is seated"
+
+
 @pytest.mark.parametrize("engine", ["torchrun", "deepspeed", "python"])
 def test_slots_3_and_2(make_head: MakeHead, engine: str) -> None:
     head = make_head(engine, (3, 2))

@@ -110,7 +110,7 @@ def test_c10d_is_planned_in_the_order_in_which_torchrun_will_have_it() -> None:
     ]
     assert planned.master_addr == "192.0.2.10"
     assert argv(planned, "b") == snapshot(
-        "/opt/env/bin/python -m torch.distributed.run --nnodes 2 --node_rank 1 --nproc_per_node 1 "
+        "/opt/env/bin/python -m torch.distributed.run --nnodes 2 --nproc_per_node 1 "
         "--rdzv_backend c10d --rdzv_endpoint 192.0.2.10:29500 --rdzv_id demo-1 --local_addr 192.0.2.11 "
         "--rdzv_conf join_timeout=120,read_timeout=120,is_host=false "
         "--log_dir /home/b/.dsdoctor/work/demo/runs/demo-1/torchrun/1-one --tee 3 train.py --lr 0.001"
