@@ -6,8 +6,10 @@ import contextlib
 import queue
 import sys
 import threading
+from dataclasses import asdict
 
 from dsdoctor.cli._copy_view import CopyView
+from dsdoctor.cli._watching import progress_line
 from dsdoctor.escape import escape
 from dsdoctor.run.events import (
     Copying,
@@ -15,11 +17,12 @@ from dsdoctor.run.events import (
     Event,
     LineSeen,
     Noted,
+    Progressed,
     StageDone,
     StageSkipped,
     StageStarted,
 )
-from dsdoctor.terminal import say
+from dsdoctor.terminal import StatusLine, say
 
 KEPT = 2000  # events that wait for a slow screen; lines beyond them are left out there, not in the logs
 LINE_SHOWN = 2000  # characters of a line
@@ -36,6 +39,7 @@ class RunView:
         self._events: queue.Queue[Event | None] = queue.Queue(maxsize=KEPT)
         self._left_out = 0
         self._copies = CopyView()
+        self._progress, self._told = StatusLine(), ""  # the line under all others, and what it says
         self._thread = threading.Thread(target=self._draw_all, daemon=True)
         self._thread.start()
 
@@ -58,7 +62,14 @@ class RunView:
 
     def _draw_all(self) -> None:
         while (event := self._events.get()) is not None:
+            if isinstance(event, Progressed):
+                self._told = f"  {escape(progress_line(asdict(event)))}"
+            elif not isinstance(event, LineSeen | Noted | Copying):
+                self._told = ""
             self._draw(event)
+            if self._told:
+                self._progress.show(self._told)
+        self._progress.clear()
 
     def _draw(self, event: Event) -> None:
         if isinstance(event, LineSeen):

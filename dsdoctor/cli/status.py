@@ -110,6 +110,7 @@ def _verdict(directory: RunDirectory) -> dict[str, Any] | None:
 
 def _text(told: dict[str, Any]) -> str:
     from dsdoctor.cli._runs import duration, since
+    from dsdoctor.cli._watching import progress_line
     from dsdoctor.escape import escape
 
     head = {"headless": "running, but without a head: dsdoctor attach or stop"}.get(told["status"], told["status"])
@@ -128,6 +129,8 @@ def _text(told: dict[str, Any]) -> str:
         lines.append(escape(line + (f"; exit codes: {codes}" if codes else "")))
         if stage["failure"]:
             lines.append(f"    {escape(stage['failure'])}")
+    if told["progress"]:
+        lines.append(f"  {escape(progress_line(told['progress']))}")
     lines += [f"  {escape(_host_line(host))}" for host in told["hosts"]]
     verdict = told["verdict"]
     if verdict:

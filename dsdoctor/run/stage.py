@@ -99,6 +99,8 @@ class StageRun:
         try:
             for name in self.running:
                 self.guards[name].start(self._order(name), self.plan.setup)
+            if self.watch is not None and self.attempt.taken_over is not None:
+                self.watch.taken_over(time.monotonic())
             if self.first is not None:  # the head before us went while it was stopping the others
                 self.stop_at = time.monotonic()
             while self.running:
@@ -265,6 +267,9 @@ class StageRun:
         self.running.discard(name)
         self.ends[name].lost = why
         self._agent_line(name, f"dsdoctor: lost {name}: {why}")
+        if not self.plan.host(name).local:
+            spool = spool_of(self.plan.host(name), self.stage, self.attempt.number)
+            self.logs.write(name, None, f"dsdoctor: what it printed since then is in {spool}/frames on {name}")
         self._failed(name)
 
     def _failed(self, name: str) -> None:
@@ -304,10 +309,15 @@ class StageRun:
             self._agent_line(name, f"dsdoctor: {why}")
             self._failed(name)
 
+    def _what_goes_on(self) -> str:
+        return (
+            f"; what runs there goes on until dsdoctor stop {self.plan.run} reaches it" if self.attempt.detach else ""
+        )
+
     def _find_lost(self, now: float) -> None:
         for name in list(self.running):
             guard = self.guards[name]
             if guard.greeted and now - guard.heard > self.limits.lifeline:
-                self._lose(name, f"no sign of life for {self.limits.lifeline:.0f} s")
+                self._lose(name, f"no sign of life for {self.limits.lifeline:.0f} s{self._what_goes_on()}")
             elif not guard.greeted and not guard.ended and now - guard.heard > self.limits.greeting:
                 self._lose(name, f"no guardian came up within {self.limits.greeting:.0f} s")

@@ -80,6 +80,10 @@ class Watch:
         self._traces: dict[tuple[str, int | None], list[str]] = {}
         self._file_failed = self._ending = False
 
+    def taken_over(self, now: float) -> None:
+        """Take it that the ranks have been running for a while under guardians of their own."""
+        self._begin(now)
+
     def started(self, host: str, pid: int, now: float) -> None:
         """Take the process below which the ranks of a host are."""
         self._roots[host] = pid
