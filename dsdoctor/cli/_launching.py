@@ -90,6 +90,11 @@ def show_plan(options: dict[str, Any], form: str) -> int:
         if plan is None:
             say(f"\ndsdoctor: no plan can be made: {escape(launching.prepared.problem or '')}")
             return launching.refusal()
+        if target.chosen:
+            import msgspec
+
+            stages = tuple(stage for stage in plan.stages if stage.name in target.chosen)
+            plan = msgspec.structs.replace(plan, stages=stages)
         if form == "json":
             write(json.dumps(plan.to_dict(), indent=1, ensure_ascii=False))
         else:

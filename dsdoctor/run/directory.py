@@ -162,10 +162,13 @@ class RunDirectory:
         with opened as file:
             if not _locked(file):
                 raise self._held(self.holder())
-            file.seek(0)
-            file.truncate()
-            json.dump({**identity(os.getpid()), "host": os.uname().nodename}, file)
-            file.flush()
+            try:
+                file.seek(0)
+                file.truncate()
+                json.dump({**identity(os.getpid()), "host": os.uname().nodename}, file)
+                file.flush()
+            except OSError as error:
+                raise FileError(path, f"cannot be written: {error.strerror}") from None
             yield file.fileno()
 
     def refuse_when_held(self) -> None:

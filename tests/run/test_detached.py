@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -74,11 +75,13 @@ def taken_over(directory: RunDirectory, plan: LaunchPlan, show: Seen) -> Outcome
 def test_a_killed_head_is_followed_by_another_and_every_line_is_logged_once(tmp_path: Path) -> None:
     scripts = {"one": {"a": COUNTING % 100, "b": "sleep 3"}, "two": {"a": "echo end", "b": "true"}}
     directory, plan = written_down(scripts, tmp_path)
-    for count in (5, 30, 60):  # three heads, each killed at another moment
+    # Three heads, each ended at another moment; TERM is what a machine says that shuts down.
+    for count, number in ((5, signal.SIGKILL), (30, signal.SIGTERM), (60, signal.SIGKILL)):
         head = head_of(directory)
         wait_for_lines(directory, "1-one", count)
-        head.kill()
+        head.send_signal(number)
         head.wait()
+        assert directory.state().status == "running"
     seen = Seen()
     outcome = taken_over(directory, plan, seen)
     assert (outcome.status, directory.state().status) == ("done", "done")
