@@ -59,6 +59,9 @@ class CaseJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requires_python: str | None = None
     requirements: tuple[str, ...] = ()  # of the job file
     beside: tuple[str, ...] = ()  # of the requirements.txt that lies beside the code
+    shell: str | None = None  # the text of a script, job.sh; the job is then what the script is
+    files: dict[str, str] = {}  # by name, what the script starts and names
+    accelerate: str | None = None  # the text of an accelerate config, acc.yaml
 
 
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

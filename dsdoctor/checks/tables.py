@@ -126,6 +126,15 @@ def bad_models() -> tuple[BadModel, ...]:
     return yamlfile.convert(yamlfile.parse(content, name), tuple[BadModel, ...], name, content)
 
 
+@cache
+def training_arguments() -> frozenset[str]:
+    """The names of all arguments that any release of transformers' training arguments has had."""
+    name = "training_arguments.yaml"
+    content = text("data", name)
+    table = yamlfile.convert(yamlfile.parse(content, name), dict[str, str], name, content)
+    return frozenset(word for words in table.values() for word in words.split())
+
+
 def case_names() -> tuple[str, ...]:
     """The checks that have a file of cases."""
     folder = files("dsdoctor.checks") / "cases"

@@ -134,8 +134,9 @@ def _with_programs(job: ResolvedJob, script: Script, root: Path) -> ResolvedJob:
             programs[call.program.text] = read_program(read_exactly(found), _shown(found))
         except FileError as error:
             bad.append(BadFile(error.path, error.line, error.message, call.program.line))
-    parts = tuple(replace(part, programs=programs) for part in job.parts)
-    return replace(job, programs=programs, parts=parts, bad_files=(*job.bad_files, *bad))
+    unusable = (*job.bad_files, *bad)
+    parts = tuple(replace(part, programs=programs, bad_files=unusable) for part in job.parts)
+    return replace(job, programs=programs, parts=parts, bad_files=unusable)
 
 
 def _source_of(call: Call, root: Path) -> Path | None:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from dsdoctor import yamlfile
 from dsdoctor.checks.casefile import Case, CaseJob
 from dsdoctor.cluster import Cluster, HostEntry, Member, Reach
 from dsdoctor.facts import HostFacts, Section, Snapshot
-from dsdoctor.jobs.dsconfig import parse_config
+from dsdoctor.jobs.accelerate import accelerate_config
 from dsdoctor.jobs.job import Job, ResolvedJob, Stage, StageSettings
+from dsdoctor.jobs.program import read_program
+from dsdoctor.jobs.relaxed import parse_relaxed
 from dsdoctor.jobs.requirements import JobRequirement
+from dsdoctor.jobs.script.read import read_script
+from dsdoctor.jobs.script.resolve import resolve_script
 
 COMPOSED = Path(__file__).parent.parent / "snapshots" / "composed"
 
@@ -79,7 +85,9 @@ def job_of(case: Case) -> ResolvedJob | None:
 
 
 def resolved(given: CaseJob) -> ResolvedJob:
-    """A job as `jobs.resolve` would make it of a file `job.yaml`."""
+    """A job as `jobs.resolve` would make it of a file `job.yaml`; or as it is read out of the script `job.sh`."""
+    if given.shell is not None:
+        return _of_script(given, given.shell)
     stages = tuple(
         StageSettings(name=name, index=index, args={**given.args, **args})
         for index, (name, args) in enumerate((given.stages or {"train": {}}).items(), 1)
@@ -96,7 +104,10 @@ def resolved(given: CaseJob) -> ResolvedJob:
         requires_python=given.requires_python,
         requirements=given.requirements or None,
     )
-    config = None if given.deepspeed is None else parse_config(given.deepspeed, "ds.json")
+    config = None if given.deepspeed is None else parse_relaxed(given.deepspeed, "ds.json")
+    accelerate = None
+    if given.accelerate is not None:
+        accelerate = accelerate_config(yamlfile.parse(given.accelerate), given.accelerate, "acc.yaml")
     declared = [JobRequirement(text, "job.yaml") for text in given.requirements]
     beside = [
         JobRequirement(text, "requirements.txt", line, declared=False) for line, text in enumerate(given.beside, 1)
@@ -111,7 +122,18 @@ def resolved(given: CaseJob) -> ResolvedJob:
         present=frozenset(given.present),
         deepspeed=config,
         requirements=(*declared, *beside),
+        accelerate=accelerate,
     )
+
+
+def _of_script(given: CaseJob, text: str) -> ResolvedJob:
+    def open_file(name: str) -> tuple[str, str] | None:
+        return (given.files[name], name) if name in given.files else None
+
+    job = resolve_script(read_script(text, "job.sh"), ".", open_file)
+    programs = {name: read_program(text, name) for name, text in given.files.items() if name.endswith(".py")}
+    parts = tuple(replace(part, programs=programs, bad_files=job.bad_files) for part in job.parts)
+    return replace(job, programs=programs, parts=parts)
 
 
 def load_cluster(folder: str, names: tuple[str, ...] = ()) -> Cluster:

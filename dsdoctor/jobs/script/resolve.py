@@ -60,7 +60,9 @@ def resolve_script(script: Script, root: str, open_file: OpenFile) -> ResolvedJo
         chosen = [(call, stage) for call, stage, own in zip(calls, stages, keys, strict=True) if own == key]
         parts.append(_part(whole, chosen, stages, read.configs.get(key[1] or "")))
     whole = replace(whole, job=parts[0].job, deepspeed=parts[0].deepspeed)
-    return replace(whole, parts=tuple(parts), bad_files=tuple(read.bad), notes=tuple(dict.fromkeys(read.notes)))
+    bad = tuple(read.bad)
+    parts = [replace(part, bad_files=bad) for part in parts]
+    return replace(whole, parts=tuple(parts), bad_files=bad, notes=tuple(dict.fromkeys(read.notes)))
 
 
 def _part(
