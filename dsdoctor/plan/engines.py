@@ -159,12 +159,14 @@ def _variables(meeting: Meeting, host: HostPlan) -> tuple[EnvVar, ...]:
             EnvVar("LOCAL_WORLD_SIZE", str(host.slots), "the ranks of this host"),
         )
     if engine == "program":
+        limits = ",".join(f"{name}={RENDEZVOUS_SECONDS}" for name in ("timeout", "join_timeout", "read_timeout"))
         return (
             prefix,
             *there,
             EnvVar("NNODES", str(len(meeting.hosts)), "the hosts of this job"),
             EnvVar("NPROC_PER_NODE", str(host.slots), "the ranks of this host"),
             EnvVar("PET_TEE", "3", "a torchrun that the program starts tags its ranks' lines"),
+            EnvVar("PET_RDZV_CONF", limits, "that torchrun waits so many seconds for the other hosts, not 900"),
             EnvVar("PET_LOG_DIR", posixpath.join(host.run_dir, "torchrun"), "where that torchrun keeps its copies"),
         )
     return ()

@@ -25,7 +25,7 @@ PROGRAM = (
 ACCELERATE = (
     'command: ["${python}", -m, accelerate.commands.launch, --multi_gpu, "--num_machines=${nnodes}", '
     '"--machine_rank=${node_rank}", "--num_processes=${world_size}", "--main_process_ip=${master_addr}", '
-    '"--main_process_port=${master_port}", --rdzv_backend=static, --mixed_precision=no, --dynamo_backend=no, --tee=3, '
+    '"--main_process_port=${master_port}", --rdzv_backend=static, --rdzv_conf=timeout=120, --mixed_precision=no, --dynamo_backend=no, --tee=3, '
     "seats.py]"
 )
 ENGINES = {

@@ -267,6 +267,7 @@ def test_a_program_is_told_where_it_is() -> None:
     told = {name: env(planned, "b")[name] for name in ("NNODES", "NODE_RANK", "NPROC_PER_NODE", "WORLD_SIZE")}
     assert told == {"NNODES": "2", "NODE_RANK": "1", "NPROC_PER_NODE": "2", "WORLD_SIZE": "4"}
     assert env(planned, "b")["PET_TEE"] == "3"
+    assert env(planned, "b")["PET_RDZV_CONF"] == "timeout=120,join_timeout=120,read_timeout=120"
 
 
 def test_what_a_program_is_given_by_the_user_stays() -> None:
