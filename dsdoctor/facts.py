@@ -812,6 +812,8 @@ class ModelFiles(msgspec.Struct, frozen=True, kw_only=True):
     cut_off: tuple[str, ...] = ()  # weights whose own header, or missing end, says that they are not whole
     broken: tuple[str, ...] = ()  # config.json or an index that is not JSON
     adapter: bool = False  # adapter_config.json is there
+    sizes: dict[str, bool | int | float | str] = {}  # of config.json: what memory and time depend on
+    parameters: int | None = None  # that the safetensors headers count; None where they are not all there
 
 
 class InputPath(msgspec.Struct, frozen=True, kw_only=True):

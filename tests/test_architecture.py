@@ -65,6 +65,7 @@ TOUCHES = frozenset(
 # The doors: one a room, each for files that are the package's own or that the user named.
 DOORS = {
     "checks/tables.py": "the checks' own tables and cases",
+    "jobs/forecast/tables.py": "what layers keep, and what cards can compute",
     "jobs/load.py": "job files and the DeepSpeed configs that they name",
     "jobs/load_any.py": "scripts, configs and programs, and the files that they name",
     "logs/rules.py": "the rules",

@@ -222,3 +222,29 @@ def test_a_million_files_cost_bounded_time(tmp_path: Path) -> None:
     found = one(folder, "data")
     assert time.monotonic() - begun < probe.inputs.INPUT_SECONDS + 1
     assert not found["complete"]
+
+
+def test_sizes_and_parameters_are_read_without_the_weights(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    header = {
+        "__metadata__": {"format": "pt"},
+        "a": {"dtype": "F32", "shape": [3, 4], "data_offsets": [0, 48]},
+        "b": {"dtype": "F32", "shape": [], "data_offsets": [48, 52]},
+    }
+    text = json.dumps(header).encode()
+    (model / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(52))
+    config = {"model_type": "llama", "hidden_size": 4, "_name_or_path": "/home/alice/m", "num_hidden_layers": [1]}
+    (model / "config.json").write_text(json.dumps(config))
+    found = probe.model_files.model_files(str(model), time.monotonic() + 5)
+    assert found["parameters"] == 13
+    assert found["sizes"] == {"hidden_size": 4}, "neither paths nor what is no number"
+
+
+def test_parameters_are_not_counted_where_a_file_is_missing_or_no_header(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"12345678not a header")
+    assert probe.model_files.model_files(str(tmp_path), time.monotonic() + 5)["parameters"] is None
+    (tmp_path / "model.safetensors").unlink()
+    index = {"weight_map": {"a": "model-1.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert probe.model_files.model_files(str(tmp_path), time.monotonic() + 5)["parameters"] is None

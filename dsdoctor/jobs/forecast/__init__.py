@@ -1,0 +1,1 @@
+"""What a job will need before it is started: memory of each card and host, and time."""
