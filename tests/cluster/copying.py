@@ -30,6 +30,7 @@ class Copying:
             "run": "run-1",
             "directory": None,
             "lifeline": 20,
+            "relay_from": 64 << 20,
         }
 
     def begin(self, behind: Sequence[str] = (), **changes: Any) -> Any:
@@ -67,7 +68,8 @@ def main() -> None:
     directory = Path(order["directory"]) if order["directory"] else None
     answer: dict[str, Any] = {"events": events}
     try:
-        got = sync(plan, ways, lambda event: events.append(event), lifeline=order["lifeline"], directory=directory)
+        options = {name: order[name] for name in ("lifeline", "relay_from")}
+        got = sync(plan, ways, events.append, directory=directory, **options)
         answer["got"] = {f"{each.host} {each.what}": [each.how, each.detail, *each.warnings] for each in got}
     except SyncError as error:
         answer["error"] = str(error)

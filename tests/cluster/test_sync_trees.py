@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tests.cluster.copying import Copying
 from tests.cluster.host import ClusterHost
 from tests.cluster.little_cluster import LittleCluster
+from tests.cluster.machine import HostSpec
 
 DATA = "/root/work/data/set"
 
@@ -44,7 +46,7 @@ def test_what_is_lacking_is_copied_and_what_is_there_is_not(copying: Copying, re
     restored.head.remove("/sets/set/a.jsonl")
     got = copying(trees=[tree()])["got"]["node0 data"]
     assert got[:2] == ["copied", "1 file copied, 1 B"]
-    assert "1 files in /root/work/data/set that are not here (a.jsonl)" in got[2]
+    assert "1 file in /root/work/data/set that is not here (a.jsonl)" in got[2]
     assert files(node0) == ["a.jsonl", "b.jsonl", "c.jsonl"], "nothing is ever deleted"
     left = node0.run(["find", "/root/work", "-name", ".dsdoctor-t*"]).stdout
     assert left == ""
@@ -145,3 +147,53 @@ def test_without_room_nothing_is_begun(copying: Copying, restored: LittleCluster
     assert not node0.exists(f"{DATA}/a.jsonl")
     node0.free_disk()
     assert copying(trees=[tree()])["got"]["node0 data"][0] == "copied"
+
+
+# --- handed on by hosts that are done
+
+
+@pytest.fixture
+def five(fresh_cluster: Callable[..., LittleCluster]) -> LittleCluster:
+    cluster = fresh_cluster([HostSpec(f"node{number}", nic="eth0") for number in range(5)])
+    cluster.head.write("/root/lab/train.py", "print(1)\n")
+    cluster.head.run(["mkdir", "-p", "/sets/set"])
+    cluster.head.run(["dd", "if=/dev/urandom", "of=/sets/set/big.bin", "bs=1M", "count=6"])
+    return cluster
+
+
+def spread(cluster: LittleCluster, **changes: Any) -> tuple[dict[str, Any], float]:
+    names = [host.name for host in cluster.hosts]
+    copying, places = Copying(cluster.head, *names), dict.fromkeys(names, DATA)
+    copying(trees=[])  # the code, and the connections' first use
+    thin(cluster.head, "20mbit")
+    began = time.monotonic()
+    done = copying(trees=[tree(**places)], relay_from=1 << 20, **changes)
+    return done, time.monotonic() - began
+
+
+def test_behind_a_thin_cable_hosts_that_are_done_hand_it_on(five: LittleCluster) -> None:
+    done, seconds = spread(five)
+    handed = [words[1] for key, words in done["got"].items() if key.endswith("data") and "handed on by" in words[1]]
+    assert len(handed) >= 3, done
+    wanted = five.head.run(["md5sum", "/sets/set/big.bin"]).stdout[:32]
+    for host in five.hosts:
+        assert host.run(["md5sum", f"{DATA}/big.bin"]).stdout[:32] == wanted
+        assert files(host) == ["big.bin"]
+    assert seconds < 10, "five copies of 6 MB over 20 Mbit/s alone take 12.6 s"
+
+
+def test_hosts_that_do_not_get_to_one_another_get_it_from_here(five: LittleCluster) -> None:
+    for host in five.hosts:
+        host.run(["sh", "-c", "rm -f /root/.ssh/id_*"])
+    done, _ = spread(five)
+    assert [words[1] for key, words in done["got"].items() if key.endswith("data")] == ["1 file copied, 6.3 MB"] * 5
+
+
+def test_a_name_that_leads_elsewhere_from_a_host_gets_nothing(five: LittleCluster) -> None:
+    for host in five.hosts:  # node3 is node4 for the others
+        host.run(["sh", "-c", f"sed 's/^{five['node3'].address} .*//' /etc/hosts >/tmp/h; cat /tmp/h >/etc/hosts"])
+        host.run(["sh", "-c", f"echo {five['node4'].address} node3 >>/etc/hosts"])
+    done, _ = spread(five)
+    assert "handed on" not in done["got"]["node3 data"][1]
+    for host in five.hosts:
+        assert files(host) == ["big.bin"]

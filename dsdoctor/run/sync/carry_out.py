@@ -7,6 +7,7 @@ only in a folder that carries dsdoctor's marker, and a folder that another run i
 from __future__ import annotations
 
 import errno
+import functools
 import random
 import secrets
 import socket
@@ -22,9 +23,10 @@ from dsdoctor.run.events import Copying
 from dsdoctor.run.sync.code import Code, CodeGiver
 from dsdoctor.run.sync.host_side import OWN
 from dsdoctor.run.sync.parts import Got, Host, holder
+from dsdoctor.run.sync.relay import RELAY_BYTES, Relay, pays
 from dsdoctor.run.sync.rsync import Rsync
 from dsdoctor.run.sync.session import Session, SyncError
-from dsdoctor.run.sync.tree import Tree, TreeGiver
+from dsdoctor.run.sync.tree import Lack, Tree, TreeGiver
 from dsdoctor.run.sync.view import grouped
 
 S = TypeVar("S")
@@ -42,6 +44,7 @@ def sync(
     timeout: float = 3600.0,
     lifeline: float = 20.0,
     directory: Path | None = None,
+    relay_from: int = RELAY_BYTES,
 ) -> list[Got]:
     """Copy to every host that is not this machine what it lacks; returns for each how it got it.
 
@@ -52,6 +55,7 @@ def sync(
         timeout: seconds that one copy may take.
         lifeline: seconds of silence after which a host is given up.
         directory: the run's directory here; None when the copy is for no run.
+        relay_from: bytes of data or model that a host lacks, from which on hosts that are done help.
 
     Raises:
         SyncError: the first host, in the plan's order, where it did not work; the others were still finished.
@@ -63,7 +67,7 @@ def sync(
     hosts = [Host(Session(host, transports[host.name], plan.setup, lifeline), secrets.token_hex(8)) for host in remote]
     with ThreadPoolExecutor(max_workers=min(32, len(hosts))) as pool:
         try:
-            return _Sync(plan, hosts, rsync, progress, pool, directory).carry_out()
+            return _Sync(plan, hosts, rsync, progress, pool, directory, relay_from).carry_out()
         except KeyboardInterrupt:  # the pool waits for its threads, and they for rsync and the hosts
             rsync.stop()
             for host in hosts:
@@ -82,9 +86,11 @@ class _Sync:
         progress: Progress,
         pool: ThreadPoolExecutor,
         directory: Path | None,
+        relay_from: int,
     ) -> None:
         self.plan, self.hosts, self.rsync = plan, hosts, rsync
         self.progress, self.pool, self.directory = progress, pool, directory
+        self.relay_from = relay_from
         self.code = Code(rsync, plan.sync.source, _excludes(plan))
         self.id = secrets.token_hex(8)
         self.run = plan.run if directory is not None else ""
@@ -93,9 +99,10 @@ class _Sync:
         """Everything in turn, each step on all hosts at once."""
         self._open()
         giver = CodeGiver(self.code, self.run, str(self.directory or ""), self.progress)
-        got = self._each_group("code", self.hosts, giver.give)
+        got = self._each_group("code", lambda groups: self._on_all(giver.give, groups))
         for tree in self.plan.sync.trees:
-            got += self._each_group(tree.kind, self.hosts, TreeGiver(Tree(self.rsync, tree), self.progress).give)
+            tree_giver = TreeGiver(Tree(self.rsync, tree), self.progress)
+            got += self._each_group(tree.kind, functools.partial(self._tree, tree_giver))
         return got
 
     # --- opening
@@ -151,20 +158,42 @@ class _Sync:
 
     # --- copying
 
-    def _each_group(self, what: str, hosts: list[Host], give: Callable[[list[Host]], Got]) -> list[Got]:
+    def _each_group(self, what: str, give: Callable[[list[list[Host]]], list[Got]]) -> list[Got]:
         """Give the first host of each group its files; the others of it share them."""
-        tokens = {host.name: host.token for host in hosts}
-        names = grouped([host.name for host in hosts], tokens, {host.name: host.seen.get(what, []) for host in hosts})
-        by_name = {host.name: host for host in hosts}
-        groups = [[by_name[name] for name in group] for group in names]
+        tokens = {host.name: host.token for host in self.hosts}
+        seen = {host.name: host.seen.get(what, []) for host in self.hosts}
+        by_name = {host.name: host for host in self.hosts}
+        groups = [[by_name[name] for name in group] for group in grouped(list(by_name), tokens, seen)]
         found = {}
-        for group, first in zip(groups, self._on_all(give, groups), strict=True):
+        for group, first in zip(groups, give(groups), strict=True):
             found[group[0].name] = first
             for host in group[1:]:
                 detail = first.detail if first.how == "shares" else f"shares the {what} folder of {group[0].name}"
                 found[host.name] = Got(host.name, what, "shares", detail)
                 self.progress(Copying(host.name, 100, what))
-        return [found[host.name] for host in hosts]
+        return [found[host.name] for host in self.hosts]
+
+    def _tree(self, giver: TreeGiver, groups: list[list[Host]]) -> list[Got]:
+        """Data or model: who lacks something gets it from here, or from a host that is done."""
+        decided = self._on_all(giver.decide, groups)
+        lacking = {group[0].name: what for group, what in zip(groups, decided, strict=True) if isinstance(what, Lack)}
+        takers = [group[0] for group in groups if group[0].name in lacking]
+        by_whom: dict[str, str] = {}
+        if pays([lack.size for lack in lacking.values()], self.relay_from):
+            relay = Relay(giver, self.pool)
+            failed = relay.spread(takers, [group[0] for group in groups if group[0].name not in lacking])
+            by_whom = relay.by_whom
+            for host in takers:
+                if host.name in failed:
+                    raise failed[host.name]
+        else:
+            self._on_all(giver.copy, takers)
+        for group in groups:
+            self.progress(Copying(group[0].name, 100, giver.kind))
+        return [
+            what if isinstance(what, Got) else giver.done(group[0], what, by_whom.get(group[0].name))
+            for group, what in zip(groups, decided, strict=True)
+        ]
 
     # --- parts
 

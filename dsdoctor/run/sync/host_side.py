@@ -13,13 +13,26 @@ import json
 import os
 import queue
 import re
+import shlex
 import shutil
+import signal
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from typing import Any, Dict, List, Optional
 
 MARK = "<<<dsdoctor-sync "
+QUESTIONS = (
+    *("open", "look", "space", "sweep", "missing", "link", "note", "unlock"),
+    *("knows", "hand", "handed"),
+)
+# From one host to another: the user's own keys and known hosts there, no questions, and no agent that would lend them.
+SSH = (
+    *("ssh", "-T", "-x", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "ForwardAgent=no"),
+    *("-o", "ClearAllForwardings=yes", "-o", "LogLevel=ERROR"),
+)
 PING, PONG = b"ping\n", "pong\n"
 MARKER = ".dsdoctor-sync"  # a folder that carries it is dsdoctor's own
 TOKENS = ".dsdoctor-tokens"
@@ -39,6 +52,8 @@ class Folders:
 
     def __init__(self) -> None:
         self.lock: Any = None
+        self.handing: Any = None  # an rsync from here to another host
+        self.said: Any = None
         self.placed: List[str] = []
         self.temporary: List[str] = []
 
@@ -188,13 +203,48 @@ class Folders:
             os.symlink(order["target"], place)
         return {}
 
+    def knows(self, order: Order) -> Order:
+        """Whether this host gets to another by its user's own keys, and finds that host's token there.
+
+        A name may lead elsewhere from here than from the head; the token proves that it is the same folder.
+        """
+        try:
+            argv = [*SSH, *order["ssh"], "--", order["name"], order["test"]]
+            null = subprocess.DEVNULL
+            code = subprocess.call(argv, stdin=null, stdout=null, stderr=null, timeout=order["limit"])
+        except (OSError, subprocess.SubprocessError):
+            return {"known": False}
+        return {"known": code == 0 and shutil.which("rsync") is not None}
+
+    def hand(self, order: Order) -> Order:
+        """Begin to copy what this host has to another; :meth:`handed` says how far that is."""
+        shell = " ".join(shlex.quote(word) for word in [*SSH, *order["ssh"]])
+        argv = ["rsync", *order["options"], "-e", shell, "--", order["source"], order["target"]]
+        self.said = tempfile.TemporaryFile()
+        self.handing = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.said, start_new_session=True
+        )
+        return {}
+
+    def handed(self, order: Order) -> Order:
+        """The exit code of what :meth:`hand` began and what it said; `code` is None while it runs."""
+        code = self.handing.poll()
+        if code is None:
+            return {"code": None}
+        self.said.seek(0)
+        return {"code": code, "said": self.said.read(2000).decode("utf-8", "replace")}
+
     def unlock(self, order: Order) -> Order:
         """Let go of everything: another sync has the lock on some other host."""
         self.close()
         return {}
 
     def close(self) -> None:
-        """Take away what was only there for the time of the sync."""
+        """Take away what was only there for the time of the sync, and end what it has under way."""
+        if self.handing is not None and self.handing.poll() is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self.handing.pid, signal.SIGKILL)
+            self.handing.wait()
         for path in self.placed:
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -276,9 +326,7 @@ def users(folder: str, own: str) -> List[Order]:
 
 def answer_to(folders: Folders, order: Order) -> Order:
     """Do what one line asks; an error of the system is an answer, too."""
-    handlers = {
-        name: getattr(folders, name) for name in ("open", "look", "space", "sweep", "missing", "link", "note", "unlock")
-    }  # and nothing else
+    handlers = {name: getattr(folders, name) for name in QUESTIONS}
     try:
         return dict(handlers[order["do"]](order))
     except OSError as error:

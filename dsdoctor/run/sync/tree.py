@@ -7,7 +7,6 @@ its `blobs/`, and a link alone is no model.
 from __future__ import annotations
 
 import posixpath
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from dsdoctor.plan.model import TreePlan
 from dsdoctor.run.events import Copying
 from dsdoctor.run.sync.host_side import OWN, PARTIAL
-from dsdoctor.run.sync.parts import Got, Host, amount, copied, free, holder
+from dsdoctor.run.sync.parts import Got, Host, amount, free, holder
 from dsdoctor.run.sync.rsync import Done, OnProgress, Rsync, explain
 from dsdoctor.run.sync.session import Session, SyncError
 from dsdoctor.run.sync.view import relation
@@ -47,7 +46,8 @@ class Tree:
         self.tree = tree
         self.kind = tree.kind
         self._source = tree.source if tree.file else f"{tree.source.rstrip('/')}/"
-        self._options = ["-L" if tree.file else "--copy-unsafe-links", *(f"--exclude=/{name}" for name in OWN)]
+        self.left_out = tuple(f"--exclude=/{name}" for name in OWN)
+        self._options = ["-L" if tree.file else "--copy-unsafe-links", *self.left_out]
 
     def lack(self, session: Session, place: str, *more: str) -> Lack:
         """What of the tree is not at a place of the host.
@@ -153,19 +153,36 @@ class TreeGiver:
         self.tree, self.plan, self.kind = tree, tree.tree, tree.kind
         self.progress = progress
 
-    def give(self, group: list[Host]) -> Got:
-        """Give the tree to the first of hosts that share its folder.
+    def decide(self, group: list[Host]) -> Got | Lack:
+        """What the first of hosts that share a folder lacks, or how it has the tree already.
 
         Raises:
-            SyncError: it must not be copied there, or cannot.
+            SyncError: it must not be copied there.
         """
         first = group[0]
         got = self._seen(group)
-        if got is None:
-            self._refuse(first)
-            got = self._copied(first)
-        self.progress(Copying(first.name, 100, self.kind))
-        return got
+        if got is not None:
+            return got
+        self._refuse(first)
+        lack = self.tree.wanted(first.session, first.opened["trees"][self.kind])
+        if not lack.whole:
+            return lack
+        place = self.plan.places[first.name]
+        return Got(first.name, self.kind, "there", f"{place} is whole", self._warnings(first, lack))
+
+    def copy(self, host: Host) -> None:
+        """Copy to a host from here. Raises SyncError."""
+
+        def tell(percent: int, rate: str) -> None:
+            self.progress(Copying(host.name, percent, self.kind, rate))
+
+        self.tree.copy(host.session, host.opened["trees"][self.kind], tell)
+
+    def done(self, host: Host, lack: Lack, by_whom: str | None = None) -> Got:
+        """That a host has now what it lacked."""
+        files = f"{lack.files} file{'' if lack.files == 1 else 's'} copied, {amount(lack.size)}"
+        handed = f", handed on by {by_whom}" if by_whom else ""
+        return Got(host.name, self.kind, "copied", files + handed, self._warnings(host, lack))
 
     def _seen(self, group: list[Host]) -> Got | None:
         """How a host has the tree without a copy: it sees this machine's, or has it whole under its path here."""
@@ -199,22 +216,12 @@ class TreeGiver:
                 "folder: workdir= in the hostfile",
             )
 
-    def _copied(self, host: Host) -> Got:
-        began = time.monotonic()
-        there, place = host.opened["trees"][self.kind], self.plan.places[host.name]
-        lack = self.tree.wanted(host.session, there)
-        warnings: tuple[str, ...] = ()
-        if lack.extra:
-            few = ", ".join(lack.extra[:3])
-            warnings = (
-                f"{host.name} has {len(lack.extra)} files in {place} that are not here ({few}); they are left alone, "
-                "and the job there may read them",
-            )
-        if lack.whole:
-            return Got(host.name, self.kind, "there", f"{place} is whole", warnings)
-
-        def tell(percent: int, rate: str) -> None:
-            self.progress(Copying(host.name, percent, self.kind, rate))
-
-        done = self.tree.copy(host.session, there, tell)
-        return Got(host.name, self.kind, "copied", copied(done), warnings, time.monotonic() - began)
+    def _warnings(self, host: Host, lack: Lack) -> tuple[str, ...]:
+        if not lack.extra:
+            return ()
+        count = f"{len(lack.extra)} file{'' if len(lack.extra) == 1 else 's'}"
+        few = ", ".join(lack.extra[:3])
+        return (
+            f"{host.name} has {count} in {self.plan.places[host.name]} that {'is' if len(lack.extra) == 1 else 'are'} "
+            f"not here ({few}); left alone, and the job there may read them",
+        )
