@@ -77,7 +77,7 @@ def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wis
     layers, contradicted = environments(job, cluster, links, wishes.settings, wishes.deepspeed_env)
     warnings += [*contradicted, *exposed_secrets(job), *tree_warnings(job, paths.code)]
     bare = _host_plans(job, cluster, run=run, paths=paths)
-    meeting = engines.Meeting(job.job, job.source, run, bare, address, port)
+    meeting = engines.Meeting(job.job, job.source, run, bare, address, port, engines.with_gpus(cluster))
     hosts = tuple(
         msgspec.structs.replace(host, env=engines.settled(meeting, host, layers[host.name].laid(host.name)))
         for host in bare

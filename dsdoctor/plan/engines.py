@@ -11,6 +11,7 @@ import ipaddress
 import json
 import posixpath
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -42,6 +43,7 @@ class Meeting:
     hosts: tuple[HostPlan, ...]
     address: str
     port: int
+    with_gpus: frozenset[str] = frozenset()  # the hosts that have GPUs
 
     @property
     def world_size(self) -> int:
@@ -204,9 +206,8 @@ def settled(meeting: Meeting, host: HostPlan, env: Mapping[str, EnvVar]) -> dict
         given = env.get(own.name)
         if given is None or given.unset:
             result[own.name] = own
-        elif not (meeting.job.engine == "program" and given.layer in WISHED):
-            replaced = () if given.value == own.value else (*given.replaced, (given.layer, given.value))
-            result[own.name] = msgspec.structs.replace(own, replaced=replaced)
+        elif given.value != own.value and not (meeting.job.engine == "program" and given.layer in WISHED):
+            result[own.name] = msgspec.structs.replace(own, replaced=(*given.replaced, (given.layer, given.value)))
     return dict(sorted(result.items()))
 
 
@@ -242,19 +243,30 @@ def in_rank_order(job: Job, cluster: Cluster) -> Cluster:
     if job.rendezvous != "c10d" or len(cluster) == 1:
         return cluster
     members = tuple(sorted(cluster.members, key=lambda member: address_of(member, cluster)))
-    return cluster if members[0] is cluster.master else replace(cluster, master_addr=None, members=members)
+    master_addr = cluster.master_addr if members[0] is cluster.master else None
+    return replace(cluster, master_addr=master_addr, members=members)
 
 
 def address_of(member: Member, cluster: Cluster) -> str:
-    """The address by which another host reaches this one; its name where none is known."""
+    """The address by which other hosts reach this one, the first as text of several; its name where none is known."""
+    found: set[str] = set()
     for other in cluster:
         try:
             route = other.facts.network.route(member.name) if other is not member and other.facts else None
         except FactUnavailable:
             continue
         if route is not None and route.address and not ipaddress.ip_address(route.address).is_loopback:
-            return route.address
-    return member.name
+            found.add(route.address)
+    return min(found, default=member.name)
+
+
+def with_gpus(cluster: Cluster) -> frozenset[str]:
+    """The names of the hosts on which GPUs were seen."""
+    found = set()
+    for member in cluster.examined:
+        with suppress(FactUnavailable):
+            found |= {member.name} if member.facts is not None and member.facts.gpu.gpus else set()
+    return frozenset(found)
 
 
 def _devices(meeting: Meeting, host: HostPlan, given: EnvVar | None) -> tuple[str, ...]:
@@ -264,11 +276,14 @@ def _devices(meeting: Meeting, host: HostPlan, given: EnvVar | None) -> tuple[st
     words = [word.strip() for word in given.value.split(",")]
     if words[0] in ("", "-1", "NoDevFiles"):  # CUDA shows none, and DeepSpeed must be given as many as there are ranks
         return ("-1",) * host.slots
+    if len(words) < host.slots and host.name not in meeting.with_gpus:
+        return tuple(map(str, host.devices))  # the ranks compute on CPU
     if len(words) < host.slots:
+        devices = "1 device" if len(words) == 1 else f"{len(words)} devices"
         raise FileError(
             meeting.source,
-            f"{DEVICES}={given.value} ({given.because}) names {len(words)} devices for {host.slots} ranks on "
-            f"{host.name}; name one for each, or give the host slots={len(words)}",
+            f"{DEVICES}={given.value} ({given.because}) names {devices} for {host.slots} ranks on {host.name}; name "
+            f"one for each, or give the host slots={len(words)}",
         )
     return tuple(words[: host.slots])
 

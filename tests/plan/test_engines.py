@@ -118,6 +118,12 @@ def test_c10d_is_planned_in_the_order_in_which_torchrun_will_have_it() -> None:
     assert "is_host=true" in argv(planned, "a")
 
 
+def test_c10d_sorts_the_hosts_behind_the_first_too() -> None:
+    a, b, c = with_slots(1, 1, 1)
+    planned = made(Cluster((a, c, b), master_addr="a"), job_text("torchrun", more="rendezvous: c10d"))
+    assert [each.name for each in planned.hosts] == ["a", "b", "c"]
+
+
 # --- deepspeed
 
 
@@ -198,7 +204,7 @@ def test_a_stage_s_own_devices_count_for_that_stage_alone() -> None:
 
 def test_fewer_devices_than_ranks_are_refused() -> None:
     wish = Setting("CUDA_VISIBLE_DEVICES", "3", "command line", "--env")
-    with pytest.raises(FileError, match=r"CUDA_VISIBLE_DEVICES=3 .*names 1 devices for 2 ranks on a.*slots=1"):
+    with pytest.raises(FileError, match=r"CUDA_VISIBLE_DEVICES=3 .*names 1 device for 2 ranks on a.*slots=1"):
         made(with_slots(2, 2), job_text("deepspeed"), wish)
 
 
@@ -212,6 +218,16 @@ def test_every_engine_gets_the_host_s_own_network_and_gpu_variables(engine: str)
         assert given["GLOO_SOCKET_IFNAME"] == device
         assert given["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
         assert given.get("CUDA_VISIBLE_DEVICES") == ("0,1" if engine == "deepspeed" else None)
+
+
+def test_devices_mean_nothing_to_ranks_on_cpu() -> None:
+    planned = made(one_host(), job_text("deepspeed"), Setting("CUDA_VISIBLE_DEVICES", "0", "inherited", "the session"))
+    assert env(planned, "localhost")["CUDA_VISIBLE_DEVICES"] == "0,1"
+
+
+def test_a_reason_that_was_there_is_kept() -> None:
+    planned = made(chosen(with_slots(2, 4), b=(1, 3)), job_text("deepspeed"))
+    assert "2 of 8 GPUs" in planned.host("b").env["CUDA_VISIBLE_DEVICES"].because
 
 
 # --- python
