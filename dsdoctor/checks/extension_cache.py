@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
 from dsdoctor.checks.context import JobContext
@@ -25,6 +26,9 @@ _NETWORK = (
     "wekafs",
     "fuse.",
 )
+
+# The flags of /proc/cpuinfo that gcc turns into instructions for -march=native.
+_INSTRUCTIONS = re.compile(r"(avx|amx|bmi|fma|f16c|sse4|vaes|gfni|sha|adx|movbe|popcnt|sve|asimd|i8mm|bf16|vpclmul)\w*")
 
 
 def is_network(filesystem: str) -> bool:
@@ -60,3 +64,37 @@ def shared_with(host: HostFacts, cluster: Cluster) -> Iterator[HostFacts]:
         same = (own.folder, own.filesystem, own.source) == (other.folder, other.filesystem, other.source)
         if same and is_network(own.filesystem):
             yield member.facts
+
+
+def _instructions(host: HostFacts) -> frozenset[str]:
+    return frozenset(flag for flag in host.cpu.flags if _INSTRUCTIONS.fullmatch(flag))
+
+
+def _capabilities(host: HostFacts) -> frozenset[str]:
+    """The GPUs' compute capabilities; the same for all where TORCH_CUDA_ARCH_LIST says what to build for."""
+    with suppress(FactUnavailable):
+        if host.environment.variables.get("TORCH_CUDA_ARCH_LIST"):
+            return frozenset({"as TORCH_CUDA_ARCH_LIST has it"})
+    known = [gpu.compute_capability for gpu in host.gpu.gpus if gpu.compute_capability]
+    return frozenset(f"{major}.{minor}" for major, minor in known)
+
+
+def _libc(host: HostFacts) -> frozenset[str]:
+    return frozenset({host.os.libc})
+
+
+# What a build depends on, in words, and how it is read.
+DEPENDS_ON: Mapping[str, Callable[[HostFacts], frozenset[str]]] = {
+    "their CPUs' instructions": _instructions,
+    "compute capability": _capabilities,
+    "their C library": _libc,
+}
+
+
+def unlike(one: HostFacts, other: HostFacts) -> bool:
+    """Whether what one host builds may not run on another, as far as that is known."""
+    for value_of in DEPENDS_ON.values():
+        with suppress(FactUnavailable):
+            if value_of(one) != value_of(other):
+                return True
+    return False

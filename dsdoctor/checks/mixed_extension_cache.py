@@ -8,13 +8,10 @@ from contextlib import suppress
 
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
-from dsdoctor.checks.extension_cache import folder_of, is_network
+from dsdoctor.checks.extension_cache import DEPENDS_ON, folder_of, is_network
 from dsdoctor.cluster import Cluster, Member
-from dsdoctor.facts import FactUnavailable, HostFacts
+from dsdoctor.facts import FactUnavailable
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity, Skipped
-
-# The flags of /proc/cpuinfo that gcc turns into instructions for -march=native.
-_INSTRUCTIONS = re.compile(r"(avx|amx|bmi|fma|f16c|sse4|vaes|gfni|sha|adx|movbe|popcnt|sve|asimd|i8mm|bf16|vpclmul)\w*")
 
 
 @check(severity=Severity.WARNING, since="0.1")
@@ -61,11 +58,7 @@ def mixed_extension_cache(cluster: Cluster, context: JobContext | None) -> Itera
 
 def _differences(members: list[Member]) -> Iterator[tuple[str, list[Evidence]]]:
     """What the hosts differ in that a build depends on, each with the hosts' values."""
-    for what, value_of in (
-        ("their CPUs' instructions", _instructions),
-        ("compute capability", _capabilities),
-        ("their C library", _libc),
-    ):
+    for what, value_of in DEPENDS_ON.items():
         values: dict[str, frozenset[str]] = {}
         for member in members:
             assert member.facts is not None
@@ -81,23 +74,6 @@ def _said(host: str, own: frozenset[str], what: str) -> Evidence:
     more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
     text = ", ".join(shown[:8]) + more if shown else "nothing that the others have not"
     return Evidence(text=f"{what}: {text}", source=host)
-
-
-def _instructions(host: HostFacts) -> frozenset[str]:
-    return frozenset(flag for flag in host.cpu.flags if _INSTRUCTIONS.fullmatch(flag))
-
-
-def _capabilities(host: HostFacts) -> frozenset[str]:
-    """The GPUs' compute capabilities; the same for all where TORCH_CUDA_ARCH_LIST says what to build for."""
-    with suppress(FactUnavailable):
-        if host.environment.variables.get("TORCH_CUDA_ARCH_LIST"):
-            return frozenset({"as TORCH_CUDA_ARCH_LIST has it"})
-    known = [gpu.compute_capability for gpu in host.gpu.gpus if gpu.compute_capability]
-    return frozenset(f"{major}.{minor}" for major, minor in known)
-
-
-def _libc(host: HostFacts) -> frozenset[str]:
-    return frozenset({host.os.libc})
 
 
 def _is_built_native(members: list[Member]) -> bool:

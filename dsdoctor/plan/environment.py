@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from packaging.version import InvalidVersion, Version
 
+from dsdoctor.checks.extension_cache import shared_with, unlike
 from dsdoctor.checks.p2p_paths import claims_falsely
 from dsdoctor.cluster import Cluster, Member
 from dsdoctor.facts import DeepCopy, DeepFacts, FactUnavailable, Gpu, GpuFacts, HostFacts, InfinibandFacts
@@ -72,14 +73,20 @@ def derive(member: Member, cluster: Cluster, job: ResolvedJob, link: Link | None
     if facts is None:
         raise PlanError(f"{member.name} could not be examined, so nothing can be planned for it.")
     yield EnvVar("PYTHONUNBUFFERED", "1", "lines reach the log when they are printed")
-    cores = _ask(lambda: facts.cpu.cores)
-    if cores:
-        threads = max(1, cores // max(1, member.entry.processes))
-        yield EnvVar("OMP_NUM_THREADS", str(threads), f"{cores} cores for {_ranks(member.entry.processes)}")
+    cpu = _ask(lambda: facts.cpu)
+    if cpu is not None and cpu.cores:
+        allowed = cpu.cores if cpu.quota is None else min(cpu.cores, max(1, int(cpu.quota)))
+        threads = max(1, allowed // max(1, member.entry.processes))
+        cores = (
+            f"{cpu.cores} cores" if allowed == cpu.cores else f"{allowed} of {cpu.cores} cores, by the cgroup's quota,"
+        )
+        yield EnvVar("OMP_NUM_THREADS", str(threads), f"{cores} for {_ranks(member.entry.processes)}")
     yield from _path(facts)
     yield from _interfaces(len(cluster), link, wide)
     if wide.gpus:
         yield from _gpu_variables(member, facts, cluster, wide)
+    elif any(_shares_cache_with_unlike(facts, cluster)):
+        yield from _extension_folder(member, facts)
     yield from _proxy(facts, cluster)
 
 
@@ -116,6 +123,12 @@ def precision_for(cluster: Cluster) -> tuple[str, str]:
     if lowest >= (8, 0):
         return "bf16", "every GPU has compute capability 8.0 or more"
     return "fp16", f"{host} has a GPU of compute capability {lowest[0]}.{lowest[1]}, which has no bf16"
+
+
+def _shares_cache_with_unlike(facts: HostFacts, cluster: Cluster) -> Iterator[bool]:
+    """For every host that sees this one's cache of extensions, whether it is of another kind."""
+    for other in _ask(lambda: list(shared_with(facts, cluster))) or ():
+        yield unlike(facts, other)
 
 
 def _path(facts: HostFacts) -> Iterator[EnvVar]:
@@ -176,16 +189,21 @@ def _gpu_variables(member: Member, facts: HostFacts, cluster: Cluster, wide: Job
     if capabilities:
         text = ";".join(f"{major}.{minor}" for major, minor in capabilities)
         yield EnvVar("TORCH_CUDA_ARCH_LIST", text, "ops are built for this host's GPUs and no others")
-    yield from _extensions_and_recorder(member, facts)
+    yield from _extension_folder(member, facts)
+    yield from _flight_recorder(facts)
 
 
-def _extensions_and_recorder(member: Member, facts: HostFacts) -> Iterator[EnvVar]:
+def _extension_folder(member: Member, facts: HostFacts) -> Iterator[EnvVar]:
     home = _ask(lambda: facts.environment.variables.get("HOME"))
     torch = _ask(lambda: facts.torch.version)
     if home and torch:
         build = re.sub(r"[^A-Za-z0-9.+_-]", "_", f"{member.name}-{torch}")
         folder = f"{home}/.cache/dsdoctor/torch_extensions/{build}"
         yield EnvVar("TORCH_EXTENSIONS_DIR", folder, "ops of unlike hosts or builds must not share one cache")
+
+
+def _flight_recorder(facts: HostFacts) -> Iterator[EnvVar]:
+    torch = _ask(lambda: facts.torch.version)
     # The new name is read by torch 2.13 (facts.md §7); older ones know the alias, which 2.13 still accepts.
     name = "TORCH_FR_BUFFER_SIZE" if _at_least(torch, "2.13") else "TORCH_NCCL_TRACE_BUFFER_SIZE"
     yield EnvVar(name, "2000", "the flight recorder is on: a timeout then shows which collective hung")

@@ -7,12 +7,14 @@ wrong is contradicted aloud. One rule a kind of variable.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dsdoctor.addresses import network_of, overlap, subnets
 from dsdoctor.checks.env_values import judge_value, reads_as
+from dsdoctor.checks.extension_cache import shared_with, unlike
 from dsdoctor.checks.ib_use import active_ports, selected_ports
 from dsdoctor.checks.ifname import select
 from dsdoctor.checks.interfaces import private_bridge
@@ -191,6 +193,16 @@ def _device_order(name: str, value: str, place: Place) -> Verdict | None:
     return Verdict(wanted.because) if wanted is not None and wanted.value != value else None
 
 
+def _extension_folder(name: str, value: str, place: Place) -> Verdict | None:
+    """TORCH_EXTENSIONS_DIR: not a folder in which hosts of other kinds build, too."""
+    if name not in place.derived or posixpath.normpath(value) != posixpath.normpath(place.facts.extensions.folder):
+        return None
+    others = [other.name for other in shared_with(place.facts, place.cluster) if unlike(place.facts, other)]
+    if not others:
+        return None
+    return Verdict(f"{', '.join(others[:5])} would build there as well, for another kind of host")
+
+
 _RULES: Mapping[str, Callable[[str, str, Place], Verdict | None]] = {
     **dict.fromkeys(_IFNAMES, _interface),
     "NCCL_IB_DISABLE": _infiniband_switch,
@@ -198,4 +210,5 @@ _RULES: Mapping[str, Callable[[str, str, Place], Verdict | None]] = {
     "NCCL_P2P_DISABLE": _peer_to_peer,
     "CUDA_VISIBLE_DEVICES": _devices,
     "CUDA_DEVICE_ORDER": _device_order,
+    "TORCH_EXTENSIONS_DIR": _extension_folder,
 }

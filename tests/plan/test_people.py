@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dsdoctor.checks import JobContext, run_checks
-from dsdoctor.cluster import Cluster
+from dsdoctor.cluster import Cluster, Member
 from dsdoctor.plan.build import Wishes, plan
 from dsdoctor.plan.deepspeed_env import NotTakenError, as_on_host, parse_env_file
 from dsdoctor.plan.layers import Setting
@@ -378,6 +378,46 @@ def test_no_proxy_holds_what_was_there_and_says_nothing_of_it() -> None:
     assert env["no_proxy"].value == "internal,a,b,localhost,127.0.0.1"
     assert env["no_proxy"].replaced == (("inherited", "internal"),)
     assert warnings == ()
+
+
+def cache(filesystem: str = "nfs4") -> dict[str, Any]:
+    """A home that all hosts see, with torch's cache of extensions in it."""
+    return {"folder": "/home/x/ext", "filesystem": filesystem, "source": "server:/home"}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "filesystem", "kept"), [((7, 0), "nfs4", False), ((8, 0), "nfs4", True), ((7, 0), "ext4", True)]
+)
+def test_hosts_of_other_kinds_do_not_build_in_one_folder(gpu: tuple[int, int], filesystem: str, kept: bool) -> None:
+    both = {"extensions": cache(filesystem), **session(TORCH_EXTENSIONS_DIR="/home/x/ext")}
+    cluster = two_hosts(gpu=gpus("Tesla", 2, gpu), **both)
+    a = host("a", 2, **_known(cluster), **both)
+    planned = made(Cluster((a, cluster.members[1])))
+    variable = planned.host("b").env["TORCH_EXTENSIONS_DIR"]
+    assert (variable.layer == "inherited") is kept
+    assert kept or "would build there as well, for another kind of host" in planned.warnings[0]
+
+
+def test_hosts_without_gpus_that_share_a_cache_and_differ_build_apart() -> None:
+    def plain(name: str, flags: tuple[str, ...]) -> Member:
+        there = {"a": "192.0.2.4", "b": "192.0.2.5"}
+        other = "b" if name == "a" else "a"
+        section = network("eth0", there[name], {other: ("eth0", there[other])})
+        return host(name, 1, network=section, extensions=cache(), cpu={"cores": 8, "flags": flags})
+
+    unlike = made(Cluster((plain("a", ("avx512f",)), plain("b", ("avx2",)))))
+    assert {each.env["TORCH_EXTENSIONS_DIR"].value for each in unlike.hosts} == {
+        "/home/a/.cache/dsdoctor/torch_extensions/a-2.1.2+cu121",
+        "/home/b/.cache/dsdoctor/torch_extensions/b-2.1.2+cu121",
+    }
+    alike = made(Cluster((plain("a", ("avx2",)), plain("b", ("avx2",)))))
+    assert all("TORCH_EXTENSIONS_DIR" not in each.env for each in alike.hosts)
+
+
+def test_threads_are_shared_out_of_what_the_cgroup_allows() -> None:
+    env, _, _ = on_b(JOB.replace('env: {OMP_NUM_THREADS: "3"}', ""), cpu={"cores": 64, "quota": 8.5})
+    assert env["OMP_NUM_THREADS"].value == "4"
+    assert env["OMP_NUM_THREADS"].because == "8 by the cgroup's quota of 64 cores for 2 ranks"
 
 
 def test_one_host_alone_respects_its_session() -> None:
