@@ -152,13 +152,16 @@ def _variables(meeting: Meeting, host: HostPlan) -> tuple[EnvVar, ...]:
         EnvVar("NODE_RANK", str(host.node_rank), "this host's place among the hosts"),
         EnvVar("WORLD_SIZE", str(world), "the ranks of all hosts"),
     )
+    local_world = EnvVar("LOCAL_WORLD_SIZE", str(host.slots), "the ranks of this host")
     if engine == "torchrun":
         return (prefix,)
+    if engine == "deepspeed":
+        return (local_world,)  # its launcher sets LOCAL_SIZE only, and hands the rest of the environment on
     if engine == "python" and world > 1:
         return (
             *there,
             EnvVar("GROUP_RANK", str(host.node_rank), "this host's place among the hosts, as torchrun calls it"),
-            EnvVar("LOCAL_WORLD_SIZE", str(host.slots), "the ranks of this host"),
+            local_world,
         )
     if engine == "program":
         limits = ",".join(f"{name}={RENDEZVOUS_SECONDS}" for name in ("timeout", "join_timeout", "read_timeout"))
