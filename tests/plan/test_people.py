@@ -417,7 +417,7 @@ def test_hosts_without_gpus_that_share_a_cache_and_differ_build_apart() -> None:
 def test_threads_are_shared_out_of_what_the_cgroup_allows() -> None:
     env, _, _ = on_b(JOB.replace('env: {OMP_NUM_THREADS: "3"}', ""), cpu={"cores": 64, "quota": 8.5})
     assert env["OMP_NUM_THREADS"].value == "4"
-    assert env["OMP_NUM_THREADS"].because == "8 by the cgroup's quota of 64 cores for 2 ranks"
+    assert env["OMP_NUM_THREADS"].because == "8 of 64 cores, by the cgroup's quota, for 2 ranks"
 
 
 def test_one_host_alone_respects_its_session() -> None:
