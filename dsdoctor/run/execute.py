@@ -5,13 +5,9 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from types import FrameType
 
 import msgspec
 
@@ -19,18 +15,17 @@ from dsdoctor.hosts.transport import Transport, TransportError
 from dsdoctor.plan.model import LaunchPlan, StagePlan
 from dsdoctor.report.model import Report
 from dsdoctor.run import retry
+from dsdoctor.run.after_stage import diagnosed, fetch_outputs, problem_of_outputs
+from dsdoctor.run.attempt import Attempt, Left, signals_as_interrupt
 from dsdoctor.run.directory import RunDirectory, RunState, StageState, Status
-from dsdoctor.run.events import Diagnosed, Noted, Show, StageDone, StageSkipped, StageStarted
+from dsdoctor.run.events import Noted, Show, StageDone, StageSkipped, StageStarted
 from dsdoctor.run.kept import secrets_wanted
-from dsdoctor.run.on_host import HostAnswerError, ask
-from dsdoctor.run.outputs_on_host import broken_outputs
-from dsdoctor.run.stage import Attempt, Left, StageRun
+from dsdoctor.run.stage import StageRun
 from dsdoctor.run.stage_end import Limits, StageEnd, failure_of
 from dsdoctor.run.stage_logs import StageLogs
-from dsdoctor.run.sync import SyncError, fetch, sync
+from dsdoctor.run.sync import SyncError, sync
 from dsdoctor.run.taken import Taken, restore, save
 from dsdoctor.run.watch import Watch
-from dsdoctor.yamlfile import FileError
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ def execute(
         manner: detached or not, and which stages.
     """
     run = _Run(plan, transports, directory, show, limits or Limits(), manner or Manner())
-    with _signals_as_interrupt(run.manner.detach):
+    with signals_as_interrupt(run.manner.detach):
         try:
             return run.carry_out()
         except KeyboardInterrupt:
@@ -167,7 +162,7 @@ class _Run:
                     self._save_stage(msgspec.structs.replace(known, status="planned"))
                 continue
             elif known.status == "done" and not redo and not self.manner.chosen:
-                missing = self._missing(stage)
+                missing = problem_of_outputs(self.plan, stage, self.transports)
                 if not missing:
                     self.show(StageSkipped(stage.name, stage.index, len(self.plan.stages)))
                     continue
@@ -263,14 +258,14 @@ class _Run:
             return Outcome("interrupted", stage.name, failure=doubt)
         failure = None if end.well else failure_of(stage, end)
         if failure is None:
-            missing = self._missing(stage)
+            missing = problem_of_outputs(self.plan, stage, self.transports)
             failure = f"stage {stage.name} ended with exit code 0, but {missing}" if missing else None
         if failure is not None:
             self._save_stage(msgspec.structs.replace(ended, status="failed", failure=failure))
             return self._failed(stage, end, failure)
         self._save_stage(msgspec.structs.replace(ended, status="done"))
         self.directory.remove("verdict.json")  # of an attempt before this one
-        self._fetch(stage)
+        fetch_outputs(self.plan, stage, self.transports, self.directory, self.show)
         self.show(StageDone(stage.name, end.seconds))
         return None
 
@@ -279,54 +274,11 @@ class _Run:
         host, rank = end.first, None
         if host is not None and end.hosts[host].failed_ranks:
             rank = next(iter(end.hosts[host].failed_ranks))
-        report = self._diagnose(stage)
+        report = diagnosed(self.directory, stage, self.show)
         verdict = report.verdict if report else None
         if verdict is not None and verdict.cause not in ("none", "unknown") and verdict.host is not None:
             host, rank = verdict.host, verdict.rank
         return Outcome("failed", stage.name, host, rank, failure, report)
-
-    def _diagnose(self, stage: StagePlan) -> Report | None:
-        from dsdoctor.logs.diagnose import diagnose
-        from dsdoctor.run.log_files import open_sources
-
-        try:
-            sources = open_sources([self.directory.logs(stage.folder) / "merged.log"])
-            report = diagnose(sources, facts=self._found_before())
-        except Exception as error:  # the failure itself must be told, whatever becomes of its explanation
-            self.show(Noted(f"the log could not be diagnosed ({error}); try dsdoctor diagnose on it", warning=True))
-            return None
-        self.directory.write_json("verdict.json", report.to_dict())
-        self.show(Diagnosed(report))
-        return report
-
-    def _found_before(self) -> Report | None:
-        """What the checks said of these hosts before the start: it confirms causes or rules them out."""
-        try:
-            return msgspec.convert(self.directory.read_json("report.json"), Report)
-        except (FileError, msgspec.ValidationError):
-            return None
-
-    def _missing(self, stage: StagePlan) -> str | None:
-        """What of a stage's outputs is missing where rank 0 ran, in words; None when all is there."""
-        host = self.plan.hosts[0]
-        order = {"folder": f"{host.run_dir}/outputs/{stage.folder}", "outputs": list(stage.outputs)}
-        try:
-            missing = ask(self.transports[host.name], host.python, broken_outputs, order, self.plan.setup, timeout=120)
-        except (TransportError, HostAnswerError, subprocess.TimeoutExpired) as error:
-            return f"its outputs on {host.name} could not be looked at ({error})"
-        return f"on {host.name} {', '.join(missing)} in {order['folder']}" if missing else None
-
-    def _fetch(self, stage: StagePlan) -> None:
-        """Bring the stage's files to the head, from the host of rank 0."""
-        host = self.plan.hosts[0]
-        if host.local:
-            return
-        local = self.directory.path / "outputs" / stage.folder
-        folder = f"{host.run_dir}/outputs/{stage.folder}"
-        fetched = fetch(host, self.transports[host.name], folder, local)
-        sentence = fetched.sentence(host.name, folder)
-        if sentence:
-            self.show(Noted(f"{stage.name}: {sentence}", warning=fetched.problem is not None))
 
     def _save(self, state: RunState) -> None:
         self.state = state
@@ -351,23 +303,3 @@ def _secrets_gone(stage: StagePlan, wanted: Mapping[str, str], plan: LaunchPlan)
         f"stage {stage.name} was not started: it needs secret variables whose values are kept nowhere and went with "
         f"the head of the run: {names}. Set them in this shell and give dsdoctor attach {plan.run} again"
     )
-
-
-@contextmanager
-def _signals_as_interrupt(detached: bool) -> Iterator[None]:
-    """SIGTERM and a closed terminal end a run as Ctrl-C does: every host is stopped first.
-
-    The head of a detached run leaves instead: its machine may be about to start anew, which the run is to survive.
-    """
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Left if detached else KeyboardInterrupt
-
-    # One that is ignored stays so: `nohup dsdoctor launch … &` is meant to survive its terminal.
-    numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -13,13 +13,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from dsdoctor.hosts.transport import Transport
 from dsdoctor.plan.model import LaunchPlan, StagePlan
+from dsdoctor.run.attempt import Attempt
 from dsdoctor.run.coming_up import ComingUp
 from dsdoctor.run.events import HostsStarted, LineSeen, Noted, Show
-from dsdoctor.run.guard import Frame, Guard, follow_order, order_for, spool_of
+from dsdoctor.run.guard import Frame, Guard, spool_of
 from dsdoctor.run.stage_end import HostEnd, Limits, StageEnd
 from dsdoctor.run.stage_logs import StageLogs
 from dsdoctor.run.taken import Taken
@@ -28,24 +28,6 @@ from dsdoctor.yamlfile import FileError
 
 # torchrun's report on a worker that ended: "failed (exitcode: -9) local_rank: 1 (pid: 4711) of binary: …"
 WORKER_FAILED = re.compile(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+) \(pid: \d+\)")
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """Which attempt at a stage this is, and whether its guardians go on without a head.
-
-    With `taken_over` they do already: nothing is started, they are followed from there on. `keep` is told at most once
-    a second how far a detached attempt was taken over; it may raise FileError.
-    """
-
-    number: int = 1
-    detach: bool = False
-    taken_over: Taken | None = None
-    keep: Callable[[Taken], None] | None = None
-
-
-class Left(BaseException):
-    """The head was told to go (its machine shuts down) while guardians go on without it."""
 
 
 class StageRun:
@@ -98,7 +80,8 @@ class StageRun:
         threading.Thread(target=self._keep_alive, args=(over,), daemon=True).start()
         try:
             for name in self.running:
-                self.guards[name].start(self._order(name), self.plan.setup)
+                order = self.attempt.order(self.plan, self.stage, name, self.offsets.get(name, 0), self.limits)
+                self.guards[name].start(order, self.plan.setup)
             if self.watch is not None and self.attempt.taken_over is not None:
                 self.watch.taken_over(time.monotonic())
             if self.first is not None:  # the head before us went while it was stopping the others
@@ -122,15 +105,6 @@ class StageRun:
             self.watch.close(time.monotonic())
         seconds = max(0.0, time.time() - self.began)
         return StageEnd(self.ends, self.first, self.interrupted, seconds, self.stalled)
-
-    def _order(self, name: str) -> dict[str, object]:
-        """What the host's end is told: to guard, or to follow one that guards already."""
-        host, attempt = self.plan.host(name), self.attempt
-        if attempt.taken_over is None:
-            limits = self.limits
-            return order_for(self.plan, self.stage, name, limits.lifeline, limits.grace, attempt.number, attempt.detach)
-        spool = spool_of(host, self.stage, attempt.number)
-        return follow_order(spool, self.offsets.get(name, 0), self.limits.lifeline)
 
     def _keep(self) -> None:
         """Write down how far a detached stage was taken over."""
@@ -176,10 +150,7 @@ class StageRun:
             self._stop_running(now)
         if self.drop_at is not None and now >= self.drop_at:
             for name in list(self.running):
-                after = "its guardian ends the job when it hears nothing more"
-                if self.attempt.detach:
-                    after = f"its guardian goes on until dsdoctor stop {self.plan.run} reaches it"
-                self._lose(name, f"it did not confirm the stop; {after}")
+                self._lose(name, f"it did not confirm the stop; {self.attempt.what_goes_on(self.plan.run)}")
 
     def _take(self, name: str, frame: Frame) -> None:
         self._frame(name, frame)
@@ -309,15 +280,11 @@ class StageRun:
             self._agent_line(name, f"dsdoctor: {why}")
             self._failed(name)
 
-    def _what_goes_on(self) -> str:
-        return (
-            f"; what runs there goes on until dsdoctor stop {self.plan.run} reaches it" if self.attempt.detach else ""
-        )
-
     def _find_lost(self, now: float) -> None:
         for name in list(self.running):
             guard = self.guards[name]
             if guard.greeted and now - guard.heard > self.limits.lifeline:
-                self._lose(name, f"no sign of life for {self.limits.lifeline:.0f} s{self._what_goes_on()}")
+                after = f"; {self.attempt.what_goes_on(self.plan.run)}" if self.attempt.detach else ""
+                self._lose(name, f"no sign of life for {self.limits.lifeline:.0f} s{after}")
             elif not guard.greeted and not guard.ended and now - guard.heard > self.limits.greeting:
                 self._lose(name, f"no guardian came up within {self.limits.greeting:.0f} s")
