@@ -100,7 +100,9 @@ COVERS: dict[str, tuple[str, ...]] = {
         "check watchdog-off: a line from an old recipe",
         "provoked rank-hangs",
         "test cluster/test_launch.py::test_a_muted_host_is_noticed_and_both_ends_stop",
-        "open launch: a stall is said while it happens, with the stacks of the stuck ranks",
+        "rule run-stalled",
+        "test cluster/test_watch.py::test_a_rank_that_sleeps_is_named_and_the_run_ended_when_that_is_wanted",
+        "test cluster/test_watch.py::test_a_rank_that_is_stopped_is_told_apart_and_the_run_goes_on_when_it_does",
     ),
     "A11": (
         "check unknown-env-var: the flight recorder's new name under an older torch",

@@ -125,6 +125,17 @@ def test_without_py_spy_the_kernel_tells_who_is_elsewhere(head: Head) -> None:
     assert "threads in the kernel" in next(iter(kept.values()))
 
 
+def test_a_detached_run_is_watched_by_its_own_head(head: Head) -> None:
+    words = ("--set", "behaviour=sleep", "--stall-after", "4", "--stop-on-stall", "--detach")
+    done = head.dsdoctor(*LAUNCH, *words, timeout=120)
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: head.state()["status"] == "failed", 90)
+    state = head.state()
+    assert verdict(head, state["path"])["cause"] == "run-stalled"
+    assert "rank 1 on node0 is behind" in state["stages"][0]["failure"]
+    assert head.ranks() == []
+
+
 def head_python(head: Head) -> str:
     return head.host.read(f"{WORK}/hostfile").split("python=")[1].split()[0]
 
