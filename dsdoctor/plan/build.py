@@ -18,6 +18,7 @@ from dsdoctor.plan import engines, environment
 from dsdoctor.plan.address import Link, free_port, link_of, master_address
 from dsdoctor.plan.deepspeed_env import EnvFile
 from dsdoctor.plan.exposed import exposed_secrets
+from dsdoctor.plan.forecast import forecasts
 from dsdoctor.plan.layers import Layers, Setting
 from dsdoctor.plan.model import EnvVar, HostPlan, LaunchPlan, PlanError, StagePlan, SyncPlan
 from dsdoctor.plan.settle import environments
@@ -86,6 +87,7 @@ def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wis
     precision, reason = _precision(job, cluster)
     draft = Draft(job, hosts, layers, meeting, precision, paths)
     forecast: dict[str, Any] = {"precision": precision, "precision_because": reason} if precision else {}
+    forecast |= forecasts(job, cluster)
     return LaunchPlan(
         job=job.name,
         run=run,

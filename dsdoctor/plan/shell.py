@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from dsdoctor.escape import escape
 from dsdoctor.plan.engines import is_rotated, ranks_of
+from dsdoctor.plan.forecast import forecast_lines
 from dsdoctor.plan.model import Command, EnvVar, HostPlan, LaunchPlan, StagePlan, names_unset
 
 SHOWN = 2000  # characters of a value in a comment
@@ -28,6 +29,7 @@ def _lines(plan: LaunchPlan) -> Iterator[str]:
     yield f"# job {plan.job}{profile}: {ranks}, meeting at {plan.master_addr}:{plan.master_port}"
     if plan.forecast.get("precision"):
         yield f"# precision {plan.forecast['precision']}: {escape(plan.forecast['precision_because'])}"
+    yield from forecast_lines(plan.forecast)
     for warning in plan.warnings:
         yield f"# warning: {escape(warning)}"
     for host in plan.hosts:

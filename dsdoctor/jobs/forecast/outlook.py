@@ -37,13 +37,13 @@ def outlooks(job: ResolvedJob, cluster: Cluster) -> tuple[Outlook, ...]:
     shape, files, source = _model(job, cluster)
     found: dict[Training, Outlook] = {}
     for stage in job.stages:
-        training = _fitted(shape, training_of(job, stage, cluster.ranks, files.dtype))
+        training = fitted(shape, training_of(job, stage, cluster.ranks, files.dtype))
         # A base in the folder of an adapter or in other precision would count otherwise; the headers hold for all.
         found.setdefault(training, Outlook(stage, shape, training, _plausible(shape, files), source))
     return tuple(found.values())
 
 
-def _fitted(shape: ModelShape, training: Training) -> Training:
+def fitted(shape: ModelShape, training: Training) -> Training:
     """The training with its lengths as the architecture sees them: a decoder alone reads source and target as one."""
     length = training.length
     if length is None:

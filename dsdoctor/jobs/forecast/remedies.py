@@ -59,17 +59,19 @@ def remedies(
 def _row(shape: ModelShape, training: Training, parameters: int | None, fits: Callable[[Training], bool]) -> list[str]:
     """The titles of changes, one after the other, until the training fits; empty where it never does."""
     titles: list[str] = []
-    seen: set[str] = set()
+    useless: set[str] = set()  # so far: what saves nothing now may after another change
     now = training
     while True:
-        following = next((change for change in _changes(now) if change[0] not in seen), None)
+        following = next((change for change in _changes(now) if change[0] not in {*titles, *useless}), None)
         if following is None:
             return []
         title, _, changed = following
-        seen.add(title)
-        if forecast(shape, changed, parameters).most >= forecast(shape, now, parameters).most:
+        before, after = (forecast(shape, each, parameters) for each in (now, changed))
+        if after.most >= before.most and after.ram >= before.ram:
+            useless.add(title)
             continue
         titles.append(title)
+        useless.clear()
         now = changed
         if fits(now):
             return titles

@@ -91,6 +91,9 @@ def training_of(job: ResolvedJob, stage: StageSettings, ranks: int, checkpoint_d
     targets = _number(arguments, "max_target_length") or 0
     batch = _of_config(config, "train_micro_batch_size_per_gpu")
     steps = _of_config(config, "gradient_accumulation_steps")
+    shared = _number(arguments, "global_batch_size")
+    if shared and batch is None:
+        batch = max(1, shared // max(1, ranks) // (_number(arguments, "gradient_accumulation_steps") or steps or 1))
     fsdp = str(arguments.get("fsdp", "")).lower()
     sharded = bool(fsdp) and fsdp not in ("false", "none", "[]", "")
     return Training(
