@@ -16,7 +16,7 @@ _NAMED_TWICE = frozenset(
 )
 
 
-@check(severity=Severity.ERROR, since="0.2")
+@check(severity=Severity.ERROR, since="0.1")
 def accelerate_settings_ignored(context: JobContext) -> Iterator[Finding]:
     """An accelerate config names a deepspeed_config_file and has settings that belong into that file.
 

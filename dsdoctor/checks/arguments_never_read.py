@@ -10,7 +10,7 @@ from dsdoctor.checks.script_lines import calls, cited
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity
 
 
-@check(severity=Severity.ERROR, since="0.2")
+@check(severity=Severity.ERROR, since="0.1")
 def arguments_never_read(context: JobContext) -> Iterator[Finding]:
     """The program is started with arguments, and nothing in its source reads a command line.
 

@@ -10,7 +10,7 @@ from dsdoctor.checks.script_lines import cited, listed, troubles
 from dsdoctor.report.model import Finding, Fix, Severity
 
 
-@check(severity=Severity.ERROR, since="0.2")
+@check(severity=Severity.ERROR, since="0.1")
 def blank_after_backslash(context: JobContext) -> Iterator[Finding]:
     r"""A line of the script ends in a backslash and a blank, or a comment: the command ends there.
 

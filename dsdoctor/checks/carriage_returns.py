@@ -11,7 +11,7 @@ from dsdoctor.checks.script_lines import troubles
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity
 
 
-@check(severity=Severity.ERROR, since="0.2")
+@check(severity=Severity.ERROR, since="0.1")
 def carriage_returns(context: JobContext) -> Iterator[Finding]:
     r"""The script has Windows' line ends: a carriage return stands at the end of its lines.
 

@@ -12,7 +12,7 @@ from dsdoctor.checks.script_lines import cited, commands
 from dsdoctor.report.model import Finding, Fix, Severity
 
 
-@check(severity=Severity.WARNING, since="0.2")
+@check(severity=Severity.WARNING, since="0.1")
 def chmod_takes_x(context: JobContext) -> Iterator[Finding]:
     """A recursive chmod with a number gives folders no x, and nothing in them can be opened.
 

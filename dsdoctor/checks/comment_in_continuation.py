@@ -10,7 +10,7 @@ from dsdoctor.checks.script_lines import cited, listed, troubles
 from dsdoctor.report.model import Finding, Fix, Severity
 
 
-@check(severity=Severity.ERROR, since="0.2")
+@check(severity=Severity.ERROR, since="0.1")
 def comment_in_continuation(context: JobContext) -> Iterator[Finding]:
     """A comment stands among the lines of one command, and options follow it.
 

@@ -12,7 +12,7 @@ from dsdoctor.report.model import Evidence, Finding, Fix, Severity
 _SHOWN = 4
 
 
-@check(severity=Severity.ERROR, since="0.2")
+@check(severity=Severity.ERROR, since="0.1")
 def config_is_not_json(context: JobContext) -> Iterator[Finding]:
     """The DeepSpeed config holds comments, or commas before closing brackets.
 

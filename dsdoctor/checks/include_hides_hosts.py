@@ -13,7 +13,7 @@ from dsdoctor.report.model import Finding, Fix, Severity
 _LOCAL = re.compile(r"(?:localhost|127\.0\.0\.1)(?::[\d,]*)?")
 
 
-@check(severity=Severity.WARNING, since="0.2")
+@check(severity=Severity.WARNING, since="0.1")
 def include_hides_hosts(context: JobContext) -> Iterator[Finding]:
     """DeepSpeed is given a hostfile and an --include that names localhost alone.
 

@@ -14,7 +14,7 @@ _SHORT = {"--include": "-i", "--exclude": "-e"}
 _COUNTS = ("--num_gpus", "--num_nodes")
 
 
-@check(severity=Severity.ERROR, since="0.2")
+@check(severity=Severity.ERROR, since="0.1")
 def include_with_count(context: JobContext) -> Iterator[Finding]:
     """DeepSpeed is told which GPUs to use by --include or --exclude, and how many by --num_gpus or --num_nodes.
 

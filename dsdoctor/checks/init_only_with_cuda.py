@@ -9,7 +9,7 @@ from dsdoctor.checks.engine import check
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity
 
 
-@check(severity=Severity.INFO, since="0.2")
+@check(severity=Severity.INFO, since="0.1")
 def init_only_with_cuda(context: JobContext) -> Iterator[Finding]:
     """The program makes the process group only if torch sees a GPU, and goes on without one.
 

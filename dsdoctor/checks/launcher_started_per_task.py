@@ -13,7 +13,7 @@ from dsdoctor.report.model import Finding, Fix, Severity
 _PER_NODE = "--ntasks-per-node"
 
 
-@check(severity=Severity.ERROR, since="0.2")
+@check(severity=Severity.ERROR, since="0.1")
 def launcher_started_per_task(context: JobContext) -> Iterator[Finding]:
     """Slurm starts several tasks on a node, and each is a torchrun that starts a rank for every GPU.
 

@@ -13,7 +13,7 @@ from dsdoctor.report.model import Finding, Fix, Severity
 _OPTION = re.compile(r"--?[A-Za-z][\w-]*(=.*)?")
 
 
-@check(severity=Severity.ERROR, since="0.2")
+@check(severity=Severity.ERROR, since="0.1")
 def missing_backslash(context: JobContext) -> Iterator[Finding]:
     """A line of the script begins with an option, and nothing joins it to the command above.
 

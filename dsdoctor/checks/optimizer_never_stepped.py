@@ -14,7 +14,7 @@ from dsdoctor.report.model import Evidence, Finding, Fix, Severity
 _STEPS_INSIDE = Version("4.30.0")  # from here on the engine steps inside accelerator.backward, and nowhere else
 
 
-@check(severity=Severity.ERROR, since="0.2")
+@check(severity=Severity.ERROR, since="0.1")
 def optimizer_never_stepped(context: JobContext) -> Iterator[Finding]:
     """The program overrides training_step with self.deepspeed.backward(loss), and nothing calls step.
 

@@ -23,7 +23,7 @@ _EPHEMERAL = (32768, 60999)  # what Linux gives to outgoing connections: net.ipv
 _FREE = "port=$(python3 -c 'import socket; s = socket.socket(); s.bind((\"\", 0)); print(s.getsockname()[1])')"
 
 
-@check(severity=Severity.WARNING, since="0.2")
+@check(severity=Severity.WARNING, since="0.1")
 def random_port(context: JobContext) -> Iterator[Finding]:
     """The master port is drawn at random, and nobody looks whether it is free.
 

@@ -13,7 +13,7 @@ from dsdoctor.report.model import Finding, Fix, Severity
 _NAME = "CUDA_VISIBLE_DEVICES"
 
 
-@check(severity=Severity.ERROR, since="0.2")
+@check(severity=Severity.ERROR, since="0.1")
 def ranks_exceed_visible(context: JobContext) -> Iterator[Finding]:
     """A launcher is to start more ranks on a host than CUDA_VISIBLE_DEVICES lets them see GPUs.
 

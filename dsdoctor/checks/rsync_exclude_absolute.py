@@ -33,7 +33,7 @@ _VALUES = frozenset(
 )
 
 
-@check(severity=Severity.WARNING, since="0.2")
+@check(severity=Severity.WARNING, since="0.1")
 def rsync_exclude_absolute(context: JobContext) -> Iterator[Finding]:
     """An --exclude of rsync is an absolute path of this machine, which matches nothing.
 

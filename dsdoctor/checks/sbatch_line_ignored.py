@@ -10,7 +10,7 @@ from dsdoctor.checks.script_lines import cited, listed
 from dsdoctor.report.model import Finding, Fix, Severity
 
 
-@check(severity=Severity.WARNING, since="0.2")
+@check(severity=Severity.WARNING, since="0.1")
 def sbatch_line_ignored(context: JobContext) -> Iterator[Finding]:
     """An #SBATCH line stands below the first command of the script, where sbatch no longer reads.
 

@@ -11,7 +11,7 @@ from dsdoctor.jobs.script.model import Call
 from dsdoctor.report.model import Finding, Fix, Severity
 
 
-@check(severity=Severity.WARNING, since="0.2")
+@check(severity=Severity.WARNING, since="0.1")
 def stages_unguarded(context: JobContext) -> Iterator[Finding]:
     """The script starts several stages, and goes on to the next when one has failed.
 
@@ -53,12 +53,12 @@ def stages_unguarded(context: JobContext) -> Iterator[Finding]:
 
 
 def _reads(later: Call, earlier: Call) -> bool:
-    """Whether an argument of the later call lies in a folder that the earlier one writes."""
+    """Whether an argument of the later call lies in a folder that the earlier one writes, as both are written."""
     words = earlier.arguments
     written = [
         words[place + 1].text.rstrip("/")
         for place, word in enumerate(words[:-1])
-        if word.text in ("--output_dir", "--save_dir", "--save_name", "--out_dir") and words[place + 1].known
+        if word.text in ("--output_dir", "--save_dir", "--save_name", "--out_dir")
     ]
     return any(
         word.text.startswith(f"{folder}/") or word.text == folder for word in later.arguments for folder in written

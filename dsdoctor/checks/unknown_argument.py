@@ -16,7 +16,7 @@ from dsdoctor.report.model import Evidence, Finding, Fix, Severity
 _LAUNCHERS_OWN = frozenset({"local_rank", "local-rank"})
 
 
-@check(severity=Severity.ERROR, since="0.2")
+@check(severity=Severity.ERROR, since="0.1")
 def unknown_argument(context: JobContext) -> Iterator[Finding]:
     """The program is started with an argument that its parser does not know.
 

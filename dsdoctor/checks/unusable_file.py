@@ -10,7 +10,7 @@ from dsdoctor.checks.script_lines import cited
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity
 
 
-@check(severity=Severity.ERROR, since="0.2")
+@check(severity=Severity.ERROR, since="0.1")
 def unusable_file(context: JobContext) -> Iterator[Finding]:
     """A file that the job names is there and cannot be read: no JSON, no YAML, no Python, no text.
 

@@ -13,7 +13,7 @@ _NAME = "CUDA_VISIBLE_DEVICES"
 _OUTRANK = ("--include", "-i", "--exclude", "-e", "--num_gpus", "--num_nodes")
 
 
-@check(severity=Severity.WARNING, since="0.2")
+@check(severity=Severity.WARNING, since="0.1")
 def visible_devices_ignored(context: JobContext) -> Iterator[Finding]:
     """CUDA_VISIBLE_DEVICES is set for a deepspeed that is told its GPUs by an option, too.
 

@@ -146,6 +146,7 @@ class StageSettings:
     env: Variables = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     lines: dict[str, int] = field(default_factory=dict)  # of a script: by argument, by "env NAME"
+    logs: tuple[str, ...] = ()  # files that a script sends its output to
     complete: bool = True  # whether args are all that the program gets; not so with "$@" in a script
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SHELL_SUFFIXES = (".sh", ".bash", ".sbatch", ".slurm", ".zsh", ".ksh")
 _JSON_SUFFIXES = (".json", ".config", ".hjson", ".jsonc")
 _LARGEST = 16 << 20  # bytes; above that no file of settings is read
+_CONFIG_OPTIONS = ("--deepspeed", "--deepspeed_config", "--ds_config")
 _ABOVE = 3  # folders over the script's in which it may be started
 
 
@@ -117,7 +118,14 @@ def _started_in(path: Path, script: Script) -> Path:
         for call in script.calls
         if call.program is not None and not call.module and not isinstance(call.command.cwd, Unknown)
     ]
-    return next((folder for folder in tried for name in names[:20] if _is_file(folder / name)), Path.cwd())
+    configs = [
+        word.text
+        for call in script.calls[:20]
+        for option, word in zip(call.arguments, call.arguments[1:], strict=False)
+        if option.text in _CONFIG_OPTIONS and word.known
+    ]
+    wanted = [*names[:20], *configs]
+    return next((folder for name in wanted for folder in tried if _is_file(folder / name)), Path.cwd())
 
 
 def _with_programs(job: ResolvedJob, script: Script, root: Path) -> ResolvedJob:

@@ -109,6 +109,8 @@ def _named(stage: StageSettings) -> Iterator[NamedPath]:
             certain = key not in _MODEL | _PERHAPS_DATA or bool(_EXPLICIT.match(text)) or text.count("/") > 1
             assert role is not None
             yield NamedPath(text, role, name, stage.name, certain)
+    for path in stage.logs:
+        yield NamedPath(path, "log", "redirection", stage.name, certain=True)
 
 
 def _role(key: str) -> Role | None:

@@ -63,6 +63,7 @@ class Program:
     path: str
     reads_arguments: bool | None
     options: frozenset[str] = frozenset()
+    one_dash: frozenset[str] = frozenset()  # those that are declared with one dash: `-lr`
     hf_classes: tuple[str, ...] = ()  # names of transformers' own argument classes that it hands to its parser
     whole: bool = False
     refuses_unknown: bool = True  # parse_known_args lets them pass
@@ -97,11 +98,13 @@ def _described(tree: ast.Module, source: str) -> Program:
     nodes = list(ast.walk(tree))
     names = {name for node in nodes for name in _names(node)}
     options, classes, whole, refuses = _declared(nodes)
+    one_dash = {flag.lstrip("-").replace("-", "_") for flag in _flags(nodes) if not flag.startswith("--")}
     settings, lines = _built(nodes)
     return Program(
         path=source,
         reads_arguments=_reads(nodes, names),
         options=options,
+        one_dash=frozenset(one_dash),
         hf_classes=classes,
         whole=whole,
         refuses_unknown=refuses,
@@ -173,6 +176,15 @@ def _declared(nodes: list[ast.AST]) -> tuple[frozenset[str], tuple[str, ...], bo
         elif found and any(isinstance(arg, ast.Name) and arg.id in ("parser", "p", "ap") for arg in node.args):
             whole = False  # the parser is handed to a function that may add to it
     return frozenset(options), tuple(foreign), whole and found, refuses
+
+
+def _flags(nodes: list[ast.AST]) -> Iterator[str]:
+    """Every option as an add_argument has it, dashes and all."""
+    for node in nodes:
+        if isinstance(node, ast.Call) and _called(node) == "add_argument":
+            for arg in node.args:
+                if isinstance(arg, ast.Constant) and isinstance(arg.value, str) and arg.value.startswith("-"):
+                    yield arg.value
 
 
 def _dataclasses(call: ast.Call, classes: dict[str, ast.ClassDef], options: set[str], foreign: list[str]) -> bool:

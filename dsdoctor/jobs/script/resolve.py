@@ -13,6 +13,7 @@ from typing import Any
 
 from dsdoctor.jobs.job import NAME, BadFile, DeepSpeedConfig, Job, ResolvedJob, Stage, StageSettings
 from dsdoctor.jobs.relaxed import parse_relaxed
+from dsdoctor.jobs.script.logs import logs_of
 from dsdoctor.jobs.script.model import Call, Script, Word
 from dsdoctor.jobs.unknown import Unknown
 from dsdoctor.yamlfile import FileError
@@ -51,7 +52,7 @@ def resolve_script(script: Script, root: str, open_file: OpenFile) -> ResolvedJo
             "llamafactory-cli or python with a program",
         )
     read = _Read(open_file)
-    stages = _stages(calls, read)
+    stages = _with_logs(script, calls, _stages(calls, read))
     keys = [_key(call, stage, read) for call, stage in zip(calls, stages, strict=True)]
     job = Job(name=_name(script.source), stages=tuple(Stage(name=stage.name) for stage in stages), script="-")
     whole = ResolvedJob(job=job, source=script.source, root=root, profile=None, stages=stages, env={}, script=script)
@@ -107,6 +108,15 @@ def _stages(calls: Sequence[Call], read: _Read) -> tuple[StageSettings, ...]:
         names.add(name)
         stages.append(StageSettings(name=name, index=index, args=args, env=dict(env), lines=lines, complete=complete))
     return tuple(stages)
+
+
+def _with_logs(script: Script, calls: Sequence[Call], stages: tuple[StageSettings, ...]) -> tuple[StageSettings, ...]:
+    """The stages with the files that their output goes to."""
+    made = []
+    for stage, logs in zip(stages, logs_of(script, calls), strict=True):
+        lines = {**stage.lines, "redirection": logs[0][1]} if logs else stage.lines
+        made.append(replace(stage, logs=tuple(path for path, _ in logs if posixpath.dirname(path)), lines=lines))
+    return tuple(made)
 
 
 def arguments_of(call: Call) -> tuple[dict[str, Any], dict[str, int]]:
