@@ -152,9 +152,9 @@ def test_a_broken_library_is_said(tmp_path: Path) -> None:
     """A Python whose own library is damaged: the folder in front of it, as in a half-copied conda environment."""
     folder = tmp_path / f"python{sys.version_info[0]}.{sys.version_info[1]}"
     folder.mkdir()
-    (folder / "json.py").write_text("raise RuntimeError('I am not json')")
+    (folder / "struct.py").write_text("raise RuntimeError('I am not struct')")
     answer = read_answer(run_probe(env={"PYTHONPATH": str(folder)}).stdout)
-    assert answer["error"] == f"{sys.executable} cannot import its own standard library: RuntimeError: I am not json"
+    assert answer["error"] == f"{sys.executable} cannot import its own standard library: RuntimeError: I am not struct"
 
 
 def test_programs_that_hang_are_ended_with_their_children(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(os, "fork", refuse)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process's own stay as they are
+    monkeypatch.setattr(probe.workers.signal, "signal", lambda *_: None)  # this process's own stay as they are
     probe.files.MEMO.clear()
 
     def surveyed() -> dict[str, Any]:

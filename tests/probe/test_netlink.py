@@ -137,14 +137,14 @@ def test_rules_beyond_those_of_every_linux(rule: str, wanted: int | None) -> Non
 
 
 def test_without_netlink_older_ways_of_the_kernel_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = socket.socket
+    real = probe.netlink.socket.socket
 
-    def refused(family: int, *rest: Any, **more: Any) -> socket.socket:
+    def refused(family: int, *rest: Any, **more: Any) -> Any:
         if family == socket.AF_NETLINK:
             raise PermissionError(1, "Operation not permitted")
         return real(family, *rest, **more)
 
-    monkeypatch.setattr(socket, "socket", refused)
+    monkeypatch.setattr(probe.netlink.socket, "socket", refused)
     assert {"127.0.0.1", 8} <= set(probe.addresses.addresses()["lo"][0].values())
     resolves, errors = probe.names.resolve(["127.0.0.1", "no.such.invalid"], 5)
     local, unknown = probe.routes.routes(["127.0.0.1", "no.such.invalid"], resolves, errors)

@@ -98,7 +98,7 @@ def test_kinds_of_interfaces(root: Path) -> None:
 
 
 def test_firewalls_that_are_switched_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe.network, "which", lambda name, extra=(): "/usr/sbin/ufw" if name == "ufw" else None)
+    monkeypatch.setattr(probe.network, "which", lambda name, extra=(): "/usr/sbin/" + name)
     monkeypatch.setattr(probe.network, "running", lambda name: name == "firewalld")
     assert probe.network.firewalls() == ["firewalld"]
     lay(root, {"etc/ufw/ufw.conf": "# ENABLED=yes\nENABLED=no\n"})
@@ -437,7 +437,7 @@ def test_a_name_server_that_never_answers_is_not_waited_for(monkeypatch: pytest.
             time.sleep(5)
         return [(socket.AF_INET, 1, 6, "", ("192.0.2.1", 0)), (socket.AF_INET, 1, 6, "", ("192.0.2.1", 0))]
 
-    monkeypatch.setattr(socket, "getaddrinfo", never)
+    monkeypatch.setattr(probe.names.socket, "getaddrinfo", never)
     resolves, errors = probe.names.resolve(["slow", "quick"], 0.2)
     assert resolves == {"slow": [], "quick": ["192.0.2.1"]}
     assert errors == {"slow": "no answer within 0.2 seconds"}

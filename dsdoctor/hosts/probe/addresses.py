@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import socket
 import struct
 
 from .files import at, read_or
 from .netlink import ASK_ADDRESSES, DUMP, NEW_ADDRESS, SCOPES, UNASKED, Netlink, address_text, attributes
+from .plain import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 
@@ -49,33 +50,39 @@ def held_by(messages: list[bytes], names: dict[int, str]) -> dict[str, list[dict
 
 
 def kernel_addresses() -> dict[str, list[dict[str, Any]]]:
-    """The same by SIOCGIFCONF and SIOCGIFNETMASK (netdevice(7)) and /proc/net/if_inet6, for hosts without netlink."""
-    import array
-    import fcntl
-
+    """The same by older ways: SIOCGIFCONF and SIOCGIFNETMASK (netdevice(7)), /proc/net/if_inet6."""
     found: dict[str, list[dict[str, Any]]] = {}
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
-        table = array.array("B", bytes(40 * 1024))
-        try:
-            request = struct.pack("iP", len(table), table.buffer_info()[0])
-            size = struct.unpack("iP", fcntl.ioctl(channel.fileno(), 0x8912, request))[0]
-            for offset in range(0, size, 40):  # struct ifreq: 16 bytes name, struct sockaddr
-                entry = table[offset : offset + 40].tobytes()
-                label = entry[:16].split(b"\0")[0]
-                mask = fcntl.ioctl(channel.fileno(), 0x891B, entry)[20:24]
-                address = socket.inet_ntoa(entry[20:24])
-                scope = "host" if address.startswith("127.") else "global"
-                prefix = bin(struct.unpack("!I", mask)[0]).count("1")
-                row = {"address": address, "prefix": prefix, "family": "inet", "scope": scope}
-                found.setdefault(os.fsdecode(label).partition(":")[0], []).append(row)
-        except OSError:
-            pass  # no IPv4
+    channel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        for name, address, mask in configured(channel.fileno()):
+            scope = "host" if address.startswith("127.") else "global"
+            prefix = bin(struct.unpack("!I", mask)[0]).count("1")
+            row = {"address": address, "prefix": prefix, "family": "inet", "scope": scope}
+            found.setdefault(name, []).append(row)
+    except OSError:
+        pass  # no IPv4
+    finally:
+        channel.close()
     scopes = {0x00: "global", 0x10: "host", 0x20: "link", 0x40: "site"}
     for line in read_or(at("/proc/net/if_inet6")).splitlines():
         words = line.split()
         if len(words) == 6:
-            address = socket.inet_ntop(socket.AF_INET6, bytes(bytearray.fromhex(words[0])))
+            address = address_text(bytes(bytearray.fromhex(words[0])))
             scope = scopes.get(int(words[3], 16) & 0xF0, "")
             row = {"address": address, "prefix": int(words[2], 16), "family": "inet6", "scope": scope}
             found.setdefault(words[5], []).append(row)
     return found
+
+
+def configured(channel: int) -> Iterator[tuple[str, str, bytes]]:
+    """Interface, IPv4 address and mask of each entry of the kernel's list. Raises OSError."""
+    import array
+    import fcntl
+
+    table = array.array("B", bytes(40 * 1024))
+    request = struct.pack("iP", len(table), table.buffer_info()[0])
+    size = struct.unpack("iP", fcntl.ioctl(channel, 0x8912, request))[0]
+    for offset in range(0, size, 40):  # struct ifreq: 16 bytes name, struct sockaddr
+        entry = table[offset : offset + 40].tobytes()
+        name = os.fsdecode(entry[:16].split(b"\0")[0]).partition(":")[0]
+        yield name, socket.inet_ntoa(entry[20:24]), fcntl.ioctl(channel, 0x891B, entry)[20:24]

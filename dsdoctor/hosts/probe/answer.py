@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from binascii import a2b_base64
 
 from . import BEGIN, END, PROBE_VERSION, REFUSAL, SCHEMA
 from .packages import JOB_PATH
+from .plain import dumps, loads
 from .question import Ask
 from .workers import survey
 
@@ -32,16 +32,16 @@ def answer(config: dict[str, Any]) -> str:
         "cpu_seconds": round(sum(usage.ru_utime + usage.ru_stime for usage in spent), 4),
     }
     rows = ", ".join('"%s": %s' % row for row in sections.items())
-    return '%s, "sections": {%s}}' % (json.dumps(known)[:-1], rows)
+    return '%s, "sections": {%s}}' % (dumps(known)[:-1], rows)
 
 
 def main(arguments: list[str], path: list[str]) -> None:
     """Print the answer; one that says why there is none is an answer too. `path` is the job's sys.path."""
     JOB_PATH[:] = path
     try:
-        config = json.loads(a2b_base64(arguments[0])) if arguments else {}
+        config = loads(a2b_base64(arguments[0]).decode("utf-8")) if arguments else {}
         text = "\n%s\n%s\n%s\n" % (BEGIN, answer(config), END)
     except Exception as failure:
-        text = REFUSAL % json.dumps("the probe itself failed: %s: %s" % (type(failure).__name__, failure))
+        text = REFUSAL % dumps("the probe itself failed: %s: %s" % (type(failure).__name__, failure))
     sys.stdout.write(text)
     sys.stdout.flush()

@@ -40,10 +40,12 @@ def fact_driver(ask: Ask) -> dict[str, Any]:
 
 def sources(names: list[str]) -> list[str]:
     """The versions of the driver's sources: nvidia-535.154.05, nvidia-open-535.154.05."""
-    import re
-
-    found = [re.match(r"nvidia(?:-open)?-(\d[\w.]*)$", name) for name in names if name.startswith("nvidia")]
-    return unique(match.group(1) for match in found if match)
+    found = []
+    for name in names:
+        version = name[len("nvidia-") :].replace("open-", "", 1) if name.startswith("nvidia-") else ""
+        if version[:1].isdigit() and version.replace(".", "").replace("_", "").isalnum():
+            found.append(version)
+    return unique(found)
 
 
 def nvml_library_version() -> str | None:

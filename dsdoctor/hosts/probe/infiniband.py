@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 
 from .files import at, entries, number, read_or
 from .loader import loadable
+from .plain import socket
 from .question import Ask, section
 
 TYPE_CHECKING = False

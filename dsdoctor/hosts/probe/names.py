@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 import time
 
 from .files import unique
+from .plain import socket
 from .threads import start_thread
 
 NAME_SECONDS = 4.0  # for all names together

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import socket
 import struct
+
+from .plain import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 
 from .addresses import addresses
 from .files import SBIN, at, entries, number, read_or, unique, which
 from .names import NAME_SECONDS, resolve
+from .plain import socket
 from .processes import running
 from .question import Ask, section
 from .routes import policy_rules, routes
@@ -42,7 +42,8 @@ def firewalls() -> list[str]:
     """The firewall programs that are switched on. Their rules only root may read."""
     lines = read_or(at("/etc/ufw/ufw.conf")).lower().replace(" ", "").replace("\t", "").splitlines()
     ufw = any(line.startswith(("enabled=yes", 'enabled="yes', "enabled='yes")) for line in lines)
-    return ["firewalld"] * bool(running("firewalld")) + ["ufw"] * bool(ufw and which("ufw", SBIN))
+    firewalld = which("firewalld", SBIN) and running("firewalld")
+    return ["firewalld"] * bool(firewalld) + ["ufw"] * bool(ufw and which("ufw", SBIN))
 
 
 def interface_names() -> list[str]:

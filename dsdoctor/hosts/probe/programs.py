@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import time
 
 from .files import ProbeError
+from .plain import signal
 from .stopping import RUNNING, STARTING, end_group, started
 
 TYPE_CHECKING = False

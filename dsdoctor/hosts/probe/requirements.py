@@ -26,12 +26,11 @@ def fact_requirements(ask: Ask) -> dict[str, Any]:
         if not item["leftover"] and item["name"] not in found:
             found[item["name"]] = requirements(item["info"])
     wanted = {name: set(extras) for name, extras in EXTRAS.items()}
+    asking = [(name, line, *asked_for(line)) for name, row in found.items() for line in row["requires"] if "[" in line]
     for _ in range(3):  # an extra may ask for an extra
-        for name, row in found.items():
-            for line in row["requires"]:
-                package, extras = asked_for(line)
-                if extras and of_extras(line, wanted.get(name, ())):
-                    wanted.setdefault(canonical(package), set()).update(extras)
+        for name, line, package, extras in asking:
+            if extras and of_extras(line, wanted.get(name, ())):
+                wanted.setdefault(canonical(package), set()).update(extras)
     for name, row in found.items():
         row["requires"] = [line for line in row["requires"] if of_extras(line, wanted.get(name, ()))][:REQUIREMENTS]
     return {"packages": {name: row for name, row in found.items() if row["requires"] or row["python"]}}
@@ -41,6 +40,10 @@ def of_extras(line: str, wanted: Iterable[str]) -> bool:
     """Whether a requirement is for all, or for one of the extras."""
     if "extra" not in line:
         return True
+    head, found, name = line.partition("extra == ")
+    mark = name[:1]
+    if found and ";" in head and mark in ("'", '"') and name.count(mark) == 2 and line.count("extra") == 1:
+        return name[1:].partition(mark)[0].lower() in wanted  # as most are written, and there are thousands
     # Every second part of a marker stands in quotation marks: the value after `extra ==`.
     parts = line.partition(";")[2].replace("'", '"').split('"')
     named = [parts[place + 1].lower() for place in range(0, len(parts) - 2, 2) if asks_extra(parts[place])]
@@ -76,6 +79,8 @@ def requirements(info: str) -> dict[str, Any]:
     rows: dict[str, Any] = {"python": "", "requires": []}
     egg = not info.endswith(".dist-info")
     for line in headers(info + ("/METADATA" if not egg else "/PKG-INFO" if os.path.isdir(info) else "")):
+        if line[:9] not in ("Requires-", "requires-", "REQUIRES-"):
+            continue
         name, _, value = line.partition(":")
         if name.lower() == "requires-python":
             rows["python"] = value.strip()[:200]

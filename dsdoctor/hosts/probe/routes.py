@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import socket
 import struct
 
 from .addresses import kernel_addresses
@@ -19,6 +18,7 @@ from .netlink import (
     address_text,
     attributes,
 )
+from .plain import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,9 +118,12 @@ def connected_route(address: str) -> dict[str, Any]:
     """The way as a datagram socket's connect(2) shows it, for hosts without netlink: no packet is sent."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as channel:
+        channel = socket.socket(family, socket.SOCK_DGRAM)
+        try:
             channel.connect((address, 9))
             source = str(channel.getsockname()[0])
+        finally:
+            channel.close()
     except OSError as failure:
         return {"error": failure.strerror or str(failure)}
     owners = [name for name, held in kernel_addresses().items() if any(row["address"] == source for row in held)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
+
+from .plain import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def ending(status: int) -> str:
     """How a process ended, in words."""
     if not os.WIFSIGNALED(status):
         return "ended with status %d" % os.WEXITSTATUS(status)
+    import signal as named
+
     signum = os.WTERMSIG(status)
-    names = {int(item): item.name for item in signal.Signals}
+    names = {int(item): item.name for item in named.Signals}
     return "was killed by signal %d (%s)" % (signum, names.get(signum, "unknown"))

@@ -7,13 +7,12 @@ is started and goes on with the rest.
 
 from __future__ import annotations
 
-import json
 import os
 import select
-import signal
 import time
 
 from .files import ProbeError
+from .plain import dumps, signal
 from .programs import PATIENCE, PROGRAM_SECONDS
 from .question import Ask
 from .sections import SECTIONS
@@ -61,18 +60,18 @@ def examined(name: str, ask: Ask) -> str:
     try:
         outcome = '"value": %s' % json_text(SECTIONS[name](ask))
     except ProbeError as failure:
-        outcome = '"error": %s' % json.dumps(clean(str(failure)))
+        outcome = '"error": %s' % dumps(clean(str(failure)))
     except BaseException as failure:
         said = clean("%s: %s" % (type(failure).__name__, failure))[:500]
-        outcome = '"error": %s' % json.dumps(said + raised_at(failure))
+        outcome = '"error": %s' % dumps(said + raised_at(failure))
     return '{%s, "seconds": %.4f}' % (outcome, time.monotonic() - begun)
 
 
 def json_text(value: Any) -> str:
     """A value as JSON. Raises TypeError or ValueError for what it has no word for."""
-    text = json.dumps(value)
+    text = dumps(value)
     unclean = "\\ud" in text or "NaN" in text or "Infinity" in text
-    return json.dumps(clean(value)) if unclean else text
+    return dumps(clean(value)) if unclean else text
 
 
 def raised_at(failure: BaseException) -> str:
@@ -89,7 +88,7 @@ def raised_at(failure: BaseException) -> str:
 
 def unlearnt(reason: str) -> str:
     """A section that nothing was learnt of, as JSON."""
-    return '{"error": %s, "seconds": 0.0}' % json.dumps(reason)
+    return '{"error": %s, "seconds": 0.0}' % dumps(reason)
 
 
 class Worker:
