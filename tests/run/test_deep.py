@@ -361,6 +361,15 @@ class TestPlan:
         env = made.hosts["a"].env
         assert (env["HF_TOKEN"], env["GLOO_SOCKET_IFNAME"], env["NCCL_ALGO"]) == (token, "eth7", "Ring")
 
+    def test_the_host_s_session_is_treated_as_a_launch_would_treat_it(self, tmp_path: Path) -> None:
+        known = member()
+        assert known.facts is not None
+        variables = {"HOME": "/root", "RANK": "3", "NCCL_DEBUG": "INFO"}
+        known.facts.snapshot.sections["environment"] = Section(value={"variables": variables, "secrets": ["HF_TOKEN"]})
+        env = deep_plan(Cluster((known,)), job(tmp_path, {}), {"a"}).hosts["a"].env
+        assert env["RANK"] is None, "taken away"
+        assert not {"NCCL_DEBUG", "HF_TOKEN"} & set(env), "there already: nothing is put over it"
+
     def test_without_a_job_all_installed_packages_are_tried(self) -> None:
         made = deep_plan(Cluster((member(packages=("deepspeed", "xformers", "peft")),)), None, {"a"})
         assert made.hosts["a"].packages == {"deepspeed": None, "xformers": None}
