@@ -117,9 +117,10 @@ class Look:
         if self.frames and self.frames[0].name in _BACKWARD:
             at = f" ({own.place})" if own else ""
             return f"is in backward{at}, where gradients are joined"
-        frame = own or (self.frames[0] if self.frames else None)
-        if frame is not None:
-            return f"is in {frame.name} ({frame.place})"
+        if self.frames:
+            frame = own or self.frames[0]
+            inside = "" if frame is self.frames[0] else f", in {self.frames[0].name}"
+            return f"is in {frame.name} ({frame.place}{inside})"
         if self.state == "D":
             return f"hangs in the kernel (state D, {self.wait or 'unknown'}): a disk or a file system does not answer"
         return f"sleeps in {self.wait}" if self.wait else "computes" if self.cpu >= BUSY else "sleeps"

@@ -87,7 +87,7 @@ def prepare(
         return problem if problem is not None else plan
     try:
         port = _free_port(plan, transports)
-    except (TransportError, HostAnswerError, OSError, subprocess.TimeoutExpired) as error:
+    except (TransportError, HostAnswerError, OSError, ValueError, subprocess.TimeoutExpired) as error:
         return f"no other port could be had on {plan.hosts[0].name} ({error})"
     show(Noted(f"the ranks meet at port {port} instead of {plan.master_port}"))
     return with_port(plan, port)
@@ -132,7 +132,7 @@ def free_port(order: dict[str, Any]) -> int:
     """A port of this host that nobody holds. Runs on the host (see on_host)."""
     import socket
 
-    with socket.socket(socket.AF_INET6 if socket.has_ipv6 else socket.AF_INET, socket.SOCK_STREAM) as listener:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.bind(("", 0))
         return int(listener.getsockname()[1])
 

@@ -6,7 +6,6 @@ import base64
 import binascii
 import queue
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Mapping
@@ -14,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dsdoctor.hosts.transport import Transport, TransportError
+from dsdoctor.hosts.transport import Transport
 from dsdoctor.logs.stacks import Look, looks_of
 from dsdoctor.plan.model import LaunchPlan
-from dsdoctor.run.on_host import HostAnswerError, ask
+from dsdoctor.run.on_host import ask
 from dsdoctor.run.ranks_on_host import look_at_ranks
 
 BETWEEN = 2.0  # seconds between the two looks at a rank
@@ -59,7 +58,7 @@ class Looking:
     def _ask(self, name: str, python: str, transport: Transport, order: dict[str, Any], setup: tuple[str, ...]) -> None:
         try:
             answer = ask(transport, python, look_at_ranks, order, setup, timeout=TIMEOUT)
-        except (TransportError, HostAnswerError, OSError, ValueError, subprocess.TimeoutExpired) as error:
+        except Exception as error:  # also what a transport raises when the stage ends and it is closed meanwhile
             answer = error
         self._answers.put((name, answer))
 

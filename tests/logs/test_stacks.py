@@ -38,7 +38,9 @@ def test_a_rank_elsewhere_that_works_is_waited_for() -> None:
     for doing in ({"moved": True}, {"cpu": 0.9}, {"moved_bytes": 5e7}, {"state": "R"}):
         standing = judge([look(0, TOKENS, **doing), look(1, BARRIER), look(2, BARRIER)])
         assert standing.kind == "waiting", doing
-        assert standing.text == "rank 0 on node0 is in tokenize (data.py:12), ranks 1-2 wait in barrier (train.py:40)"
+        assert standing.text == (
+            "rank 0 on node0 is in tokenize (data.py:12, in encode), ranks 1-2 wait in barrier (train.py:40)"
+        )
 
 
 def test_ranks_that_all_work_are_well() -> None:
