@@ -17,10 +17,13 @@ def main() -> int:
     """Carry the run out, or go on with it; returns the exit code."""
     from dsdoctor.cli._launching import ended
     from dsdoctor.cli._run_view import RunView
+    from dsdoctor.escape import escape
     from dsdoctor.run.directory import RunDirectory
     from dsdoctor.run.events import Event, HostsStarted
     from dsdoctor.run.execute import Manner, execute
     from dsdoctor.run.kept import lines_to, load, with_secrets
+    from dsdoctor.run.reach import stop_when_reached
+    from dsdoctor.terminal import say
 
     order = json.loads(sys.stdin.read())
     up = order["up"]
@@ -48,7 +51,14 @@ def main() -> int:
             view.close()
             for transport in transports.values():
                 transport.close()
-    return ended(plan, run, outcome, time.monotonic() - began)
+    code = ended(plan, run, outcome, time.monotonic() - began)
+    if outcome.unsure and outcome.attempt:
+        os.close(up)  # who waited for this run waits no longer
+        hosts = ", ".join(outcome.unsure)
+        say(f"the run is over; this process stays to end what still runs on {escape(hosts)} as soon as it is reached")
+        for host in stop_when_reached(kept, lambda: lines_to(kept), outcome.unsure, outcome.attempt):
+            say(f"{escape(host.host)} is reached again: " + ("stopped" if host.ended else "nothing runs any more"))
+    return code
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class Attempt:
     def what_goes_on(self, run: str) -> str:
         """What becomes of a host that cannot be reached any more."""
         if self.detach:
-            return f"what runs there goes on until dsdoctor stop {run} reaches it"
+            return f"what runs there goes on until the head, or dsdoctor stop {run}, reaches it again"
         return "its guardian ends the job when it hears nothing more"
 
 

@@ -38,6 +38,8 @@ class Outcome:
     rank: int | None = None
     failure: str | None = None
     report: Report | None = None
+    unsure: tuple[str, ...] = ()  # detached hosts that were lost: what runs there goes on
+    attempt: str | None = None  # at which stage that is, as the spools call it: `1-first.2`
     sync_seconds: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
@@ -107,6 +109,8 @@ class _Run:
         self.show, self.limits, self.manner = show, limits, manner
         self.state = directory.state()
         self.stage_seconds: dict[str, float] = {}
+        self.unsure: tuple[str, ...] = ()
+        self.attempt: str | None = None
         self.end: StageEnd | None = None  # of the stage that was last carried out
 
     def mark(self, status: Status, failure: str | None = None) -> None:
@@ -130,7 +134,13 @@ class _Run:
         outcome = self._stages()
         unfinished = outcome.status == "done" and any(stage.status != "done" for stage in self.state.stages)
         self.mark("planned" if unfinished else outcome.status, outcome.failure)
-        return replace(outcome, sync_seconds=sync_seconds, stage_seconds=self.stage_seconds)
+        return replace(
+            outcome,
+            unsure=self.unsure,
+            attempt=self.attempt,
+            sync_seconds=sync_seconds,
+            stage_seconds=self.stage_seconds,
+        )
 
     def _copy(self) -> None:
         copies = sync(
@@ -249,6 +259,9 @@ class _Run:
                 watch=watch,
             )
             end = self.end = running.run()
+        if attempt.detach:
+            self.unsure = tuple(name for name, host in end.hosts.items() if host.lost is not None)
+            self.attempt = f"{stage.folder}.{attempt.number}"
         self.stage_seconds[stage.name] = end.seconds
         ended = msgspec.structs.replace(known, seconds=end.seconds, exit_codes=end.exit_codes())
         if end.interrupted:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -73,11 +74,22 @@ def look(kept: Kept, transports: Mapping[str, Transport], timeout: float = 30.0)
         return list(pool.map(ask, kept.plan.hosts))
 
 
-def stop(kept: Kept, transports: Mapping[str, Transport], timeout: float = 60.0) -> list[HostStopped]:
-    """End every guardian of a run on every host, all at once, and wait until they are gone."""
+def stop(
+    kept: Kept,
+    transports: Mapping[str, Transport],
+    *,
+    hosts: Collection[str] | None = None,
+    attempt: str | None = None,
+    timeout: float = 60.0,
+) -> list[HostStopped]:
+    """End every guardian of a run on all hosts (or on these), all at once, and wait until they are gone.
+
+    With `attempt` (`1-first.2`) that one alone: a later one may run by now.
+    """
+    places = [host for host in kept.plan.hosts if hosts is None or host.name in hosts]
 
     def end(host: HostPlan) -> HostStopped:
-        order = {"do": "stop", "grace_seconds": kept.limits.grace}
+        order = {"do": "stop", "grace_seconds": kept.limits.grace, "attempt": attempt}
         try:
             lines = _asked(kept, host, transports[host.name], order, timeout)
         except (TransportError, OSError, subprocess.TimeoutExpired, ValueError) as error:
@@ -86,8 +98,43 @@ def stop(kept: Kept, transports: Mapping[str, Transport], timeout: float = 60.0)
         left = tuple(str(line["attempt"]) for line in lines if not line.get("gone"))
         return HostStopped(host.name, ended, left)
 
-    with ThreadPoolExecutor(max_workers=min(PARALLEL, len(kept.plan.hosts))) as pool:
-        return list(pool.map(end, kept.plan.hosts))
+    with ThreadPoolExecutor(max_workers=max(1, min(PARALLEL, len(places)))) as pool:
+        return list(pool.map(end, places))
+
+
+def stop_when_reached(
+    kept: Kept,
+    connect: Callable[[], dict[str, Transport]],
+    hosts: Collection[str],
+    attempt: str,
+    *,
+    seconds: float = 6 * 3600.0,
+    pause: float = 10.0,
+) -> Iterator[HostStopped]:
+    """End an attempt on hosts that were lost, each as soon as it can be reached again; gives those that were.
+
+    Args:
+        kept: the run.
+        connect: makes transports; lines from before are dead.
+        hosts: the lost ones.
+        attempt: whose guardians are ended.
+        seconds: after which hosts that have not come back are given up.
+        pause: seconds between two tries.
+    """
+    left, until = set(hosts), time.monotonic() + seconds
+    while left and time.monotonic() < until:
+        transports = connect()
+        try:
+            answers = stop(kept, transports, hosts=left, attempt=attempt)
+        finally:
+            for transport in transports.values():
+                transport.close()
+        for answer in answers:
+            if answer.problem is None and not answer.left:
+                left.discard(answer.host)
+                yield answer
+        if left:
+            time.sleep(pause)
 
 
 def _asked(

@@ -158,6 +158,22 @@ def test_a_line_that_breaks_is_drawn_anew_and_nothing_is_lost(head: Head) -> Non
     expect_each_line_once(head, 100)
 
 
+def test_a_detached_host_that_was_lost_is_stopped_when_it_comes_back(head: Head) -> None:
+    detached(head, "--lifeline", "5", "--set", "steps=100000", "--set", "pause=0.05")
+    wait_until(lambda: "step 5" in log(head, "1-first"), 60)
+    node1 = head.cluster["node1"]
+    node1.mute()
+    noticed = wait_until(lambda: head.state()["status"] == "failed", 25)
+    print(f"noticed and told after {noticed:.1f} s")
+    assert "node1 was lost (no sign of life for 5 s" in head.state()["failure"]
+    wait_until(lambda: not any(name == "node0" for name, _ in head.ranks()), 15)
+    assert any(name == "node1" for name, _ in head.ranks()), "it cannot know"
+    node1.heal()
+    print(f"gone there {wait_until(lambda: head.ranks() == [], 60):.1f} s after it came back")
+    path = head.state()["path"]
+    wait_until(lambda: "node1 is reached again" in head.host.read(f"{path}/head.log"), 60)
+
+
 def test_a_host_that_was_started_anew_has_lost_its_guardian_for_certain(head: Head) -> None:
     detached(head, "--set", "steps=100000", "--set", "pause=0.05")
     head.host.kill(holder(head), signal.SIGKILL)

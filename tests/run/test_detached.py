@@ -9,19 +9,22 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from dsdoctor.hosts.transport import Completed, Transport, TransportError
+from dsdoctor.hosts.transport.local import LocalTransport
 from dsdoctor.plan.model import EnvVar, LaunchPlan
 from dsdoctor.run import kept, work
 from dsdoctor.run.directory import RunDirectory, find_run
 from dsdoctor.run.events import LineSeen, Noted
 from dsdoctor.run.execute import Manner, Outcome, execute
 from dsdoctor.run.guardian.process_table import identity, is_alive
-from dsdoctor.run.reach import look, stop
+from dsdoctor.run.reach import look, stop, stop_when_reached
 from dsdoctor.run.stage_end import Limits
 from dsdoctor.run.taken import Taken, restore, save
 from dsdoctor.yamlfile import FileError
@@ -241,3 +244,38 @@ def test_changes_are_told_by_name(tmp_path: Path) -> None:
     told = work.code_changes(code, work.code_of(tmp_path, ["/skipped/"]))
     assert told == ["a.py was changed", "f.py is new", "b/c.yaml is gone"]
     assert work.cut([str(number) for number in range(20)])[-1] == "and 8 more"
+
+
+class Lost(LocalTransport):
+    """This machine as a host that cannot be reached for a while."""
+
+    def __init__(self, inner: LocalTransport, until: float) -> None:
+        super().__init__(inner.host)
+        self.until = until
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
+        if time.monotonic() < self.until:
+            raise TransportError(self.host.name, "timeout", "no answer")
+        return super().run(argv, stdin=stdin, timeout=timeout)
+
+
+def test_a_lost_host_is_stopped_as_soon_as_it_is_reached_and_a_later_attempt_is_left_alone(tmp_path: Path) -> None:
+    directory, plan = written_down({"one": {"a": "echo up; sleep 60", "b": "echo up; sleep 60"}}, tmp_path)
+    head = head_of(directory)
+    wait_for_lines(directory, "1-one", 2)
+    head.kill()
+    head.wait()
+    what = kept.load(directory)
+    until = time.monotonic() + 1
+
+    def connect() -> dict[str, Transport]:
+        return {name: Lost(line, until) for name, line in transports_of(plan).items()}
+
+    (other,) = stop_when_reached(what, connect, ["a"], "1-one.2", pause=0.1)
+    assert other.ended == (), "that was another attempt"
+    until = time.monotonic() + 1
+    found = list(stop_when_reached(what, connect, ["a"], "1-one.1", pause=0.1))
+    assert [(host.host, host.ended) for host in found] == [("a", ("1-one.1",))]
+    assert [host.alive is not None for host in look(what, transports_of(plan))] == [False, True], "b was not lost"
+    assert list(stop_when_reached(what, connect, ["a"], "1-one.1", seconds=0)) == []
+    stop(what, transports_of(plan))

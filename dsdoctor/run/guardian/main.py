@@ -115,11 +115,12 @@ def quiet(path: str) -> float:
 
 
 def stop(order: Dict[str, Any]) -> int:
-    """End every guardian of a run on this host; tells of each that was alive whether it is gone."""
+    """End every guardian of a run on this host, or that of one attempt; tells of each that lived whether it is gone."""
     for spool in spools(order["guards"], order["host"]):
-        if lives(read_json(spool, "identity") or {}):
+        attempt = os.path.basename(os.path.dirname(spool))
+        if order.get("attempt") in (None, attempt) and lives(read_json(spool, "identity") or {}):
             gone = end_guardian(spool, order["grace_seconds"], "told to")
-            sys.stdout.buffer.write(encoded({"attempt": os.path.basename(os.path.dirname(spool)), "gone": gone}))
+            sys.stdout.buffer.write(encoded({"attempt": attempt, "gone": gone}))
     return 0
 
 
