@@ -6,11 +6,13 @@ silence (an evaluation, a checkpoint, rank 0 tokenizing) from one in which nothi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 FRAMES, THREADS = 120, 64  # kept
+LOOP_PATIENCE = 30  # times the usual limit, for one rank that computes while the others wait
 BUSY = 0.1  # cores: less is waiting, also where more processes want a core than there are; a poll takes 0.02
 MOVING_BYTES = 1 << 20  # a second: less is a heartbeat
 
@@ -159,7 +161,8 @@ def judge(looks: Sequence[Look], hidden: Sequence[str] = ()) -> Standing:
     if working and not idle:
         return Standing("working", text)
     if working:
-        return Standing("waiting", text, working[0], patience=30)
+        endless = any(look.phase for look in working)  # an evaluation or a checkpoint takes what it takes
+        return Standing("waiting", text, working[0], patience=math.inf if endless else LOOP_PATIENCE)
     if unclear or hidden:
         return Standing("unclear", text, _odd_one(looks), 10 if any(look.phase for look in unclear) else 3)
     return Standing("stuck", text + _conclusion(looks), _odd_one(looks))

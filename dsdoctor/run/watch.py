@@ -10,7 +10,8 @@ for minutes, so silence alone accuses nobody:
    have been three, ten minutes.
 2. Then the ranks are looked at, twice within seconds. One whose Python stack moves, that reads or writes, or that
    computes without waiting for others works: an evaluation, a checkpoint, rank 0 tokenizing. Nothing is called a
-   stall; that ranks wait for one that works is said once, and the patience doubles.
+   stall; that ranks wait for one that works is said once, and the patience doubles. One that still computes after
+   thirty times the limit, in no evaluation or checkpoint, is a loop without an end: a stall after all.
 3. What looks the same whether it works or waits (a rank busy on its GPU, a host that cannot be looked at) gets three
    times the limit, and ten times where the names of its functions are those of an evaluation or a checkpoint.
 4. A stall is a warning, and its end is told, too; with `stop_on_stall` the run is stopped as a failure.
@@ -228,7 +229,7 @@ class Watch:
             return  # it went on meanwhile
         standing = judge(seen.looks, tuple(seen.hidden))
         patience = self._patience[self._by_steps]
-        if standing.kind in ("working", "waiting"):
+        if standing.kind == "working" or (standing.kind == "waiting" and patience < standing.patience):
             self._patience[self._by_steps] = patience * 2
             if standing.kind == "waiting" and not self._waiting_told:
                 self._waiting_told = True

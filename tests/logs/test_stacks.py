@@ -43,6 +43,13 @@ def test_a_rank_elsewhere_that_works_is_waited_for() -> None:
         )
 
 
+def test_a_rank_that_computes_for_ever_is_a_loop_unless_it_evaluates_or_saves() -> None:
+    loop = judge([look(0, TOKENS, cpu=1.0), look(1, BARRIER)])
+    assert (loop.kind, loop.patience) == ("waiting", 30)
+    saving = (Frame("write", "/w/io.py", 3), Frame("save_checkpoint", "/w/train.py", 40))
+    assert judge([look(0, saving, moved_bytes=5e7), look(1, BARRIER)]).patience == float("inf")
+
+
 def test_ranks_that_all_work_are_well() -> None:
     assert judge([look(0, SLEEP, cpu=0.3), look(1, SLEEP, moved=True)]).kind == "working"
 

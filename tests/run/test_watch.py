@@ -116,6 +116,18 @@ def test_a_rank_that_others_wait_for_is_told_and_is_no_stall(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_a_rank_that_computes_without_an_end_is_a_stall_after_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dsdoctor.logs.stacks.LOOP_PATIENCE", 2)
+    outcome, _, _ = watched(
+        {"a": "steps(10)\nbusy(60)", "b": "steps(10)\nidle()"}, tmp_path, Watching(1.0, stop_on_stall=True)
+    )
+    assert outcome.failure is not None
+    assert "stalled: no step for " in outcome.failure
+
+
+@pytest.mark.slow
 def test_lines_and_bars_of_any_rank_are_life(tmp_path: Path) -> None:
     bar = "steps(5)\nfor n in range(70):\n    sys.stderr.write('@rank0@ \\r%d|' % n); time.sleep(0.1)"
     outcome, seen, _ = watched({"a": bar, "b": "steps(5)\ntime.sleep(7)"}, tmp_path, Watching(4.0, stop_on_stall=True))
