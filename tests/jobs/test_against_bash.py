@@ -48,7 +48,13 @@ loop = st.tuples(st.lists(plain, min_size=1, max_size=3), call).map(
 )
 function = call.map(lambda text: f'f() {{\n{text} "$@" "$1"\n}}\nf x \'y z\'')
 statement = st.one_of(call, call, assignment, assignment, elements, loop, function, st.just("# 'a comment"))
-scripts = st.lists(statement, min_size=1, max_size=8).map(lambda lines: "\n".join(["a=1", "b='x  y'", "lr=", "OUT_DIR=o", "arr=(p 'q r')", *lines]) + "\n")  # fmt: skip
+BEGIN = ["a=1", "b='x  y'", "lr=", "OUT_DIR=o", "arr=(p 'q r')"]
+scripts = st.lists(statement, min_size=1, max_size=8).map(lambda lines: "\n".join([*BEGIN, *lines]) + "\n")
+PIECES = (
+    *("if true; then\n", "fi\n", "for x in a; do\n", "done\n", "python t.py ", "'", '"', "$(", ")", "{ ", "}\n", "\n"),
+    *("a=1\n", "&& ", "\\\n", "# x\n", "${y", "}", "((", "))", "case x in\n", "a) ;;\n", "esac\n"),
+    *("<<E\nz\nE\n", "| tee l\n", "; "),
+)
 
 
 def handed_over(text: str, folder: Path) -> list[list[str]]:
@@ -87,7 +93,7 @@ def test_what_bash_takes_is_read(path: Path) -> None:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(pieces=st.lists(st.sampled_from(["if true; then\n", "fi\n", "for x in a; do\n", "done\n", "python t.py ", "'", '"', "$(", ")", "{ ", "}\n", "\n", "a=1\n", "&& ", "\\\n", "# x\n", "${y", "}", "`", "((", "))", "case x in\n", "a) ;;\n", "esac\n", "<<E\nz\nE\n", "| tee l\n", "; "]), max_size=12))  # fmt: skip
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=12))
 def test_what_bash_takes_is_not_refused(pieces: list[str], tmp_path: Path) -> None:
     text = "".join(pieces)
     try:

@@ -1,4 +1,4 @@
-"""Scripts that are right, of many projects' kinds: nothing is said of them, and nothing is left unjudged for a crash."""
+"""Scripts that are right, of many projects' kinds: nothing is said of them, and nothing is left unjudged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scripts of the published programs, as the notes describe them: what is wrong in each, and nothing that is right."""
+"""The scripts of the published programs, as the notes describe them: what is wrong in each, and nothing else."""
 
 from __future__ import annotations
 

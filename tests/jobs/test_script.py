@@ -29,6 +29,7 @@ def only(text: str) -> Call:
         ("e=\npython t.py $e --x", ["--x"]),
         ("python t.py $'a\\tb' pre\"mid\"'post'", ["a\tb", "premidpost"]),
         ("a=1 b=2\npython t.py $a $b", ["1", "2"]),
+        ("x=1\npython t.py ' ' \" \" \"  $x  \" \"a  $((x)) b\"", [" ", " ", "  1  ", "a  1 b"]),
         ("if true; then x=1; else x=1; fi\npython t.py $x", ["1"]),
     ],
 )  # fmt: skip
@@ -64,23 +65,35 @@ def test_a_loop_over_words_makes_one_call_each_with_the_line_of_each_value() -> 
     assert [call.line for call in script.calls] == [2, 2]
 
 
-@pytest.mark.parametrize(
-    ("text", "launcher", "options", "program", "arguments"),
-    [
-        ("deepspeed --num_gpus=2 --master_port 1 t.py --a", "deepspeed", ["--num_gpus=2", "--master_port", "1"], "t.py", ["--a"]),
-        ("torchrun --standalone --nproc_per_node gpu -m a.b -c d", "torchrun", ["--standalone", "--nproc_per_node", "gpu", "-m"], "a.b", ["-c", "d"]),
-        ("torchrun --nproc 2 t.py", "torchrun", ["--nproc", "2"], "t.py", []),
-        ("python -u -m torch.distributed.launch --use_env --nproc_per_node=2 t.py x", "torchrun", ["--use_env", "--nproc_per_node=2"], "t.py", ["x"]),
-        ("accelerate launch --multi_gpu --config_file c.yaml t.py --y", "accelerate", ["--multi_gpu", "--config_file", "c.yaml"], "t.py", ["--y"]),
-        ("srun -N 2 --ntasks=4 -l python t.py --z", "srun", [], "t.py", ["--z"]),
-        ("mpirun -np 4 -x PATH --mca a b python t.py", "mpirun", [], "t.py", []),
-        ("srun torchrun t.py", "torchrun", [], "t.py", []),
-        ("nohup env A=1 nice -n 5 python3.11 -W ignore t.py x", "python", [], "t.py", ["x"]),
-        ("timeout -k 5 1h python t.py", "python", [], "t.py", []),
-        ("/opt/env/bin/python -m pkg.train -v", "python", [], "pkg.train", ["-v"]),
-        ("llamafactory-cli train x.yaml a=1", "llamafactory", [], "llamafactory-cli", ["train", "x.yaml", "a=1"]),
-    ],
-)  # fmt: skip
+LAUNCHES = [
+    (
+        "deepspeed --num_gpus=2 --master_port 1 t.py --a",
+        *("deepspeed", ["--num_gpus=2", "--master_port", "1"], "t.py", ["--a"]),
+    ),
+    (
+        "torchrun --standalone --nproc_per_node gpu -m a.b -c d",
+        *("torchrun", ["--standalone", "--nproc_per_node", "gpu", "-m"], "a.b", ["-c", "d"]),
+    ),
+    ("torchrun --nproc 2 t.py", "torchrun", ["--nproc", "2"], "t.py", []),
+    (
+        "python -u -m torch.distributed.launch --use_env --nproc_per_node=2 t.py x",
+        *("torchrun", ["--use_env", "--nproc_per_node=2"], "t.py", ["x"]),
+    ),
+    (
+        "accelerate launch --multi_gpu --config_file c.yaml t.py --y",
+        *("accelerate", ["--multi_gpu", "--config_file", "c.yaml"], "t.py", ["--y"]),
+    ),
+    ("srun -N 2 --ntasks=4 -l python t.py --z", "srun", [], "t.py", ["--z"]),
+    ("mpirun -np 4 -x PATH --mca a b python t.py", "mpirun", [], "t.py", []),
+    ("srun torchrun t.py", "torchrun", [], "t.py", []),
+    ("nohup env A=1 nice -n 5 python3.11 -W ignore t.py x", "python", [], "t.py", ["x"]),
+    ("timeout -k 5 1h python t.py", "python", [], "t.py", []),
+    ("/opt/env/bin/python -m pkg.train -v", "python", [], "pkg.train", ["-v"]),
+    ("llamafactory-cli train x.yaml a=1", "llamafactory", [], "llamafactory-cli", ["train", "x.yaml", "a=1"]),
+]
+
+
+@pytest.mark.parametrize(("text", "launcher", "options", "program", "arguments"), LAUNCHES)
 def test_launchers(text: str, launcher: str, options: list[str], program: str, arguments: list[str]) -> None:
     call = only(text)
     assert call.launcher == launcher
@@ -90,7 +103,13 @@ def test_launchers(text: str, launcher: str, options: list[str], program: str, a
     assert [word.text for word in call.arguments] == arguments
 
 
-@pytest.mark.parametrize("text", ["python -c 'x'", "python --version", "pip install x", "echo python t.py", "ls", "accelerate config", "python -m pip install y", "# python t.py", "cat <<E\npython t.py\nE"])  # fmt: skip
+NO_TRAINING = (
+    *("python -c 'x'", "python --version", "pip install x", "echo python t.py", "ls", "accelerate config"),
+    *("python -m pip install y", "# python t.py", "cat <<E\npython t.py\nE"),
+)
+
+
+@pytest.mark.parametrize("text", NO_TRAINING)
 def test_what_starts_no_training(text: str) -> None:
     assert read(text).calls == ()
 

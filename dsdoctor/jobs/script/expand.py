@@ -51,6 +51,10 @@ class Expander:
 
     def words(self, node: Node) -> list[Word]:
         """The words that one written word becomes: none, one, or several."""
+        if node.type in ("word", "number"):
+            text = text_of(node)
+            if "\\" not in text and "{" not in text:
+                return [Word(text, node.start_point.row + 1, node.start_point.column + 1)]
         array = self._array(node)
         if array is not None:
             return array
@@ -97,12 +101,15 @@ class Expander:
                 yield Piece("$")
 
     def _string(self, node: Node, _quoted: bool) -> Iterator[Piece]:
-        """What stands in double quotes; the grammar leaves blanks between its parts out, so they are taken by place."""
+        """What stands in double quotes; blanks between its parts belong to none, or to the token behind them."""
         source, start = node.text or b"", node.start_byte
         at = node.start_byte + 1
         yield Piece("", quoted=True)
         for child in node.children[1:]:
             between = source[at - start : child.start_byte - start].decode("utf-8", "replace")
+            if child.type != "string_content":
+                own = text_of(child)
+                between += own[: len(own) - len(own.lstrip())]
             if between:
                 yield Piece(between, quoted=True)
             at = child.end_byte
@@ -124,8 +131,8 @@ class Expander:
         yield Piece(re.sub(r"\\(.)", lambda found: _ANSI.get(found[1], found[0]), text_of(node)[2:-1]), quoted=True)
 
     def _variable(self, node: Node, quoted: bool) -> Iterator[Piece]:
-        name = text_of(node)[1:]
-        yield self._held(name, f"${{{name}}}" if name[:1].isdigit() else text_of(node), quoted)
+        name = text_of(node).strip()[1:]
+        yield self._held(name, f"${{{name}}}" if name[:1].isdigit() else f"${name}", quoted)
 
     def _held(self, name: str, written: str, quoted: bool) -> Piece:
         held = self._variables.get(name)
@@ -156,7 +163,7 @@ class Expander:
 
     def _expansion(self, node: Node, quoted: bool) -> Iterator[Piece]:
         """`${name}` and its kin: defaults, and what is cut off at either end."""
-        written = text_of(node)
+        written = text_of(node).strip()
         parts = [child for child in node.children if child.type not in ("${", "}")]
         name = text_of(parts[0]) if parts else ""
         if len(parts) == 1 and parts[0].type in ("variable_name", "special_variable_name"):

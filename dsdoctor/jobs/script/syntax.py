@@ -156,15 +156,17 @@ def _refuse_what_is_open(root: Node, data: bytes, source: str) -> None:
         if node.is_missing and node.type in {closing for closing, _ in _CLOSES.values()}:
             opener = _opener_of(node)
             if opener is not None:
-                raise _open(opener, source)
+                raise _open(opener, opener.type, source)
         if node.type == "ERROR":
+            if not node.child_count and text_of(node)[:1] in ("'", '"'):
+                raise _open(node, text_of(node)[0], source)
             opener = _last_open(node)
             if opener is not None and opener.type in ('"', "'", "`", "$(", "${", "if", "do", "case", "("):
-                raise _open(opener, source)
+                raise _open(opener, opener.type, source)
 
 
-def _open(opener: Node, source: str) -> FileError:
-    closing, name = _CLOSES[opener.type]
+def _open(opener: Node, token: str, source: str) -> FileError:
+    closing, name = _CLOSES[token]
     column = opener.start_point.column + 1
     line = opener.start_point.row + 1
     return FileError(source, f"column {column}: {name} that opens here is never closed; {closing} is missing", line)

@@ -15,7 +15,7 @@ from dsdoctor.yamlfile import FileError
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-MOST_COMMANDS = 20_000
+MOST_COMMANDS = 5_000
 _MOST_ROUNDS = 200  # of a loop over a literal list
 _DEEPEST = 100
 _CALLS_DEEP = 10  # functions in functions
@@ -41,9 +41,8 @@ class Walker:
     def _body(self, nodes: Iterable[Node], state: State) -> None:
         children = [node for node in nodes if node.type not in ("comment", "ERROR")]
         for place, node in enumerate(children):
-            after = children[place + 1 :]
-            background = bool(after) and after[0].type == "&"
-            following = next((one for one in after if one.is_named), None)
+            background = place + 1 < len(children) and children[place + 1].type == "&"
+            following = next((one for one in children[place + 1 : place + 4] if one.is_named), None)
             looked_at = following is not None and _asks_for_status(following)
             self._statement(node, replace(state.here(), background=background, checked=state.checked or looked_at))
 
