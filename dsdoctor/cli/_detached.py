@@ -74,14 +74,21 @@ def until_up(run: RunDirectory, head: StartedHead) -> int:
                 say(f"To end it: dsdoctor stop {escape(run.name)}")
                 return 0
             if not _more_comes(head.up):
-                code = head.process.wait()
-                log.show(whole=False)
-                return code
+                return _answer_of(run, head, log)
         except KeyboardInterrupt:
             if stopping:
                 raise
             stopping = True
             head.process.send_signal(signal.SIGINT)
+
+
+def _answer_of(run: RunDirectory, head: StartedHead, log: Growing) -> int:
+    """The exit code of a head that has ended its run; it may stay to end what it could not reach."""
+    while run.holder() is not None and head.process.poll() is None:
+        time.sleep(0.05)
+    log.show(whole=False)
+    code = head.process.poll()
+    return exit_code_of(run) if code is None else code
 
 
 def _more_comes(pipe: int) -> bool:
@@ -102,7 +109,7 @@ def come_back(run: RunDirectory) -> int:
     for name in given:
         say(f"{escape(name)} is taken from this shell: the run keeps no secrets")
     try:
-        with run.locked() as lock:
+        with run.locked(handed_on=True) as lock:
             begun = any(stage.attempts for stage in run.state().stages)
             # All hosts: which of them the variable is for is the plan's to say.
             secrets = {host.name: given for host in kept.plan.hosts}
@@ -118,7 +125,7 @@ def come_back(run: RunDirectory) -> int:
 def follow(run: RunDirectory, log: Growing, head: StartedHead | None = None) -> int:
     """Show what a run's head says until it ends; Ctrl-C leaves it running. Returns the run's exit code."""
     try:
-        while (head.process.poll() is None) if head else (run.holder() is not None):
+        while run.holder() is not None and (head is None or head.process.poll() is None):
             log.show()
             time.sleep(0.2)
     except KeyboardInterrupt:

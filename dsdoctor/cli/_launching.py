@@ -153,7 +153,7 @@ def _carry_out(launching: Launching, plan: LaunchPlan, transport: TransportKind,
     target = launching.target
     directory = directory_of(target)
     view: RunView | None = None
-    with directory.locked() as lock:
+    with directory.locked(handed_on=detach) as lock:
         write_down(
             directory,
             launching.job,

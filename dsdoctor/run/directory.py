@@ -148,8 +148,10 @@ class RunDirectory:
             (self.path / name).unlink()
 
     @contextmanager
-    def locked(self, inherited: int | None = None) -> Iterator[int]:
-        """Hold the run for this process; gives the lock's descriptor, which a child can go on with as `inherited`.
+    def locked(self, inherited: int | None = None, *, handed_on: bool = False) -> Iterator[int]:
+        """Hold the run for this process; gives the lock's descriptor.
+
+        A child can go on with that as `inherited`; with `handed_on` this process leaves it to a child of its own.
 
         Raises:
             FileError: another process is carrying the run out.
@@ -169,7 +171,12 @@ class RunDirectory:
                 file.flush()
             except OSError as error:
                 raise FileError(path, f"cannot be written: {error.strerror}") from None
-            yield file.fileno()
+            try:
+                yield file.fileno()
+            finally:
+                if not handed_on:  # a head may live on for a while and hold nothing
+                    with suppress(OSError):
+                        os.ftruncate(file.fileno(), 0)
 
     def refuse_when_held(self) -> None:
         """Raises FileError when another process is carrying the run out."""

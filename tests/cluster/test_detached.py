@@ -159,13 +159,16 @@ def test_a_line_that_breaks_is_drawn_anew_and_nothing_is_lost(head: Head) -> Non
 
 
 def test_a_detached_host_that_was_lost_is_stopped_when_it_comes_back(head: Head) -> None:
-    detached(head, "--lifeline", "5", "--set", "steps=100000", "--set", "pause=0.05")
+    run = detached(head, "--lifeline", "5", "--set", "steps=100000", "--set", "pause=0.05")
+    following = head.start("attach", run)
     wait_until(lambda: "step 5" in log(head, "1-first"), 60)
     node1 = head.cluster["node1"]
     node1.mute()
     noticed = wait_until(lambda: head.state()["status"] == "failed", 25)
     print(f"noticed and told after {noticed:.1f} s")
     assert "node1 was lost (no sign of life for 5 s" in head.state()["failure"]
+    following.communicate(timeout=10)
+    assert following.returncode == 1, "the run is over, though its head stays for node1"
     wait_until(lambda: not any(name == "node0" for name, _ in head.ranks()), 15)
     assert any(name == "node1" for name, _ in head.ranks()), "it cannot know"
     node1.heal()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dsdoctor.hosts.transport.local import LocalTransport
+from dsdoctor.run.directory import Holder
 from dsdoctor.run.events import LineSeen, Noted, StageDone, StageSkipped, StageStarted
 from dsdoctor.run.execute import Outcome, execute
 from dsdoctor.run.stage import StageRun
@@ -223,5 +224,6 @@ def test_a_run_under_way_is_not_started_twice(tmp_path: Path) -> None:
         directory.locked(),
     ):
         pass
+    assert directory.holder() is None
     with directory.locked():
-        pass
+        assert directory.holder() == Holder(os.getpid())
