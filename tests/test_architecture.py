@@ -16,7 +16,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "dsdoctor"
 
-PURE = ("facts.py", "cluster.py", "addresses.py", "escape.py", "checks", "jobs", "plan", "logs", "report")
+PURE = ("facts", "cluster.py", "addresses.py", "escape.py", "checks", "jobs", "plan", "logs", "report")
 
 # Modules whose use is an effect: other processes, the network, the clock, chance, the environment, the disk.
 EFFECTS = frozenset(
@@ -74,8 +74,12 @@ DOORS = {
     "report/picture.py": "a command of its own: writes the README's picture",
 }
 
+# Packages that are sent to hosts under another name: their modules import each other relatively.
+SENT = (PACKAGE / "hosts/probe",)
+
 # What a room may take from; nothing goes back. Modules beside the rooms (facts, cluster, yamlfile …) are for all.
 TAKES_FROM: dict[str, frozenset[str]] = {
+    "facts": frozenset(),
     "checks": frozenset({"jobs", "logs", "report"}),  # what a rank printed in a trial is explained as a log is
     "jobs": frozenset(),
     "plan": frozenset({"checks", "jobs"}),  # how NCCL, torch and CUDA read a variable is written down there, once
@@ -107,9 +111,11 @@ def imports(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{label(path)}: imports are absolute"
-            yield str(node.module)
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            assert node.level == 0 or path.parent in SENT, f"{label(path)}: imports are absolute"
+            here = ".".join(("dsdoctor", *path.parent.relative_to(PACKAGE).parts)) if node.level else ""
+            module = ".".join(filter(None, (here, node.module)))
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def among(name: str, forbidden: frozenset[str]) -> bool:

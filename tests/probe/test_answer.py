@@ -1,4 +1,4 @@
-"""A real run on this machine: the contract with facts.py, the languages it must compile in, its cost."""
+"""A real run on this machine: the contract with dsdoctor.facts, the languages it must compile in, its cost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def assert_within(raw: Any, typed: Any, where: str) -> None:
     """Everything in `raw` is in `typed`: no field under another name, no value that another type swallowed."""
     if isinstance(raw, dict):
         for key, item in raw.items():
-            assert key in typed, f"{where}.{key} is not in facts.py"
+            assert key in typed, f"{where}.{key} is not in dsdoctor.facts"
             assert_within(item, typed[key], f"{where}.{key}")
     elif isinstance(raw, list):
         assert len(raw) == len(typed), where

@@ -128,10 +128,10 @@ def test_five_thousand_distributions_stay_fast(tmp_path: Path) -> None:
         folder = tmp_path / f"package_{number}-1.{number}.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_bytes(b"Name: package\nVersion: 1\n")
-    answer = examine(env={"PYTHONPATH": str(tmp_path)})
+    answer = examine({"sections": ["packages"]}, env={"PYTHONPATH": str(tmp_path)})
     names = {item["name"] for item in value(answer, "packages")["distributions"]}
     assert {f"package-{number}" for number in range(5000)} <= names
-    assert answer["sections"]["packages"]["seconds"] < 1.0  # measured: 0.09
+    assert answer["cpu_seconds"] < 1.0  # measured: 0.09
 
 
 def test_a_module_in_the_working_directory_is_not_taken_for_the_library(tmp_path: Path) -> None:
