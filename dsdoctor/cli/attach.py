@@ -11,10 +11,10 @@ from dsdoctor.cli._runs import run_options
 @click.command("attach")
 @with_options(*run_options())
 def attach(run: str | None, base: str) -> int:
-    """Follow a run that goes on by itself; Ctrl-C leaves it running.
+    """Follow a run that goes on by itself.
 
-    RUN is its name or its path, the newest without it. A run whose head is gone (its machine was started anew) gets
-    one again, which goes on where the other was. The exit code is the run's.
+    Ctrl-C leaves it running. RUN is its name or its path, the newest without it. A run whose head is gone (its
+    machine was started anew) gets one again, which goes on where the other was. The exit code is the run's.
     """
     from dsdoctor.cli._detached import Growing, come_back, exit_code_of, follow
     from dsdoctor.cli._runs import meant, standing

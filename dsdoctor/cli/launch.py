@@ -64,7 +64,7 @@ def launch_options() -> tuple[Decorator, ...]:
     show_default=True,
     metavar="SECONDS",
     help="A host that is silent for so long is lost; its ranks are stopped on both ends. With --detach a line that "
-    "broke is drawn anew until then, and only the ranks that can be reached are stopped.",
+    "broke is drawn anew until then; after that the others are stopped, and the lost one as soon as it is back.",
 )
 @click.option(
     "--detach", is_flag=True, help="Return when the first stage runs; it goes on without this shell and this machine."

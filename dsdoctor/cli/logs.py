@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 def logs(
     run: str | None, base: str, stage: str | None, host: str | None, rank: int | None, follow: bool, tail: int | None
 ) -> int:
-    """Print the lines of a run; RUN is its name or its path, the newest without it.
+    """Print the lines of a run, or follow them.
 
-    Before each line stands its host and rank, if those of several are shown. Control characters are written out.
+    RUN is its name or its path, the newest without it. Before each line stands its host and rank, if those of
+    several are shown. Control characters are written out.
     """
     from dsdoctor.cli._runs import meant
 

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 @with_options(*run_options())
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def status(run: str | None, base: str, form: str) -> int:
-    """Tell how a run stands: stages, hosts, the last lines, the verdict if it failed.
+    """Tell how a run stands, on every host.
 
-    RUN is its name or its path, the newest without it. The exit code is 3 when a host could not be asked.
+    Its stages, what runs on each host and its last line, the verdict if it failed. RUN is its name or its path, the
+    newest without it. The exit code is 3 when a host could not be asked.
     """
     import json
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from dsdoctor.run.guard import BOOT
-from dsdoctor.run.guardian import MARKER
+from dsdoctor.run.guardian import MARKER, owner
 from dsdoctor.run.guardian.spool import ask_to_stop
 from dsdoctor.run.sent import sent_source
 
@@ -182,6 +183,11 @@ def test_a_command_that_ignores_term_is_killed_after_the_grace() -> None:
         started.write(b'{"c":"stop"}\n')
         assert gone_within(pid, 5)
         assert time.monotonic() - began > 0.4
+
+
+def test_every_module_that_is_sent_is_python_3_8() -> None:
+    for path in Path(owner.__file__).parent.glob("*.py"):
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
 
 
 def children(pid: int) -> list[int]:
