@@ -89,6 +89,7 @@ COVERS: dict[str, tuple[str, ...]] = {
         "test plan/test_plan.py::test_checks_see_the_environment_that_the_ranks_will_get",
     ),
     "A9": (
+        "check random-port: by shuf",
         "check master-port-taken: a run that was not ended",
         "check master-port-taken: drawn at random",
         "check peer-unreachable: only the master's port is open",
@@ -185,7 +186,7 @@ COVERS: dict[str, tuple[str, ...]] = {
         "rule ds-warmup-steps-invalid",
         "rule warmup-first-step",
     ),
-    "C1b": ("rule optimizer-never-stepped", "open check: the override of training_step in the job's source"),
+    "C1b": ("rule optimizer-never-stepped", "check optimizer-never-stepped: an override from before 4.30"),
     "C2": (
         "check precision-disagrees: fp16 in the config, nothing in the arguments",
         "log seed-ds-hf-fp16-mismatch",
@@ -207,13 +208,21 @@ COVERS: dict[str, tuple[str, ...]] = {
     "C12": ("open check: time, forecast",),
     "C13": ("test continual/test_batches.py::test_the_global_batch_holds_exactly_for_any_number_of_ranks",),
     "C14": ("check stale-outputs: a checkpoint of an earlier run",),
-    "C15": ("rule script-arguments-invalid", "provoked arguments-unknown"),
+    "C15": (
+        "check single-dash-option: train_mode with one dash",
+        "check blank-after-backslash: a comment behind the backslash",
+        "check blank-after-backslash: a blank that nobody sees",
+        "check comment-in-continuation: an option switched off in the middle",
+        "check unknown-argument: a letter too few",
+        "rule script-arguments-invalid",
+        "provoked arguments-unknown",
+    ),
     "C16": ("open check: which precision really holds",),
     "C17": ("log seed-benign-zero3-run-with-warnings",),
     "C18": ("log seed-params-not-updated-zero",),
     "C19": ("log seed-eval-loss-nan",),
     "C20": ("open launch: prediction after the last stage alone",),
-    "C21": ("rule deepspeed-flag-ignored", "open check: a script that never reads --deepspeed"),
+    "C21": ("rule deepspeed-flag-ignored", "check arguments-never-read: --deepspeed and a script that never parses"),
     "C22": ("test continual/test_ranks.py::test_what_must_be_equal", "provoked rank-has-another-model"),
     "C23": (
         "check precision-disagrees: the old key of DeepSpeed",
@@ -222,11 +231,13 @@ COVERS: dict[str, tuple[str, ...]] = {
     ),
     # Code, data and models on the hosts
     "D1": (
+        "check rsync-exclude-absolute: the path as it is on this machine",
         "test run/test_sync.py::test_an_absolute_exclude_is_refused_with_the_anchored_one",
         "test cluster/test_launch.py::test_a_foreign_folder_is_left_alone",
         "check shell-noise: a banner in the way of rsync",
     ),
     "D2": (
+        "check chmod-takes-x: 766 for all",
         "check unreadable-input: a folder that lost its x bit",
         "check inputs-differ: an older copy of the data",
     ),
@@ -244,7 +255,10 @@ COVERS: dict[str, tuple[str, ...]] = {
     ),
     "D6": ("test continual/test_adapters.py::test_a_saved_adapter_that_is_not_what_was_trained",),
     "D7": ("check known-bad-model: decapoda-research's LLaMA",),
-    "D8": ("check missing-log-folder: logs into a folder that nobody made",),
+    "D8": (
+        "check missing-log-folder: logs into a folder that nobody made",
+        "test jobs/test_as_job.py::test_the_folder_that_a_script_writes_its_log_to_is_looked_for",
+    ),
     "D9": ("check container-limits: no GPU was given", "check low-shm: a container's default"),
     "D10": ("check idle-gpus: two cards and one process",),
 }  # fmt: skip

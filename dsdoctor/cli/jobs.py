@@ -13,12 +13,34 @@ if TYPE_CHECKING:
 
 
 @click.command()
-def jobs() -> int:
+@click.option("--from", "script", metavar="SCRIPT", help="Print the job file that this shell script amounts to.")
+def jobs(script: str | None) -> int:
     """List the jobs that can be launched, with their stages and profiles.
 
     Job files are looked for in ./launch, then among those that come with dsdoctor. A file that cannot be read is
     named on standard error, and the exit code is then 2.
     """
+    if script is not None:
+        return _printed(script)
+    return _listed()
+
+
+def _printed(script: str) -> int:
+    """The job file of a script, on standard output."""
+    from dsdoctor.escape import escape_block
+    from dsdoctor.jobs.load_any import load_any
+    from dsdoctor.jobs.script.as_job import as_job_file
+    from dsdoctor.terminal import write
+    from dsdoctor.yamlfile import FileError
+
+    job = load_any(script)
+    if job.script is None:
+        raise FileError(script, "no shell script, which is what --from turns into a job file")
+    write(escape_block(as_job_file(job).rstrip("\n")))
+    return 0
+
+
+def _listed() -> int:
     import sys
 
     from dsdoctor.cli._failures import USAGE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import posixpath
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -28,6 +29,7 @@ def load_job(name_or_path: str, profile: str | None = None, settings: Sequence[s
         FileError: there is no such job (with "did you mean"), or its file cannot be used.
     """
     path = find_job(name_or_path)
+    _refuse_other_kinds(path)
     job = parse_job(yamlfile.read_text(path), str(path))
 
     def read_deepspeed(name: str) -> DeepSpeedConfig:
@@ -109,6 +111,17 @@ def _with_requirements(job: ResolvedJob) -> ResolvedJob:
             raise
         return job  # nobody said that it is for this job
     return replace(job, requirements=found)
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    """Say of a script or a config that it is none of the files that are carried out. Raises FileError."""
+    if path.suffix in SUFFIXES:
+        return
+    raise FileError(
+        path,
+        "not a job file (.yaml), which is wanted here; `dsdoctor check --job` judges scripts, configs and programs, "
+        f"and `dsdoctor jobs --from {shlex.quote(str(path))}` prints the job file that a script amounts to",
+    )
 
 
 def find_job(name_or_path: str) -> Path:

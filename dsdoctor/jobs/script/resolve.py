@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dsdoctor.jobs.engines import Engine
 from dsdoctor.jobs.job import NAME, BadFile, DeepSpeedConfig, Job, ResolvedJob, Stage, StageSettings
 from dsdoctor.jobs.relaxed import parse_relaxed
 from dsdoctor.jobs.script.logs import logs_of
@@ -26,6 +27,7 @@ DEEPSPEED_ARGUMENTS = ("deepspeed", "deepspeed_config", "ds_config", "ds_config_
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _OPTION = re.compile(r"-{1,2}[A-Za-z_]|[–—−]")
 _MOST_STAGES = 500
+_ENGINES: dict[str, Engine] = {"deepspeed": "deepspeed", "torchrun": "torchrun", "accelerate": "torchrun"}
 
 
 @dataclass
@@ -87,7 +89,7 @@ def _part(
         stages=tuple(Stage(name=stage.name) for stage in own),
         module=program if call.module else None,
         script=None if call.module else program,
-        engine="deepspeed" if call.launcher == "deepspeed" else "torchrun",
+        engine=_ENGINES.get(call.launcher, "python"),
     )
     return replace(whole, job=job, stages=own, deepspeed=config, written=frozenset(elsewhere))
 
