@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.commands import Head
 from tests.cluster.copying import Copying
 from tests.cluster.host import ClusterHost
 from tests.cluster.little_cluster import LittleCluster
@@ -197,3 +199,21 @@ def test_a_name_that_leads_elsewhere_from_a_host_gets_nothing(five: LittleCluste
     assert "handed on" not in done["got"]["node3 data"][1]
     for host in five.hosts:
         assert files(host) == ["big.bin"]
+
+
+def test_the_command_copies_what_the_job_s_arguments_name(restored: LittleCluster) -> None:
+    head = Head(restored)
+    head.host.write("/sets/set/a.jsonl", "a")
+    head.host.write("/root/lab/job/t5/model.safetensors", "w")
+    job = head.host.read("/root/lab/job/trial.yaml").replace("args: {", 'args: {d: "${data_dir}", m: "${model_dir}", ')
+    head.host.write("/root/lab/job/trial.yaml", f"{job}\nsync: {{data: /sets/set, model: t5, exclude: [/t5/]}}\n")
+    done = head.dsdoctor("sync", "job/trial.yaml", "--hostfile", "hostfile")
+    assert done.returncode == 0, done.stderr
+    assert "data is on node1: 1 file copied, 1 B" in done.stdout
+    node1 = restored["node1"]
+    assert node1.read("/root/.dsdoctor/work/trial/model/t5/model.safetensors") == "w"
+    assert not node1.exists("/root/.dsdoctor/work/trial/code/t5")
+    plan = json.loads(head.dsdoctor("plan", "job/trial.yaml", "--hostfile", "hostfile", "--format", "json").stdout)
+    argv = plan["stages"][0]["commands"][1]["argv"]
+    assert argv[argv.index("--d") + 1] == "/root/.dsdoctor/work/trial/data/set"
+    assert plan["sync"]["trees"][1]["places"]["node1"] == "/root/.dsdoctor/work/trial/model/t5"

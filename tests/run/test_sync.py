@@ -25,6 +25,7 @@ from dsdoctor.run.sync.fetch import Fetched
 from dsdoctor.run.sync.host_side import Folders, answer_to, kind_of, other_runs, users
 from dsdoctor.run.sync.rsync import Done, Rsync, unescaped
 from dsdoctor.run.sync.session import Session
+from dsdoctor.run.sync.source import look
 from dsdoctor.run.sync.use import in_use, is_under_way, this_head
 from dsdoctor.run.sync.view import grouped, relation
 from tests.run.plans import plan_of, transports_of
@@ -61,7 +62,7 @@ class Copy:
         self.seen: list[tuple[int, str]] = []
 
     def __call__(self, new: bool = False) -> Done:
-        code = Code(self.rsync, "/src", ["--exclude=/x y"])
+        code = Code(self.rsync, "/src", ["/x y"])
         try:
             return code.copy(self.session, new, lambda percent, rate: self.seen.append((percent, rate)))[0]
         finally:
@@ -160,6 +161,20 @@ def test_names_as_rsync_prints_them() -> None:
         ("cd+++++++++", "d/"),
     ]
     assert os.fsencode(unescaped(b"caf\\#351")) == b"caf\xe9"
+
+
+def test_a_change_of_the_source_is_seen_and_what_is_left_out_does_not_count(tmp_path: Path) -> None:
+    for name in ("train.py", "outputs/log", "pkg/model.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    before = look(str(tmp_path), ["/outputs/"])
+    assert before is not None
+    (tmp_path / "outputs/log").write_text("more")
+    assert look(str(tmp_path), ["/outputs/"]) == before
+    (tmp_path / "pkg/model.py").write_text("y")
+    os.utime(tmp_path / "pkg/model.py", ns=(0, before["pkg/model.py"][1]))
+    assert look(str(tmp_path), ["/outputs/"]) != before, "the same size, the time put back"
+    assert look("/nowhere", []) is None
 
 
 # --- the host's side

@@ -91,7 +91,7 @@ class _Sync:
         self.plan, self.hosts, self.rsync = plan, hosts, rsync
         self.progress, self.pool, self.directory = progress, pool, directory
         self.relay_from = relay_from
-        self.code = Code(rsync, plan.sync.source, _excludes(plan))
+        self.code = Code(rsync, plan.sync.source, _exclude(plan))
         self.id = secrets.token_hex(8)
         self.run = plan.run if directory is not None else ""
 
@@ -215,7 +215,8 @@ class _Sync:
         return [result for result in results if not isinstance(result, SyncError)]
 
 
-def _excludes(plan: LaunchPlan) -> list[str]:
+def _exclude(plan: LaunchPlan) -> list[str]:
+    """Rsync's patterns of what is left out of the code."""
     source = str(Path(plan.sync.source).resolve())
     for pattern in plan.sync.exclude:
         if pattern.startswith(source):
@@ -225,4 +226,4 @@ def _excludes(plan: LaunchPlan) -> list[str]:
                 f"sync.exclude: {pattern} is an absolute path, which rsync would take from the top of the copied tree, "
                 f"where there is no such file. Write {inside}",
             )
-    return [f"--exclude={pattern}" for pattern in (*(f"/{name}" for name in OWN), *plan.sync.exclude)]
+    return [*(f"/{name}" for name in OWN), *plan.sync.exclude]

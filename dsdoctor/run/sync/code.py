@@ -21,6 +21,7 @@ from dsdoctor.run.sync.host_side import TOKENS
 from dsdoctor.run.sync.parts import Got, Host, amount, copied, free
 from dsdoctor.run.sync.rsync import Done, OnProgress, Rsync, explain, is_full
 from dsdoctor.run.sync.session import Session, SyncError
+from dsdoctor.run.sync.source import look
 from dsdoctor.run.sync.use import in_use, this_head
 from dsdoctor.run.sync.view import relation
 
@@ -32,11 +33,13 @@ ATTEMPTS = 3  # a file may change while it is copied
 class Code:
     """The code of this machine, on its way to the hosts."""
 
-    def __init__(self, rsync: Rsync, source: str, excludes: Sequence[str]) -> None:
+    def __init__(self, rsync: Rsync, source: str, exclude: Sequence[str]) -> None:
         self.rsync = rsync
         self.source = f"{source.rstrip('/')}/"
-        self.excludes = list(excludes)
+        self.exclude = tuple(exclude)
+        self.excludes = [f"--exclude={pattern}" for pattern in exclude]
         self._lock = Lock()
+        self._before = look(self.source, self.exclude)
 
     def copy(self, session: Session, new: bool, on_progress: OnProgress) -> tuple[Done, list[str]]:
         """Make the host's folder equal to this one; returns what the last rsync did, and warnings.
@@ -58,6 +61,9 @@ class Code:
                 raise SyncError(host.name, self._failure(done, session))
             total = total or done
             if not done.changed and done.code == 0:
+                return total, self._warnings(session, total)
+            if done.code == 0 and self._before is not None and self._before == look(self.source, self.exclude):
+                # rsync held each file that it sent against a checksum of the whole; here nothing changed meanwhile.
                 return total, self._warnings(session, total)
             differing = self.differences(session, by_content=done.numbers.get("size", 0) <= BY_CHECKSUM)
             if not differing:

@@ -6,6 +6,7 @@ traces away when the line ends, however it ends.
 
 from __future__ import annotations
 
+# What few syncs need is imported where it is needed: the host waits for every import of its Python.
 import contextlib
 import errno
 import fcntl
@@ -13,15 +14,15 @@ import json
 import os
 import queue
 import re
-import shlex
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
-from typing import Any, Dict, List, Optional
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional
+
+    Order = Dict[str, Any]
 
 MARK = "<<<dsdoctor-sync "
 QUESTIONS = (
@@ -43,8 +44,6 @@ PARTIAL = ".dsdoctor-partial"
 ASIDE = ".~tmp~"  # where rsync --delay-updates keeps files until all are there
 OWN = (MARKER, TOKENS, LOCK, USED, TEMP, PARTIAL)
 FORGOTTEN = 7 * 86400  # seconds after which nobody asks any more which runs had this code
-
-Order = Dict[str, Any]
 
 
 class Folders:
@@ -130,6 +129,8 @@ class Folders:
 
     def open_tree(self, tree: Order, token: str) -> Order:
         """Make the place of a data or model tree ready, and say what is there and at the path it has on the head."""
+        import shutil
+
         place, same = tree["place"], tree["same"]
         if not same and os.path.islink(place) and not os.path.exists(place):
             os.unlink(place)
@@ -184,6 +185,8 @@ class Folders:
 
     def sweep(self, order: Order) -> Order:
         """Take away what a copy that failed has put aside in the code's folder; says what is free then."""
+        import shutil
+
         for at, names, _ in os.walk(order["code"]):
             if ASIDE in names:
                 names.remove(ASIDE)
@@ -208,6 +211,9 @@ class Folders:
 
         A name may lead elsewhere from here than from the head; the token proves that it is the same folder.
         """
+        import shutil
+        import subprocess
+
         try:
             argv = [*SSH, *order["ssh"], "--", order["name"], order["test"]]
             null = subprocess.DEVNULL
@@ -218,6 +224,10 @@ class Folders:
 
     def hand(self, order: Order) -> Order:
         """Begin to copy what this host has to another; :meth:`handed` says how far that is."""
+        import shlex
+        import subprocess
+        import tempfile
+
         shell = " ".join(shlex.quote(word) for word in [*SSH, *order["ssh"]])
         argv = ["rsync", *order["options"], "-e", shell, "--", order["source"], order["target"]]
         self.said = tempfile.TemporaryFile()
@@ -242,6 +252,8 @@ class Folders:
     def close(self) -> None:
         """Take away what was only there for the time of the sync, and end what it has under way."""
         if self.handing is not None and self.handing.poll() is None:
+            import signal
+
             with contextlib.suppress(OSError):
                 os.killpg(self.handing.pid, signal.SIGKILL)
             self.handing.wait()

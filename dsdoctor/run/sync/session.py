@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.util
 import json
+import marshal
 import queue
 import subprocess
 import threading
 import time
 from collections.abc import Sequence
-from importlib import resources
+from importlib.abc import InspectLoader
 from typing import Any
 
 from dsdoctor.hosts.gather import with_setup
-from dsdoctor.hosts.sent import BOOT
+from dsdoctor.hosts.sent import BOOT, framed
 from dsdoctor.hosts.transport import RemoteProcess, Transport, TransportError
 from dsdoctor.plan.model import HostPlan
 from dsdoctor.run.sync.host_side import MARK, PING, PONG
@@ -23,12 +26,31 @@ PING_SECONDS = 10.0  # at most between two pings; the host's side gives up after
 ANSWER_SECONDS = 120.0  # for one question, on a host that is alive
 
 
+# Compiling takes a host longer than all that it then does.
+_ARRIVE = b"""import sys, marshal, _frozen_importlib_external as f
+b = sys.stdin.buffer
+c, t = b.read(%d), b.read(%d)
+exec(marshal.loads(c) if f.MAGIC_NUMBER == %r else compile(t, "dsdoctor", "exec"))
+"""
+
+
 class SyncError(Exception):
     """A host could not be given its files: names the host, what happened there, and the mend."""
 
     def __init__(self, host: str, message: str) -> None:
         super().__init__(f"{host}: {message}")
         self.host = host
+
+
+@functools.cache
+def program() -> bytes:
+    """The host's side as BOOT takes it: its code as this Python compiled it, and its text for any other Python."""
+    name = "dsdoctor.run.sync.host_side"
+    loader = getattr(importlib.util.find_spec(name), "loader", None)
+    assert isinstance(loader, InspectLoader)
+    code = marshal.dumps(loader.get_code(name))
+    text = (loader.get_source(name) or "").encode("utf-8")
+    return framed(_ARRIVE % (len(code), len(text), importlib.util.MAGIC_NUMBER)) + code + text
 
 
 class Session:
@@ -104,13 +126,12 @@ class Session:
         if self._closed.is_set():
             raise SyncError(self.host.name, "the sync was ended")
         try:
-            process = self.transport.start(with_setup([self.host.python, "-u", "-c", BOOT], self._setup))
+            process = self.transport.start(with_setup([self.host.python, "-u", "-S", "-c", BOOT], self._setup))
         except TransportError as error:
             raise SyncError(self.host.name, error.detail) from None
         self._process = process
         self._heard = time.monotonic()
-        source = resources.files("dsdoctor.run.sync").joinpath("host_side.py").read_bytes()
-        self._write(b"%d\n%s" % (len(source), source))
+        self._write(program())
         threading.Thread(target=self._read, args=(process,), daemon=True).start()
         self._errors = threading.Thread(target=self._read_errors, args=(process,), daemon=True)
         self._errors.start()
