@@ -6,6 +6,7 @@ over a pipe; what it says goes to `head.log` in the run's directory.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -64,6 +65,6 @@ def start_head(
         )
     os.close(writable)
     assert process.stdin is not None
-    with process.stdin as pipe:
+    with contextlib.suppress(OSError), process.stdin as pipe:  # one that ends at once says why in its log
         pipe.write(json.dumps(order).encode("ascii"))
     return StartedHead(process, readable, log, offset)

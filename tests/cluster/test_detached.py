@@ -177,6 +177,25 @@ def test_a_detached_host_that_was_lost_is_stopped_when_it_comes_back(head: Head)
     wait_until(lambda: "node1 is reached again" in head.host.read(f"{path}/head.log"), 60)
 
 
+def test_a_host_that_cannot_be_reached_is_named_by_status_and_stop(head: Head) -> None:
+    detached(head, "--set", "steps=100000", "--set", "pause=0.05")
+    node1 = head.cluster["node1"]
+    node1.mute()
+    told = head.dsdoctor("status")
+    assert told.returncode == 3
+    assert "node1: could not be asked" in told.stdout
+    stopped = head.dsdoctor("stop", timeout=120)
+    assert stopped.returncode == 3, stopped.stderr
+    assert "node0: nothing runs any more" in stopped.stderr
+    assert "node1: could not be reached" in stopped.stderr
+    assert "goes on until it is stopped: give this again" in stopped.stderr
+    assert {name for name, _ in head.ranks()} <= {"node1"}
+    node1.heal()
+    again = head.dsdoctor("stop", timeout=120)
+    assert again.returncode == 0, again.stderr
+    assert head.ranks() == []
+
+
 def test_a_host_that_was_started_anew_has_lost_its_guardian_for_certain(head: Head) -> None:
     detached(head, "--set", "steps=100000", "--set", "pause=0.05")
     head.host.kill(holder(head), signal.SIGKILL)
