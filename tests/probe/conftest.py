@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,12 +15,13 @@ from typing import Any
 
 import pytest
 
-import dsdoctor.hosts.probe.answer  # noqa: F401 - with it come all modules of the probe
 from dsdoctor.hosts import probe
 from dsdoctor.hosts.gather import probe_pack
 from dsdoctor.hosts.sent import BOOT
 
 SOURCE = probe_pack()
+for module in pkgutil.iter_modules(probe.__path__):  # tests name them as attributes of the package
+    importlib.import_module(f"{probe.__name__}.{module.name}")
 
 
 def run_probe(

@@ -120,7 +120,7 @@ def test_time_is_shared_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             time.sleep(30)
             return {}
 
-    monkeypatch.setattr(probe.inputs, "Walk", Slow)
+    monkeypatch.setattr(probe.walk, "Walk", Slow)
     begun = time.monotonic()
     found = inputs(*[(tmp_path / "data", "data")] * 4, timeout=4)
     assert time.monotonic() - begun < 4

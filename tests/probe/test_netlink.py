@@ -136,21 +136,30 @@ def test_rules_beyond_those_of_every_linux(rule: str, wanted: int | None) -> Non
     assert apart(f"ip link set lo up; {rule}")[0]["rules"] == wanted
 
 
+def test_listening_ports_as_proc_has_them() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("::1", 0), family=socket.AF_INET6) as two:
+        ports = {one.getsockname()[1], two.getsockname()[1]}
+        with socket.create_connection(one.getsockname()) as connection:
+            asked = probe.netlink.listening_ports()
+            own = connection.getsockname()[1]
+        texts = [Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6")]
+        assert probe.network.listening("\n".join(texts)) == asked
+        assert ports <= set(asked) and own not in asked
+
+
 def test_without_netlink_older_ways_of_the_kernel_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = probe.netlink.socket.socket
+    def refused(self: Any, protocol: int = 0) -> None:
+        raise PermissionError(1, "Operation not permitted")
 
-    def refused(family: int, *rest: Any, **more: Any) -> Any:
-        if family == socket.AF_NETLINK:
-            raise PermissionError(1, "Operation not permitted")
-        return real(family, *rest, **more)
-
-    monkeypatch.setattr(probe.netlink.socket, "socket", refused)
+    monkeypatch.setattr(probe.netlink.Netlink, "__init__", refused)
     assert {"127.0.0.1", 8} <= set(probe.addresses.addresses()["lo"][0].values())
     resolves, errors = probe.names.resolve(["127.0.0.1", "no.such.invalid"], 5)
     local, unknown = probe.routes.routes(["127.0.0.1", "no.such.invalid"], resolves, errors)
     assert (local["device"], local["source"], local["local"]) == ("lo", "127.0.0.1", True)
     assert unknown["address"] == "" and unknown["error"]
     assert probe.routes.policy_rules() is None
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert server.getsockname()[1] in probe.network.ports_in_use()
 
 
 @given(st.binary(max_size=80))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 import time
 from binascii import a2b_base64
@@ -38,6 +40,7 @@ def answer(config: dict[str, Any]) -> str:
 def main(arguments: list[str], path: list[str]) -> None:
     """Print the answer; one that says why there is none is an answer too. `path` is the job's sys.path."""
     JOB_PATH[:] = path
+    gc.disable()  # nothing here lives long enough to be worth a search
     try:
         config = loads(a2b_base64(arguments[0]).decode("utf-8")) if arguments else {}
         text = "\n%s\n%s\n%s\n" % (BEGIN, answer(config), END)
@@ -45,3 +48,4 @@ def main(arguments: list[str], path: list[str]) -> None:
         text = REFUSAL % dumps("the probe itself failed: %s: %s" % (type(failure).__name__, failure))
     sys.stdout.write(text)
     sys.stdout.flush()
+    os._exit(0)  # taking the interpreter down piece by piece would take a tenth of the probe's time

@@ -8,11 +8,9 @@ import stat
 import time
 
 from .files import entries
-from .model_files import model_files
 from .mounts import mount_of, mounts
 from .question import Ask, section
 from .threads import start_thread
-from .walk import SHOWN_ENTRIES, Walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,9 +79,13 @@ def input_path(place: str, role: str, until: float) -> dict[str, Any]:
     if role == "output":
         return dict(row, **leftovers(place) if folder else {})
     if role in ("data", "model"):
+        from .walk import Walk
+
         walk = Walk(place, until)
         row.update(walk.folder() if folder else walk.single())
     if role == "model" and folder:
+        from .model_files import model_files
+
         row["model"] = model_files(place, until)
     return row
 
@@ -112,6 +114,8 @@ LEFTOVERS = (
 def leftovers(folder: str) -> dict[str, Any]:
     """What an earlier run left in an output folder that a later one may go on from, or mix with its own."""
     import re
+
+    from .walk import SHOWN_ENTRIES
 
     names = entries(folder)
     found = [name for name in names if re.match(LEFTOVERS, name)]

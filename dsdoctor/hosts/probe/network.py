@@ -7,6 +7,7 @@ import os
 from .addresses import addresses
 from .files import SBIN, at, entries, number, read_or, unique, which
 from .names import NAME_SECONDS, resolve
+from .netlink import UNASKED, listening_ports
 from .plain import socket
 from .processes import running
 from .question import Ask, section
@@ -23,7 +24,6 @@ def fact_network(ask: Ask) -> dict[str, Any]:
     resolves, errors = resolve(unique(ask.targets + [socket.gethostname()]), min(NAME_SECONDS, ask.left() / 2))
     found = addresses()
     ports = read_or(at("/proc/sys/net/ipv4/ip_local_port_range")).split()
-    sockets = [read_or(at("/proc/net/" + name), limit=8 << 20) for name in ("tcp", "tcp6")]
     return {
         "interfaces": [interface(name, found.get(name, [])) for name in interface_names()],
         "default_device": default_device(),
@@ -33,7 +33,7 @@ def fact_network(ask: Ask) -> dict[str, Any]:
         "port_range": [int(ports[0]), int(ports[1])] if len(ports) == 2 else None,
         "policy_rules": policy_rules(),
         "reserved_ports": read_or(at("/proc/sys/net/ipv4/ip_local_reserved_ports")),
-        "listening": listening("\n".join(sockets)),
+        "listening": ports_in_use(),
         "firewalls": firewalls(),
     }
 
@@ -105,6 +105,14 @@ def default_device() -> str | None:
             if len(words) == 10 and words[0] == "0" * 32 and words[1] == "00" and words[9] != "lo":
                 ways.append((int(words[5], 16), words[9]))
     return min(ways)[1] if ways else None
+
+
+def ports_in_use() -> list[int]:
+    """The TCP ports that are listened at, as the kernel says when it is asked, else as /proc/net/tcp has them."""
+    try:
+        return listening_ports()
+    except UNASKED:
+        return listening("\n".join(read_or(at("/proc/net/" + name), limit=8 << 20) for name in ("tcp", "tcp6")))
 
 
 def listening(text: str) -> list[int]:
