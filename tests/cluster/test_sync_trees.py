@@ -217,3 +217,23 @@ def test_the_command_copies_what_the_job_s_arguments_name(restored: LittleCluste
     argv = plan["stages"][0]["commands"][1]["argv"]
     assert argv[argv.index("--d") + 1] == "/root/.dsdoctor/work/trial/data/set"
     assert plan["sync"]["trees"][1]["places"]["node1"] == "/root/.dsdoctor/work/trial/model/t5"
+
+
+def test_outputs_come_back_but_for_the_big_ones_which_are_named(restored: LittleCluster) -> None:
+    node0 = restored["node0"]
+    node0.write("/root/run/outputs/results.json", "{}")
+    node0.run(["dd", "if=/dev/zero", "of=/root/run/outputs/big one.bin", "bs=1M", "count=51"])
+    code = (
+        "from pathlib import Path\n"
+        "from dsdoctor.cluster import HostEntry\n"
+        "from dsdoctor.hosts.transport.openssh import OpenSSHTransport\n"
+        "from dsdoctor.plan.model import HostPlan\n"
+        "from dsdoctor.run.sync import fetch\n"
+        "way = OpenSSHTransport(HostEntry('node0', 1))\n"
+        "host = HostPlan('node0', 1, 0, 0, 'python3', '/c', '/root/run', False, {})\n"
+        "print(fetch(host, way, '/root/run/outputs', Path('/root/here')).sentence('node0', '/root/run/outputs'))\n"
+        "way.close()\n"
+    )
+    said = restored.head.python(code).stdout
+    assert said == "too big to be fetched, they stay in /root/run/outputs on node0: big one.bin\n"
+    assert restored.head.read("/root/here/results.json") == "{}"
