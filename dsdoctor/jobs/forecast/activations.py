@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from dsdoctor.jobs.forecast.shape import Linear, ModelShape
 from dsdoctor.jobs.forecast.tables import Terms, activations
 from dsdoctor.jobs.forecast.training import DEFAULT_TARGETS, Lora, Training
@@ -11,24 +13,34 @@ from dsdoctor.jobs.forecast.training import DEFAULT_TARGETS, Lora, Training
 _LOSS_BYTES = 12
 
 
-def kept(shape: ModelShape, training: Training) -> tuple[int, int]:
-    """Bytes at the end of the forward pass, and the most that computing the loss or one layer anew takes beside them.
+@dataclass(frozen=True)
+class Kept:
+    """Bytes of a micro-batch: at the end of the forward pass, and at later moments of the backward pass."""
 
-    With checkpointing each layer keeps its input alone, and all of one layer is there while it is computed anew.
-    """
+    forward: int
+    loss: int  # beside them, while the loss, or one layer anew, is computed
+    turn: int = 0  # of an encoder, when the decoder's pass is done and all its gradients are there
+    anew: int = 0  # with checkpointing, the last layer that is computed anew: nearly all gradients are there
+
+
+def kept(shape: ModelShape, training: Training) -> Kept:
+    """What a step keeps of its activations. With checkpointing each layer keeps its input alone."""
     if training.length is None:
-        return 0, 0
+        return Kept(0, 0)
     layers, decoder, outside = _by_part(shape, training)
     tokens = training.micro_batch * (training.target_length if shape.decoder_layers else training.length)
-    loss = _LOSS_BYTES * shape.vocabulary * tokens if _has_loss_over_words(shape, training) else 0
-    loss -= int(_terms(shape, training)[2].get("V", 0)) * shape.vocabulary * tokens if loss else 0
-    loss = max(0, loss)
+    loss = 0
+    if has_loss_over_words(shape, training):
+        loss = max(0, int(_LOSS_BYTES - _terms(shape, training)[2].get("V", 0)) * shape.vocabulary * tokens)
     if not training.checkpointing:
-        return shape.layers * layers + shape.decoder_layers * decoder + outside, loss
+        turn = shape.layers * layers if shape.decoder_layers else 0
+        return Kept(
+            turn + shape.decoder_layers * decoder + outside if turn else shape.layers * layers + outside, loss, turn
+        )
     width = 4 if training.precision in ("fp32", "autocast") else 2
     inputs = training.micro_batch * shape.hidden * width
     here = inputs * (shape.layers * training.length + shape.decoder_layers * training.target_length)
-    return here + outside, max(loss, layers, decoder)
+    return Kept(here + outside, max(loss, layers, decoder), anew=layers)
 
 
 def lora_linears(shape: ModelShape, lora: Lora) -> tuple[Linear, ...]:
@@ -54,8 +66,9 @@ def _names(target: str, name: str) -> bool:
     return len(name) > 1 and name in target and any(sign in target for sign in "|*()[]")
 
 
-def _has_loss_over_words(shape: ModelShape, training: Training) -> bool:
-    return shape.generates and training.vocabulary_loss
+def has_loss_over_words(shape: ModelShape, training: Training) -> bool:
+    """Whether the model ends in the vocabulary, with a loss over all words for each token."""
+    return shape.generates if training.vocabulary_loss is None else training.vocabulary_loss
 
 
 def _terms(shape: ModelShape, training: Training) -> tuple[Terms, Terms, Terms]:
@@ -80,7 +93,7 @@ def _by_part(shape: ModelShape, training: Training) -> tuple[int, int, int]:
         two += target * (2 * _dropout(shape, training, target) + 2 * _adapters(shape, training))
     ends = target if shape.decoder_layers else length
     rest = outside.get("h", 0) * shape.hidden * (length + target)
-    if _has_loss_over_words(shape, training):
+    if has_loss_over_words(shape, training):
         rest += outside.get("V", 0) * shape.vocabulary * ends
     if shape.family == "t5" and training.attention == "eager":
         rest += 4 * shape.heads * (length**2 + target**2)
@@ -126,13 +139,15 @@ def _adapters(shape: ModelShape, training: Training) -> float:
     in_fp32 = training.precision == "fp32" or (training.precision == "pure16" and not training.autocast)
     wide = 4 if in_fp32 else 2
     total = 0.0
+    # Where the input is cast for each adapter, by peft or by autocast, no two share a copy.
+    casts = training.precision in ("pure16", "autocast")
     shared = set()
     for linear in lora_linears(shape, training.lora):
         share = linear.count / layers
         total += share * wide * training.lora.rank
         if training.lora.dropout:
             total += share * (1 + wide) * linear.inputs
-        elif linear.reads not in shared:
+        elif casts or linear.reads not in shared:
             shared.add(linear.reads)
             total += share * wide * linear.inputs
     return total

@@ -6,9 +6,10 @@ what of weights, gradients and states; torch's DDP for its buckets; transformers
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from dsdoctor.jobs.forecast.activations import adapter_parameters, kept
+from dsdoctor.jobs.forecast.activations import adapter_parameters, has_loss_over_words, kept
 from dsdoctor.jobs.forecast.shape import ModelShape
 from dsdoctor.jobs.forecast.training import Training
 
@@ -75,25 +76,44 @@ def forecast(shape: ModelShape, training: Training, parameters: int | None = Non
     weights, gathered = _weights(shape, training, count, adapters)
     gradients, step = _gradients(shape, training, trainable)
     states = _states(shape, training, trainable)
-    activations, passing = kept(shape, training)
-    casts = _casts(shape, training, count)
-    on_gpu = sum(part.size for part in gradients)
-    # Two moments can be the worst: the start of the backward pass, and its end with the optimizer's step. At the first
-    # there are gradients only where earlier micro-batches left some.
-    early = activations + passing + casts + (on_gpu if training.accumulation > 1 else 0)
-    late = on_gpu + step
-    parts = [*weights, *states, *gathered]
-    if early >= late:
-        parts += gradients if training.accumulation > 1 else []
-        parts += [
-            Part("activations", activations, _activations_because(training)),
-            Part("loss", passing, "what the backward pass of the loss, or one layer computed anew, takes"),
-            Part("casts", casts, "16-bit copies of the weights that autocast keeps"),
-        ]
-    else:
-        parts += [*gradients, Part("optimizer step", step, "temporaries of the step")]
-    held = tuple(part for part in parts if part.size > 0)
+    worst = max(_moments(shape, training, count, gradients, step), key=lambda parts: sum(part.size for part in parts))
+    held = tuple(part for part in (*weights, *states, *gathered, *worst) if part.size > 0)
     return MemoryForecast(held, _host(training, count, trainable), trainable, training.length is not None)
+
+
+def _moments(
+    shape: ModelShape, training: Training, count: int, gradients: list[Part], step: int
+) -> Iterator[list[Part]]:
+    """What is there beside weights and states at the moments of a step that can be the worst.
+
+    At the start of the backward pass there are gradients only where earlier micro-batches left some.
+    """
+    activations = kept(shape, training)
+    because = _activations_because(training)
+    casts = Part("casts", _casts(shape, training, count), "16-bit copies of the weights that autocast keeps")
+    left = gradients if training.accumulation > 1 else []
+    passing = "what the backward pass of the loss, or one layer computed anew, takes"
+    yield [*left, Part("activations", activations.forward, because), Part("loss", activations.loss, passing), casts]
+    if activations.turn:
+        decoder = [replace(part, size=int(part.size * _of_decoder(shape))) for part in gradients]
+        there = gradients if training.accumulation > 1 else decoder
+        yield [*there, Part("activations", activations.turn, f"of the encoder: {because}"), casts]
+    if activations.anew:
+        table = shape.embeddings * _width(training) if training.lora is None and training.accumulation == 1 else 0
+        before = [replace(part, size=max(0, part.size - table)) for part in gradients[:1]] + gradients[1:]
+        yield [*before, Part("activations", activations.anew, "the first layer, computed anew")]
+    yield [*gradients, _last(step, _tied(shape, training))]
+
+
+def _of_decoder(shape: ModelShape) -> float:
+    """The part of an encoder-decoder's parameters whose gradients are there when the decoder's pass is done."""
+    encoder = shape.layers * (4 * shape.hidden * shape.q + _mlp(shape))
+    return max(0.0, 1 - encoder / shape.parameters)
+
+
+def _mlp(shape: ModelShape) -> int:
+    layers = shape.layers + shape.decoder_layers
+    return sum(each.count * each.inputs * each.outputs for each in shape.linears if each.name in ("wi", "wo")) // layers
 
 
 def _width(training: Training) -> int:
@@ -148,6 +168,19 @@ def _gradients(shape: ModelShape, training: Training, trainable: int) -> tuple[l
     if training.engine == "deepspeed" and training.precision == "mixed":
         parts.append(Part("fp32 gradients", 4 * trainable, "DeepSpeed's 16-bit optimizers add up in fp32"))
     return parts, trainable * width // shards if training.foreach else 0
+
+
+def _tied(shape: ModelShape, training: Training) -> int:
+    """A table with two uses has two gradients at the end of the backward pass, and their sum: two more than is kept."""
+    if training.lora is not None or not has_loss_over_words(shape, training):
+        return 0
+    return 2 * shape.tied * _width(training)
+
+
+def _last(step: int, tied: int) -> Part:
+    if step >= tied:
+        return Part("optimizer step", step, "temporaries of the step")
+    return Part("tied gradients", tied, "the vocabulary's table has a gradient from either end")
 
 
 def _states(shape: ModelShape, training: Training, trainable: int) -> list[Part]:

@@ -39,8 +39,9 @@ class ModelShape:
     ffn: int
     vocabulary: int
     parameters: int
-    embeddings: int  # of these, tables that are looked up in
+    embeddings: int  # of these, tables that are only looked up in
     largest_layer: int  # parameters of the largest layer, or of the vocabulary's table
+    tied: int = 0  # numbers in a table that is looked up in and that ends the model, too; 0: there is none
     decoder_layers: int = 0
     dropout: float = 0.0  # of hidden states
     attention_dropout: float = 0.0
@@ -126,8 +127,9 @@ def _llama(kind: str, config: Mapping[str, Any]) -> ModelShape:
         ffn=f,
         vocabulary=vocabulary,
         parameters=tables + layers * layer + h,
-        embeddings=table,
+        embeddings=0 if config.get("tie_word_embeddings") else table,
         largest_layer=max(layer, table),
+        tied=table if config.get("tie_word_embeddings") else 0,
         attention_dropout=_rate(config, "attention_dropout", default=0.0),
         linears=(
             Linear("q_proj", h, q, layers, "attention"),
@@ -159,6 +161,7 @@ def _gpt2(kind: str, config: Mapping[str, Any]) -> ModelShape:
         parameters=tables + layers * layer + 2 * h,
         embeddings=tables - vocabulary * h,  # the vocabulary's table is the last matrix, too
         largest_layer=max(layer, vocabulary * h),
+        tied=vocabulary * h,
         dropout=_rate(config, "resid_pdrop", default=0.1),
         attention_dropout=_rate(config, "attn_pdrop", default=0.1),
         linears=(
@@ -218,6 +221,7 @@ def _bert(kind: str, config: Mapping[str, Any]) -> ModelShape:
         parameters=tables + 2 * h + layers * layer + h * h + h,  # with the pooler, as AutoModel builds it
         embeddings=tables,
         largest_layer=max(layer, vocabulary * h),
+        tied=vocabulary * h,  # of a head that guesses masked words
         dropout=_rate(config, "hidden_dropout_prob", default=0.1),
         attention_dropout=_rate(config, "attention_probs_dropout_prob", default=0.1),
         linears=(
@@ -253,6 +257,7 @@ def _t5(kind: str, config: Mapping[str, Any]) -> ModelShape:
         vocabulary=vocabulary,
         parameters=tables + layers * encoder_layer + decoder * decoder_layer + buckets + 2 * h,
         embeddings=0 if tied else vocabulary * h,
+        tied=vocabulary * h if tied else 0,
         largest_layer=max(decoder_layer, vocabulary * h),
         decoder_layers=decoder,
         dropout=_rate(config, "dropout_rate", default=0.1),

@@ -74,7 +74,7 @@ class Training:
     checkpointing: bool = False
     attention: Literal["sdpa", "eager"] = "sdpa"  # flash attention keeps what sdpa keeps
     ranks: int = 1
-    vocabulary_loss: bool = True
+    vocabulary_loss: bool | None = None  # a loss over all words a token; None: as its architecture generates
     autocast: bool = False  # over 16-bit weights: adapters in fp32 then compute in 16 bits
 
 
