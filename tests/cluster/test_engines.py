@@ -7,8 +7,13 @@ was not tried.
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,8 +30,8 @@ PROGRAM = (
 ACCELERATE = (
     'command: ["${python}", -m, accelerate.commands.launch, --multi_gpu, "--num_machines=${nnodes}", '
     '"--machine_rank=${node_rank}", "--num_processes=${world_size}", "--main_process_ip=${master_addr}", '
-    '"--main_process_port=${master_port}", --rdzv_backend=static, --rdzv_conf=timeout=120, --mixed_precision=no, --dynamo_backend=no, --tee=3, '
-    "seats.py]"
+    '"--main_process_port=${master_port}", --rdzv_backend=static, --rdzv_conf=timeout=120, '
+    "--mixed_precision=no, --dynamo_backend=no, --tee=3, seats.py]"
 )
 ENGINES = {
     "torchrun": "engine: torchrun\nscript: seats.py",
@@ -189,15 +194,31 @@ def test_accelerate_over_two_hosts(make_head: MakeHead) -> None:
     assert "the slots here are unequal (node0 2, node1 1)" in refused.stderr
 
 
-def test_deepspeed_s_own_engine_trains_over_two_hosts(restored: LittleCluster) -> None:
-    """ZeRO 2 with a config that the job names; the op for communication on CPU is built where there is none yet."""
+@pytest.fixture
+def extensions() -> Path:
+    """A folder with DeepSpeed's op for communication on CPU, built once (50 s) and seen by the hosts as it is here."""
+    build = Path(__file__).parents[2] / "build"  # the hosts see the repository; git does not see this
+    folder = build / f"torch_extensions-{version('torch')}-{version('deepspeed')}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not list(folder.glob("*/*.so")):
+        code = "import deepspeed; deepspeed.init_distributed('gloo', auto_mpi_discovery=False)"
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # ninja's
+        cpu = {"DS_ACCELERATOR": "cpu", "TORCH_EXTENSIONS_DIR": str(folder), "PATH": path}
+        env = {**os.environ, **alone, **cpu}
+        subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, timeout=280)
+    return folder
+
+
+def test_deepspeed_s_own_engine_trains_over_two_hosts(restored: LittleCluster, extensions: Path) -> None:
+    """ZeRO 2 with a config that the job names."""
     head = Head(restored, {"node0": 1, "node1": 1})
     lines = (
         "name: seats",
         "engine: deepspeed",
         "script: zero.py",
         "deepspeed: zero2.json",
-        "env: {DS_ACCELERATOR: cpu}",
+        f"env: {{DS_ACCELERATOR: cpu, TORCH_EXTENSIONS_DIR: {extensions}}}",
     )
     stages = "stages: [{name: one, outputs: [losses.json]}]"
     args = 'args: {output_dir: "${output_dir}"}'
