@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.commands import Head
+from tests.cluster.commands import WORK, Head
 from tests.cluster.copying import Copying
 from tests.cluster.host import ClusterHost
 from tests.cluster.little_cluster import LittleCluster
@@ -359,3 +359,29 @@ def test_a_copy_that_fails_is_exit_code_1(restored: LittleCluster) -> None:
     done = head.dsdoctor("sync", "job/trial.yaml", "--hostfile", "hostfile")
     assert done.returncode == 1
     assert "holds files that dsdoctor did not put there" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.train
+@pytest.mark.timeout(300)
+def test_a_second_launch_with_other_code_does_not_change_that_of_the_first(restored: LittleCluster) -> None:
+    head = Head(restored, {"node0": 1, "node1": 1})
+    words = ("launch", "job/trial.yaml", "--hostfile", "hostfile", "--no-check")
+    running = head.start(*words, "--set", "steps=100000", "--set", "pause=0.05")
+    code = "/root/.dsdoctor/work/trial/code"
+    node1 = restored["node1"]
+    wait_until(lambda: bool(node1.ps("--stage first")), 90)
+    before = node1.read(f"{code}/trial.py")
+    head.host.write(f"{WORK}/job/trial.py", f"{before}\nprint('other')\n")
+    second = head.dsdoctor(*words, "--fresh")
+    assert second.returncode == 1
+    assert "uses /root/.dsdoctor/work/trial/code" in second.stderr
+    assert "would change trial.py under its feet" in second.stderr
+    assert node1.read(f"{code}/trial.py") == before
+    assert running.poll() is None
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=60)
+    wait_until(lambda: head.ranks() == [], 20)
+    again = head.dsdoctor("sync", "job/trial.yaml", "--hostfile", "hostfile")
+    assert again.returncode == 0, again.stderr
+    assert "print('other')" in node1.read(f"{code}/trial.py")
