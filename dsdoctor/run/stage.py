@@ -175,12 +175,14 @@ class StageRun:
             self._failed(name)
         elif kind == "note":
             self._agent_line(name, f"dsdoctor: {name}: {frame.get('text')}")
+        elif kind == "stopping":
+            self._ending(name, frame.get("why"))
+            if end.stopped is not None:
+                self._failed(name)
         elif kind == "exit":
             end.code = int(frame["code"])
             reason = frame.get("stopped")
-            if reason is not None and name not in self.told:
-                end.stopped = str(reason)
-                self._agent_line(name, f"dsdoctor: the guardian of {name} ended the job: {reason}")
+            self._ending(name, reason)
             self._explain_kills(name, frame.get("oom_kills"))
             self._ended(name, end.stopped is not None or (end.code != 0 and reason is None))
         elif kind == "error":
@@ -197,6 +199,13 @@ class StageRun:
             self.not_started.discard(name)
             if not self.not_started:
                 self.show(HostsStarted(self.stage.name, tuple(self.ends)))
+
+    def _ending(self, name: str, reason: object) -> None:
+        """Remember, and say once, why a guardian ends the job without having been told to."""
+        if reason is None or name in self.told or self.ends[name].stopped is not None:
+            return
+        self.ends[name].stopped = str(reason)
+        self._agent_line(name, f"dsdoctor: the guardian of {name} ended the job: {reason}")
 
     def _line(self, name: str, frame: Frame) -> None:
         text, rank = str(frame.get("x", "")), frame.get("r")

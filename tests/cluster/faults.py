@@ -70,7 +70,7 @@ class Fault:
     words: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
-    notice: float = 3.0  # seconds until the launcher says something of it, at most
+    notice: float = 8.0  # seconds until the launcher says something of it, at most, on a machine that is busy too
     lost: tuple[str, ...] = ()
 
 
@@ -126,7 +126,7 @@ def _boot(scene: Scene) -> None:
     scene.cluster.head.forget_neighbours()
 
 
-SILENT = {"notice": LIFELINE + 3, "options": ("--lifeline", f"{LIFELINE:g}")}
+SILENT = {"notice": LIFELINE + 8, "options": ("--lifeline", f"{LIFELINE:g}")}
 
 FAULTS = (
     Fault(
@@ -138,7 +138,7 @@ FAULTS = (
         words=("rank 2 on node1 was killed by SIGKILL",), causes=("process-killed-externally",),
     ),
     Fault(
-        "rank stopped", _kill_rank(signal.SIGSTOP), notice=15,
+        "rank stopped", _kill_rank(signal.SIGSTOP), notice=20,
         options=("--stall-after", "8", "--stop-on-stall"), words=("no step", "node1"),
     ),
     Fault("rank killed, its child lives on", _fork_and_kill, words=("rank 2 on node1",)),

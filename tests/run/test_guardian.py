@@ -248,9 +248,16 @@ def test_a_spool_that_cannot_be_written_is_said_once_and_costs_nothing(tmp_path:
     assert "file/spool (Not a directory); the job goes on" in note
 
 
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < deadline, f"no {path}"
+        time.sleep(0.02)
+
+
 def test_the_stop_file_stops_an_attached_job_too(tmp_path: Path) -> None:
     with guardian(["sleep", "1000"], spool=str(tmp_path / "spool")) as started:
-        time.sleep(0.5)
+        wait_for(tmp_path / "spool")
         ask_to_stop(str(tmp_path / "spool"), "told by a test")
         assert started.frames()[-1]["stopped"] == "told by a test"
 
@@ -258,7 +265,7 @@ def test_the_stop_file_stops_an_attached_job_too(tmp_path: Path) -> None:
 def test_the_next_attempt_ends_a_guardian_whose_head_was_lost(tmp_path: Path) -> None:
     first, second = (str(tmp_path / "guard" / f"1-one.{number}" / "a") for number in (1, 2))
     with guardian(["sleep", "1000"], spool=first) as lost:
-        time.sleep(0.5)
+        wait_for(Path(first) / "identity")
         with guardian(["echo", "second"], spool=second) as started:
             assert started.frames()[-1]["code"] == 0
         assert lost.frames()[-1]["stopped"] == "another attempt begins"

@@ -65,22 +65,28 @@ def _wait_for(guardian: int) -> int:
 
 
 def _finish(order: Dict[str, Any], status: int, output: Optional[IO[bytes]]) -> None:
-    """End what the guardian left, and report the exit in its place."""
-    process_table.end_descendants(order["grace_seconds"])
+    """Say what became of the guardian, end what it left, and report the exit in its place."""
     if os.WIFSIGNALED(status):
         how, code = "was killed (%s)" % signal_name(os.WTERMSIG(status)), -os.WTERMSIG(status)
     else:
         how, code = "ended with exit code %d" % os.WEXITSTATUS(status), 1
+    spool = Spool(order["spool"]) if order.get("spool") else None
+    why = "its guardian " + how
+    _tell({"e": "stopping", "why": why}, spool, output)  # before the other hosts' ranks fail of it
+    process_table.end_descendants(order["grace_seconds"])
     left = len(process_table.descendants())
-    frame = {"e": "exit", "code": code, "stopped": "its guardian " + how, "left": left, "oom_kills": None}
-    line = encoded(frame)
-    if order.get("spool"):
-        spool = Spool(order["spool"])
-        line = spool.write(frame)
+    frame = {"e": "exit", "code": code, "stopped": why, "left": left, "oom_kills": None}
+    _tell(frame, spool, output)
+    if spool is not None:
         spool.write_end(frame)
+
+
+def _tell(frame: Dict[str, Any], spool: Optional[Spool], output: Optional[IO[bytes]]) -> None:
+    """A frame to the spool and to the head; the guardian may have been killed in the middle of a line."""
+    line = encoded(frame) if spool is None else spool.write(frame)
     if output is not None:
         with contextlib.suppress(OSError, ValueError):
-            output.write(b"\n" + line)  # the guardian may have been killed in the middle of a line
+            output.write(b"\n" + line)
             output.flush()
 
 
