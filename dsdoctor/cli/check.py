@@ -81,7 +81,9 @@ def _consistent(choice: HostChoice, options: dict[str, Any]) -> None:
 
 def _look(choice: HostChoice, options: dict[str, Any]) -> Report:
     """Examine, keep the facts where that was asked, judge."""
-    from dsdoctor.checks.engine import UnknownCheckError, run_checks
+    import threading
+
+    from dsdoctor.checks.engine import UnknownCheckError, discover, run_checks
     from dsdoctor.cli._examined import examined, keep_facts, without_names
     from dsdoctor.jobs.load_any import load_any
     from dsdoctor.report.assemble import report_of
@@ -89,6 +91,7 @@ def _look(choice: HostChoice, options: dict[str, Any]) -> Report:
 
     began = time.monotonic()
     job = load_any(options["job"]) if options["job"] else None
+    threading.Thread(target=discover, daemon=True).start()  # the checks are loaded while the hosts answer
     cluster = examined(choice, options["recorded"], job, deep=options["deep"])
     if options["keep"] is not None:
         keep_facts(without_names(cluster) if options["redact"] else cluster, options["keep"])

@@ -83,10 +83,8 @@ def test_a_script_that_is_not_closed_is_said_with_its_line(tmp_path: Path) -> No
 
 def test_the_folder_that_a_script_writes_its_log_to_is_looked_for(tmp_path: Path) -> None:
     path = tmp_path / "run.sh"
-    path.write_text(
-        "mkdir -p made/logs\npython a.py > made/logs/a.log\npython b.py 2>&1 | tee nowhere/b.log\npython c.py > c.log\n",
-        encoding="utf-8",
-    )
+    text = "mkdir -p made/logs\npython a.py > made/logs/a.log\npython b.py | tee nowhere/b.log\npython c.py > c.log\n"
+    path.write_text(text, encoding="utf-8")
     logs = [(named.path, named.stage) for named in named_paths(load_any(str(path))) if named.role == "log"]
     assert logs == [("nowhere/b.log", "b-line-3")]
 

@@ -147,6 +147,7 @@ class Script:
     troubles: tuple[Trouble, ...] = ()
     directives: tuple[Word, ...] = ()  # the words of its #SBATCH lines, in order
     late_directives: tuple[Word, ...] = ()  # those behind the first command, which Slurm does not read
+    unread: tuple[int, ...] = ()  # lines that could not be understood; what they start is missing here
     sourced: tuple[Word, ...] = ()  # files that it reads in with `source`
 
     def line_text(self, line: int) -> str:

@@ -6,7 +6,7 @@ import re
 
 from dsdoctor.jobs.script.launchers import call_of
 from dsdoctor.jobs.script.model import Script, Word
-from dsdoctor.jobs.script.syntax import parse
+from dsdoctor.jobs.script.syntax import broken, parse
 from dsdoctor.jobs.script.walk import Walker
 
 _SHEBANG_ERREXIT = re.compile(r"#!\s*\S*sh\s+-\w*e")
@@ -32,6 +32,7 @@ def read_script(text: str, source: str) -> Script:
         troubles=troubles,
         directives=directives,
         late_directives=late,
+        unread=tuple(dict.fromkeys(node.start_point.row + 1 for node in broken(root))),
         sourced=tuple(walker.sourced),
     )
 

@@ -54,6 +54,9 @@ def resolve_script(script: Script, root: str, open_file: OpenFile) -> ResolvedJo
             "llamafactory-cli or python with a program",
         )
     read = _Read(open_file)
+    if script.unread:
+        lines = ", ".join(map(str, script.unread[:5])) + (" and others" if len(script.unread) > 5 else "")
+        read.notes.append(f"{script.source}: line {lines} could not be understood; what starts there was not judged")
     stages = _with_logs(script, calls, _stages(calls, read))
     keys = [_key(call, stage, read) for call, stage in zip(calls, stages, strict=True)]
     job = Job(name=_name(script.source), stages=tuple(Stage(name=stage.name) for stage in stages), script="-")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
+from dsdoctor.jobs.script.balance import Balance
 from dsdoctor.jobs.script.expand import text_of
 from dsdoctor.jobs.script.model import Trouble
 from dsdoctor.yamlfile import FileError
@@ -152,17 +153,18 @@ def _refuse_what_is_open(root: Node, data: bytes, source: str) -> None:
     Raises:
         FileError: something is open at the end of the file.
     """
-    for node in _broken(root):
-        if node.is_missing and node.type in {closing for closing, _ in _CLOSES.values()}:
+    balance = Balance(data.decode("utf-8", "replace"))
+    for node in broken(root):
+        opener: Node | None = None
+        token = ""
+        if node.is_missing:
             opener = _opener_of(node)
-            if opener is not None:
-                raise _open(opener, opener.type, source)
-        if node.type == "ERROR":
-            if not node.child_count and text_of(node)[:1] in ("'", '"'):
-                raise _open(node, text_of(node)[0], source)
+        elif not node.child_count and text_of(node)[:1] in ("'", '"'):
+            opener, token = node, text_of(node)[0]
+        else:
             opener = _last_open(node)
-            if opener is not None and opener.type in ('"', "'", "`", "$(", "${", "if", "do", "case", "("):
-                raise _open(opener, opener.type, source)
+        if opener is not None and balance.leaves_open(token or opener.type):
+            raise _open(opener, token or opener.type, source)
 
 
 def _open(opener: Node, token: str, source: str) -> FileError:
@@ -172,7 +174,7 @@ def _open(opener: Node, token: str, source: str) -> FileError:
     return FileError(source, f"column {column}: {name} that opens here is never closed; {closing} is missing", line)
 
 
-def _broken(root: Node) -> Iterator[Node]:
+def broken(root: Node) -> Iterator[Node]:
     """The nodes that are missing or could not be read, in the order of the text."""
     waiting = [root]
     while waiting:
