@@ -119,6 +119,9 @@ def arrive(order):
         external = sys.modules.get("_frozen_importlib_external")
         same = (sys.implementation.cache_tag, getattr(external, "MAGIC_NUMBER", b"")) == (order["tag"], order["magic"])
         try:
+            import gc
+
+            gc.disable()  # what comes in now stays; a search through it would take as long as the rest
             arrived = Arrived(order["name"], order["folder"], code if same else b"", source)
             sys.meta_path.insert(0, arrived)
             module, function = order["entry"]
@@ -127,6 +130,7 @@ def arrive(order):
             told = "%s: %s" % (type(failure).__name__, failure)
             reason = "%s cannot import its own standard library: %s" % (sys.executable, told)
     if not reason:
+        gc.enable()
         entry(sys.argv[1:], path)
         return
     sys.stdout.write(order["refusal"] % quoted(reason))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .files import read_or
+from .files import raw_or, read_or
 from .packages import canonical, distributions
 from .question import Ask, section
 
@@ -43,7 +43,7 @@ def of_extras(line: str, wanted: Iterable[str]) -> bool:
     head, found, name = line.partition("extra == ")
     mark = name[:1]
     if found and ";" in head and mark in ("'", '"') and name.count(mark) == 2 and line.count("extra") == 1:
-        return name[1:].partition(mark)[0].lower() in wanted  # as most are written, and there are thousands
+        return bool(wanted) and name[1:].partition(mark)[0].lower() in wanted  # as most of thousands are written
     # Every second part of a marker stands in quotation marks: the value after `extra ==`.
     parts = line.partition(";")[2].replace("'", '"').split('"')
     named = [parts[place + 1].lower() for place in range(0, len(parts) - 2, 2) if asks_extra(parts[place])]
@@ -94,10 +94,10 @@ def requirements(info: str) -> dict[str, Any]:
 def headers(path: str) -> list[str]:
     """The lines of a METADATA or PKG-INFO file before its description."""
     for limit in (1 << 14, 1 << 20):
-        text = read_or(path, limit=limit).replace("\r\n", "\n")
-        if "\n\n" in text or len(text) < limit // 2:
+        data = raw_or(path, limit).replace(b"\r\n", b"\n").lstrip()
+        if b"\n\n" in data or len(data) < limit // 2:
             break
-    return text.partition("\n\n")[0].splitlines()
+    return data.partition(b"\n\n")[0].decode("utf-8", "surrogateescape").splitlines()
 
 
 def egg_requirements(text: str) -> list[str]:
