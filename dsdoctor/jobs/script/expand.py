@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from fnmatch import translate
 from typing import TYPE_CHECKING
 
+from dsdoctor.jobs.script.fields import Piece, braces, fields, joined, trimmed
 from dsdoctor.jobs.script.model import Variable, Word
 from dsdoctor.jobs.unknown import Unknown
 
@@ -16,24 +15,10 @@ if TYPE_CHECKING:
 
 _ESCAPED = re.compile(r"\\(\n|.)", re.DOTALL)
 _ESCAPED_IN_QUOTES = re.compile(r"\\([$`\"\\\n])")
-_SEQUENCE = re.compile(r"\{(-?\d{1,6})\.\.(-?\d{1,6})\}")
-_ALTERNATIVES = re.compile(r"([^{}$]*)\{([^{}$\s]*,[^{}$\s]*)\}([^{}$]*)")
 _ANSI = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,17})")
-_MOST = 1000  # words that one brace makes
-_LONGEST = 100_000  # characters of one value: `x=$x$x` in a loop doubles it each time
 _GIVEN = re.compile(r"\d+|[@*#]")
 _SHELLS_OWN = {"RANDOM": "drawn at random", "SRANDOM": "drawn at random", "LINENO": "a line's number"}
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of a word: its text, whether blanks in it part words, whether it may be any number of words."""
-
-    text: str
-    splits: bool = False
-    many: bool = False
-    quoted: bool = False
 
 
 def text_of(node: Node) -> str:
@@ -61,14 +46,14 @@ class Expander:
         line, column = node.start_point.row + 1, node.start_point.column + 1
         literal = text_of(node)
         if node.type in ("word", "concatenation", "brace_expression") and "{" in literal:
-            made = _braces(literal)
+            made = braces(literal)
             if made is not None:
                 return [Word(text, line, column) for text in made]
-        return list(_fields(list(self._pieces(node, quoted=False)), line, column))
+        return list(fields(list(self._pieces(node, quoted=False)), line, column))
 
     def text(self, node: Node) -> str:
         """The value of a written word where blanks do not part it: an assignment, a file to write to."""
-        return _joined([piece.text for piece in self._pieces(node, quoted=True)])
+        return joined([piece.text for piece in self._pieces(node, quoted=True)])
 
     def _array(self, node: Node) -> list[Word] | None:
         """The elements of `"${name[@]}"` and of `"$@"`, each with its own place; None for any other word."""
@@ -175,14 +160,14 @@ class Expander:
         operator = parts[1].type if len(parts) > 1 else ""
         held = self._held(name, written, quoted)
         unset = isinstance(held.text, Unknown) and name not in self._variables
-        rest = _joined([piece.text for part in parts[2:] for piece in self._pieces(part, quoted=True)])
+        rest = joined([piece.text for part in parts[2:] for piece in self._pieces(part, quoted=True)])
         if operator in (":-", "-", ":=", "="):
             empty = not isinstance(held.text, Unknown) and held.text == "" and operator.startswith(":")
             yield Piece(rest, splits=not quoted) if unset or empty else held
         elif operator in (":?", "?"):
             yield held
         elif operator in ("#", "##", "%", "%%") and not isinstance(held.text, Unknown) and rest:
-            yield Piece(_trimmed(held.text, operator, rest), splits=not quoted)
+            yield Piece(trimmed(held.text, operator, rest), splits=not quoted)
         else:
             reason = held.text.reason if isinstance(held.text, Unknown) else f"{written} is not worked out"
             yield Piece(Unknown(written, reason), many=not quoted)
@@ -227,40 +212,6 @@ _MAKERS: dict[str, _Maker] = {
 }
 
 
-def _fields(pieces: list[Piece], line: int, column: int) -> Iterator[Word]:
-    """The words out of the pieces of one written word: blanks in unquoted expansions part them."""
-    current: list[str] = []
-    many = quoted = False
-    for piece in pieces:
-        quoted = quoted or piece.quoted
-        if not piece.splits or isinstance(piece.text, Unknown):
-            current.append(piece.text)
-            many = many or piece.many
-            continue
-        found = piece.text.split()
-        if (not found or piece.text[:1].isspace()) and any(current):
-            yield Word(_joined(current), line, column, many, quoted)
-            current = []
-        for text in found[:-1]:
-            yield Word(_joined([*current, text]), line, column, many, quoted)
-            current = []
-        current += found[-1:]
-        if found and piece.text[-1:].isspace():
-            yield Word(_joined(current), line, column, many, quoted)
-            current = []
-    if any(current) or quoted:
-        yield Word(_joined(current), line, column, many, quoted)
-
-
-def _joined(texts: list[str]) -> str:
-    """The texts as one; an Unknown where one of them is."""
-    reason = next((text.reason for text in texts if isinstance(text, Unknown)), None)
-    whole = "".join(texts)
-    if len(whole) > _LONGEST:
-        return Unknown(whole[:80], f"it is longer than {_LONGEST} characters")
-    return whole if reason is None else Unknown(whole, reason)
-
-
 def _whole_array(node: Node) -> str | None:
     """The name in `${name[@]}`, `@` for `$@`; None for anything else."""
     if node.type == "simple_expansion" and text_of(node) in ("$@", "$*"):
@@ -271,37 +222,6 @@ def _whole_array(node: Node) -> str | None:
     if node.type == "expansion" and text_of(node) in ("${@}", "${*}"):
         return "@"
     return None
-
-
-def _braces(text: str) -> list[str] | None:
-    """The words that `{1..4}` and `a{b,c}` stand for; None for any other text."""
-    found = _SEQUENCE.fullmatch(text)
-    if found:
-        first, last = int(found[1]), int(found[2])
-        step = 1 if last >= first else -1
-        return [str(number) for number in range(first, last + step, step)][:_MOST]
-    found = _ALTERNATIVES.fullmatch(text)
-    if found and "\\" not in text and '"' not in text and "'" not in text:
-        return [found[1] + middle + found[3] for middle in found[2].split(",")]
-    return None
-
-
-def _trimmed(value: str, operator: str, pattern: str) -> str:
-    """What `${name%pattern}` and its three kin leave. Long values with many stars would cost much; they are left."""
-    if len(value) > 1000 or pattern.count("*") > 3:
-        return Unknown(value[:80], "a pattern is cut off a long value")
-    matches = re.compile(translate(pattern)).match
-    ends = range(len(value) + 1)
-    cuts = (
-        [end for end in ends if matches(value[:end])]
-        if "#" in operator
-        else [start for start in ends if matches(value[start:])]
-    )
-    if not cuts:
-        return value
-    if "#" in operator:
-        return value[max(cuts) if operator == "##" else min(cuts) :]
-    return value[: min(cuts) if operator == "%%" else max(cuts)]
 
 
 def _shortened(text: str) -> str:

@@ -9,7 +9,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dsdoctor.jobs.engines import Engine
 from dsdoctor.jobs.job import NAME, BadFile, DeepSpeedConfig, Job, ResolvedJob, Stage, StageSettings
@@ -18,6 +18,9 @@ from dsdoctor.jobs.script.logs import logs_of
 from dsdoctor.jobs.script.model import Call, Script, Word
 from dsdoctor.jobs.unknown import Unknown
 from dsdoctor.yamlfile import FileError
+
+if TYPE_CHECKING:
+    from dsdoctor.jobs.accelerate import AccelerateConfig
 
 # A file of the job by its name as the script has it: its text, and how to call it; None where it is not here.
 # It raises FileError for one that is here and cannot be read.
@@ -36,6 +39,7 @@ class _Read:
 
     open_file: OpenFile
     configs: dict[str, DeepSpeedConfig | None] = field(default_factory=dict)
+    accelerate: dict[str, AccelerateConfig | None] = field(default_factory=dict)
     bad: list[BadFile] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -64,7 +68,8 @@ def resolve_script(script: Script, root: str, open_file: OpenFile) -> ResolvedJo
     parts = []
     for key in dict.fromkeys(keys):
         chosen = [(call, stage) for call, stage, own in zip(calls, stages, keys, strict=True) if own == key]
-        parts.append(_part(whole, chosen, stages, read.configs.get(key[1] or "")))
+        part = _part(whole, chosen, stages, read.configs.get(key[1] or ""))
+        parts.append(replace(part, accelerate=read.accelerate.get(key[2] or "")))
     whole = replace(whole, job=parts[0].job, deepspeed=parts[0].deepspeed)
     bad = tuple(read.bad)
     parts = [replace(part, bad_files=bad) for part in parts]
@@ -197,16 +202,46 @@ def _stage_name(call: Call, args: dict[str, Any], taken: set[str]) -> str:
     return name
 
 
-def _key(call: Call, stage: StageSettings, read: _Read) -> tuple[str, str | None]:
-    """What calls must have in common to be judged as one: the program, and the DeepSpeed config."""
+def _key(call: Call, stage: StageSettings, read: _Read) -> tuple[str, str | None, str | None]:
+    """What calls must have in common to be judged as one: the program, DeepSpeed's config, accelerate's."""
     program = call.program.text if call.program is not None else f"line {call.line}"
+    accelerate = _accelerate(call, read)
     named = next(iter(config_names(call, stage)), None)
+    if named is None and accelerate is not None and accelerate.config_file is not None:
+        named = (accelerate.config_file, call.line)
     if named is None:
-        return program, None
+        inline = accelerate.inline() if accelerate is not None else None
+        if accelerate is None or inline is None:
+            return program, None, accelerate.path if accelerate else None
+        read.configs[accelerate.path] = inline
+        return program, accelerate.path, accelerate.path
     word, line = named
     if word not in read.configs:
         read.configs[word] = _config(word, line, read)
-    return program, word
+    return program, word, accelerate.path if accelerate else None
+
+
+def _accelerate(call: Call, read: _Read) -> AccelerateConfig | None:
+    """The config that `accelerate launch --config_file` names, where it is here."""
+    from dsdoctor import yamlfile
+    from dsdoctor.jobs.accelerate import accelerate_config, is_accelerate
+
+    option = call.option("--config_file", "--config-file") if call.launcher == "accelerate" else None
+    if option is None or not option.known:
+        return None
+    try:
+        found = read.open_file(option.text)
+        value = yamlfile.parse(*found) if found is not None else None
+    except FileError as error:
+        read.bad.append(BadFile(error.path, error.line, error.message, option.line))
+        return None
+    if found is None:
+        read.notes.append(f"{option.text}, which line {option.line} names, is not here: it was not judged")
+        return None
+    made = accelerate_config(value, *found) if isinstance(value, dict) and is_accelerate(value) else None
+    if made is not None:
+        read.accelerate[made.path] = made
+    return made
 
 
 def config_names(call: Call, stage: StageSettings) -> Iterator[tuple[str, int]]:

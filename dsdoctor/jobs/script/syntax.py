@@ -74,6 +74,9 @@ def _mended(data: bytes) -> tuple[list[Trouble], bytes]:
         at = data.index(b"\r\n")
         troubles.append(_trouble("carriage-return", data, at, "\\r"))
         data = re.sub(rb"\\\r\n", b" \\\\\n", data).replace(b"\r\n", b" \n")
+    if data.rstrip().endswith(b"\\"):  # at the end of the file it joins nothing
+        last = data.rindex(b"\\")
+        data = data[:last] + b" " + data[last + 1 :]
     if not _BLANK.search(data) and b"#" not in data:
         return troubles, data
     result = bytearray(data)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dsdoctor.jobs.script.expand import Expander, text_of
 from dsdoctor.jobs.script.model import Command, Redirect, Variable, Word
+from dsdoctor.jobs.script.nodes import asks_for_status, assigned_in, case_body, goes_on, is_open
 from dsdoctor.jobs.script.state import Shell, State, settled
 from dsdoctor.jobs.unknown import Unknown
 from dsdoctor.yamlfile import FileError
@@ -43,7 +44,7 @@ class Walker:
         for place, node in enumerate(children):
             background = place + 1 < len(children) and children[place + 1].type == "&"
             following = next((one for one in children[place + 1 : place + 4] if one.is_named), None)
-            looked_at = following is not None and _asks_for_status(following)
+            looked_at = following is not None and asks_for_status(following)
             self._statement(node, replace(state.here(), background=background, checked=state.checked or looked_at))
 
     def _statement(self, node: Node, state: State) -> None:
@@ -70,7 +71,7 @@ class Walker:
             elif child.type in ("file_redirect", "herestring_redirect", "heredoc_redirect"):
                 found += self._redirects(child, expander)
             elif child.is_named:
-                if own and not words and child.start_point.row > last_row and not _goes_on(node, child):
+                if own and not words and child.start_point.row > last_row and not goes_on(node, child):
                     state.variables.update(own)  # the grammar takes a line of assignments for the next one's prefix
                     own = {}
                     expander = self._expander(state)
@@ -257,7 +258,7 @@ class Walker:
 
     def _case(self, node: Node, state: State) -> None:
         items = [child for child in node.children if child.type == "case_item"]
-        results = [self._branch(_case_body(item), state) for item in items]
+        results = [self._branch(case_body(item), state) for item in items]
         settled(state.variables, [*results, dict(state.variables)], node.start_point.row + 1, "case")
 
     def _for(self, node: Node, state: State) -> None:
@@ -266,7 +267,7 @@ class Walker:
         body = next((child for child in node.children if child.type == "do_group"), None)
         written = [child for child in node.children if child.is_named and child not in (body,)][1:]
         values = [word for child in written for word in self._expander(state).words(child)]
-        literal = node.children[0].type == "for" and values and not any(map(_is_open, values))
+        literal = node.children[0].type == "for" and values and not any(map(is_open, values))
         if body is None:
             return
         if not literal or len(values) > _MOST_ROUNDS:
@@ -298,7 +299,7 @@ class Walker:
 
     def _loop(self, body: Node, state: State, line: int) -> None:
         """A body that runs nobody knows how often: once here, with what it changes unknown from the beginning."""
-        for name in _assigned_in(body):
+        for name in assigned_in(body):
             held = Word(Unknown(f"${name}", f"it changes in the loop of line {line}"), line)
             before = state.variables.get(name)
             if before is not None:
@@ -313,42 +314,6 @@ class Walker:
 
     def _nothing(self, node: Node, state: State) -> None:
         """`[[ … ]]` and `(( … ))` start nothing."""
-
-
-def _asks_for_status(node: Node) -> bool:
-    """Whether a statement looks at how the one before it ended."""
-    return node.type in ("if_statement", "test_command", "list", "case_statement", "variable_assignment") and (
-        b"$?" in (node.text or b"")[:200]
-    )
-
-
-def _goes_on(command: Node, child: Node) -> bool:
-    """Whether the line before a word ends in a backslash, so that the word belongs to it."""
-    text = command.text or b""
-    return text[: child.start_byte - command.start_byte].rstrip(b" \t").endswith(b"\\\n")
-
-
-def _case_body(item: Node) -> list[Node]:
-    """The statements of a case, behind its pattern."""
-    closing = next((place for place, child in enumerate(item.children) if child.type == ")"), -1)
-    return item.children[closing + 1 :]
-
-
-def _is_open(word: Word) -> bool:
-    """Whether a word may stand for other words: unknown, or a pattern of file names."""
-    return not word.known or (not word.quoted and any(char in word.text for char in "*?"))
-
-
-def _assigned_in(body: Node) -> set[str]:
-    names, waiting = set(), [body]
-    while waiting:
-        node = waiting.pop()
-        if node.type == "variable_assignment":
-            names.add(text_of(node.children[0]))
-        elif node.type in ("compound_statement", "postfix_expression"):
-            names |= {text_of(child) for child in node.children if child.type == "variable_name"}
-        waiting += node.children
-    return names
 
 
 _Handler = Callable[[Walker, "Node", State], None]
