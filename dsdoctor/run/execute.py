@@ -260,7 +260,7 @@ class _Run:
             )
             end = self.end = running.run()
         if attempt.detach:
-            self.unsure = tuple(name for name, host in end.hosts.items() if host.lost is not None)
+            self.unsure = tuple(name for name, host in end.hosts.items() if host.lost and not host.gone)
             self.attempt = f"{stage.folder}.{attempt.number}"
         self.stage_seconds[stage.name] = end.seconds
         ended = msgspec.structs.replace(known, seconds=end.seconds, exit_codes=end.exit_codes())

@@ -191,6 +191,10 @@ class StageRun:
             self._ended(name, True)
         elif kind in ("lost", "gone", "closed"):
             self._lose(name, str(frame.get("text")))
+            if kind == "gone":
+                end.gone = True
+                # Others' ranks failed of that, and their guardians were there to tell it at once.
+                self.first = self.first and name
 
     def _started(self, name: str, pid: object) -> None:
         if self.watch is not None and isinstance(pid, int):

@@ -205,6 +205,7 @@ def test_a_host_that_was_started_anew_has_lost_its_guardian_for_certain(head: He
     attached = head.dsdoctor("attach", timeout=100)
     assert attached.returncode == 1, attached.stderr
     assert "node1 was lost (the host was started anew meanwhile)" in attached.stderr
+    assert "this process stays" not in attached.stderr, "nothing is left there"
     assert head.ranks() == []
     again = head.dsdoctor(*LAUNCH, "--set", "steps=100000", "--set", "pause=0.05", "--detach")
     assert again.returncode == 0, again.stderr

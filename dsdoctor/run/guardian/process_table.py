@@ -118,11 +118,16 @@ def boot_id() -> str:
 
 
 def namespace() -> str:
-    """Which process table this is: a container has one of its own, under the same boot id."""
+    """Which process table this is: a container has one of its own under the same boot id, and a new one at each start.
+
+    The namespace's number may be given again; when its first process started is not.
+    """
+    first = stat_of(1)
+    began = first[19].decode("ascii") if first else ""  # empty where /proc hides others' processes
     try:
-        return os.readlink("/proc/self/ns/pid")
+        return "%s %s" % (os.readlink("/proc/self/ns/pid"), began)
     except OSError:
-        return ""
+        return began
 
 
 def identity(pid: int) -> Dict[str, Any]:
