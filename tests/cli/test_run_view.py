@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dsdoctor.cli import _run_view
+from dsdoctor.cli import _copy_view, _run_view
 from dsdoctor.cli._run_view import RunView
 from dsdoctor.run.events import Copying, LineSeen, Noted, StageDone, StageSkipped, StageStarted
 
@@ -42,6 +42,7 @@ def test_rank_0_and_the_launchers_are_shown_and_escaped(monkeypatch: pytest.Monk
 
 def test_copies_from_many_threads_are_drawn_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
+    monkeypatch.setattr(_copy_view, "say", said.append)
     monkeypatch.setattr(_run_view, "say", said.append)
     view = RunView(8)
     threads = [
