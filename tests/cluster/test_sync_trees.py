@@ -159,7 +159,7 @@ def five(fresh_cluster: Callable[..., LittleCluster]) -> LittleCluster:
     cluster = fresh_cluster([HostSpec(f"node{number}", nic="eth0") for number in range(5)])
     cluster.head.write("/root/lab/train.py", "print(1)\n")
     cluster.head.run(["mkdir", "-p", "/sets/set"])
-    cluster.head.run(["dd", "if=/dev/urandom", "of=/sets/set/big.bin", "bs=1M", "count=6"])
+    cluster.head.run(["dd", "if=/dev/urandom", "of=/sets/set/big.bin", "bs=1M", "count=10"])
     return cluster
 
 
@@ -176,19 +176,19 @@ def spread(cluster: LittleCluster, **changes: Any) -> tuple[dict[str, Any], floa
 def test_behind_a_thin_cable_hosts_that_are_done_hand_it_on(five: LittleCluster) -> None:
     done, seconds = spread(five)
     handed = [words[1] for key, words in done["got"].items() if key.endswith("data") and "handed on by" in words[1]]
-    assert len(handed) >= 3, done
+    assert len(handed) >= 2, done
     wanted = five.head.run(["md5sum", "/sets/set/big.bin"]).stdout[:32]
     for host in five.hosts:
         assert host.run(["md5sum", f"{DATA}/big.bin"]).stdout[:32] == wanted
         assert files(host) == ["big.bin"]
-    assert seconds < 10, "five copies of 6 MB over 20 Mbit/s alone take 12.6 s"
+    assert seconds < 17, "five copies of 10 MB over 20 Mbit/s alone take 21 s"
 
 
 def test_hosts_that_do_not_get_to_one_another_get_it_from_here(five: LittleCluster) -> None:
     for host in five.hosts:
         host.run(["sh", "-c", "rm -f /root/.ssh/id_*"])
     done, _ = spread(five)
-    assert [words[1] for key, words in done["got"].items() if key.endswith("data")] == ["1 file copied, 6.3 MB"] * 5
+    assert [words[1] for key, words in done["got"].items() if key.endswith("data")] == ["1 file copied, 10.5 MB"] * 5
 
 
 def test_a_name_that_leads_elsewhere_from_a_host_gets_nothing(five: LittleCluster) -> None:

@@ -6,6 +6,7 @@ turns out slower, the head goes on as it would have without. The number of those
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from dsdoctor.run.sync.tree import TreeGiver
 RELAY_BYTES = 64 << 20  # that one host lacks; less is sooner copied than asked about
 FEWEST = 3  # hosts that lack it
 PROBE_SECONDS = 8.0
+TRIAL_SECONDS = 3.0  # that a copy from here is alone, and then two are, to see what the cable takes
+_RATE = re.compile(r"([\d.]+)([kMGT]?)B/s")
 POLL_SECONDS = 0.25
 
 
@@ -36,22 +39,20 @@ class Relay:
     def __init__(self, giver: TreeGiver, pool: Executor) -> None:
         """Nothing is copied yet; `giver` copies from here."""
         self.tree, self.from_head, self.progress = giver.tree, giver.copy, giver.progress
+        giver.progress = self._listen
         self.pool = pool
         self.by_whom: dict[str, str] = {}  # host -> the host that it got the tree from
+        self._rates: dict[str, float] = {}  # bytes a second, of copies from the head
         self._seconds: dict[bool, float] = {}  # of the quickest copy: from the head, from a host
 
     def spread(self, hosts: Sequence[Host], having: Sequence[Host] = ()) -> dict[str, SyncError]:
         """Give all hosts the tree, with the help of those `having` it; returns what went wrong, by host."""
         waiting = list(hosts)
         failed: dict[str, SyncError] = {}
-        idle = [host for host in having if self._knows(host, waiting[0])][:1] and list(having)
-        if not idle:
-            if not self._knows(waiting[0], waiting[1]):
-                return self._all_from_head(waiting)
-            first = waiting.pop(0)
-            failed |= self._all_from_head([first])
-            idle = [] if failed else [first]
         busy: dict[Future[str | None], tuple[Host | None, Host]] = {}
+        idle = list(having) if any(self._knows(host, waiting[0]) for host in having[:1]) else []
+        if not idle and (not self._knows(waiting[0], waiting[1]) or not self._is_bound(waiting, busy)):
+            return {**self._all_from_head(waiting), **self._ended(busy)}
         while waiting or busy:
             while idle and waiting:
                 giver, taker = idle.pop(0), waiting.pop(0)
@@ -73,6 +74,29 @@ class Relay:
             if not self._pays():
                 idle.clear()
         return failed
+
+    def _is_bound(self, waiting: list[Host], busy: dict[Future[str | None], tuple[Host | None, Host]]) -> bool:
+        """Begin the first copies from here, and see whether two at once are as slow as one: then the cable is full."""
+        rates = []
+        for _ in range(2):
+            taker = waiting.pop(0)
+            busy[self.pool.submit(self._from_head, taker)] = (None, taker)
+            done, _ = wait(busy, timeout=TRIAL_SECONDS, return_when=FIRST_COMPLETED)
+            if done:
+                return True  # too quick to tell: so is what may be lost by it
+            rates.append(sum(self._rates.get(host.name, 0.0) for _, host in busy.values()))
+        return rates[1] < 1.5 * rates[0]
+
+    def _ended(self, busy: dict[Future[str | None], tuple[Host | None, Host]]) -> dict[str, SyncError]:
+        """What went wrong with the copies under way, at their end."""
+        problems = {to.name: future.result() for future, (_, to) in busy.items()}
+        return {name: SyncError(name, problem) for name, problem in problems.items() if problem is not None}
+
+    def _listen(self, event: Copying) -> None:
+        rate = _RATE.fullmatch(event.rate)
+        if rate:
+            self._rates[event.host] = float(rate[1]) * 1024 ** " kMGT".index(rate[2] or " ")
+        self.progress(event)
 
     def _head_helps(self, idle: Sequence[Host], busy: dict[Any, Any]) -> bool:
         """Whether the head copies, too: it does not where a host hands on in less than half its time."""
