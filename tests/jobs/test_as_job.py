@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +104,12 @@ def test_nothing_of_a_script_is_run_and_no_torch_is_loaded(tmp_path: Path) -> No
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert not touched.exists()
+
+
+def test_a_script_is_judged_with_little_work() -> None:
+    """Half a second on an idle core; twice that is let pass here, since cores are seldom idle where tests run."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "dsdoctor", "check", "--job", str(ORDER_1), "--format", "json"]
+    subprocess.run(command, capture_output=True, check=False, timeout=60)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 1.2
