@@ -63,7 +63,7 @@ def test_the_code_is_copied_then_unchanged_then_made_equal(copying: Copying, res
 def test_hosts_on_one_file_system_are_copied_to_once(copying: Copying, restored: LittleCluster) -> None:
     got = copying(hosts={"node0": "/shared/work", "node1": "/shared/work"})["got"]
     assert got["node0 code"][:2] == ["copied", "2 files copied, 15 B"]
-    assert got["node1 code"][:2] == ["shares", "shares the code folder of node0"]
+    assert got["node1 code"][:2] == ["shares", "shares the folder of node0"]
     assert listing(restored["node1"], "/shared/work/code") == ["pkg/model.py", "train.py"]
 
 

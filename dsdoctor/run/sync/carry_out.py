@@ -168,7 +168,8 @@ class _Sync:
         for group, first in zip(groups, give(groups), strict=True):
             found[group[0].name] = first
             for host in group[1:]:
-                detail = first.detail if first.how == "shares" else f"shares the {what} folder of {group[0].name}"
+                of_what = "" if what == "code" else f" ({what})"
+                detail = first.detail if first.how == "shares" else f"shares the folder of {group[0].name}{of_what}"
                 found[host.name] = Got(host.name, what, "shares", detail)
                 self.progress(Copying(host.name, 100, what))
         return [found[host.name] for host in self.hosts]
