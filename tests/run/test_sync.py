@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import msgspec
 import pytest
 
 from dsdoctor.cluster import HostEntry
+from dsdoctor.hosts.sent import BOOT
 from dsdoctor.hosts.transport.local import LocalTransport
 from dsdoctor.plan.model import HostPlan, SyncPlan
 from dsdoctor.run.on_host import HostAnswerError, ask
@@ -24,7 +26,7 @@ from dsdoctor.run.sync.code import Code
 from dsdoctor.run.sync.fetch import Fetched
 from dsdoctor.run.sync.host_side import Folders, answer_to, kind_of, other_runs, users
 from dsdoctor.run.sync.rsync import Done, Rsync, unescaped
-from dsdoctor.run.sync.session import Session
+from dsdoctor.run.sync.session import Session, program
 from dsdoctor.run.sync.source import look
 from dsdoctor.run.sync.use import in_use, is_under_way, this_head
 from dsdoctor.run.sync.view import grouped, relation
@@ -229,6 +231,14 @@ def test_its_traces_are_gone_when_the_line_ends(tmp_path: Path) -> None:
     assert not (tmp_path / "w/code/.dsdoctor-tokens").exists()
     with pytest.raises(SyncError):
         session.ask("look", folders={}, names=[])
+
+
+def test_another_python_compiles_the_host_s_side_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "MAGIC_NUMBER", b"none")
+    sent = program.__wrapped__() + b"ping\n"
+    argv = [sys.executable, "-u", "-S", "-c", BOOT]
+    done = subprocess.run(argv, input=sent, capture_output=True, timeout=30, check=True)
+    assert done.stdout == b"pong\n", done.stderr
 
 
 def test_a_host_without_that_python_says_so(tmp_path: Path) -> None:
