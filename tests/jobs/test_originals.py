@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dsdoctor.jobs.load_any import load_any
+from dsdoctor.jobs.paths import named_paths
 from tests.jobs.reading import SCRIPTS, judged
 
 WANTED = {
@@ -57,3 +58,23 @@ def test_what_the_caller_gives_is_unknown_and_skips_what_needs_it(tmp_path) -> N
     (skip,) = [skip for skip in outcome.skipped if skip.name == "precision-disagrees"]
     assert skip.reason == "job: ${1} is not known: it is given when the script is called"
     assert outcome.findings == ()
+
+
+def test_calls_with_different_configs_are_judged_apart(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "fp16.json").write_text('{"fp16": {"enabled": true}}', encoding="utf-8")
+    (tmp_path / "bf16.json").write_text('{"bf16": {"enabled": true}}', encoding="utf-8")
+    script = tmp_path / "run.sh"
+    common = "--per_device_train_batch_size 1"
+    lines = [
+        "set -e",
+        f"deepspeed a.py --deepspeed fp16.json --fp16 True --output_dir out/a {common}",
+        f"deepspeed b.py --deepspeed bf16.json --bf16 True --model_name_or_path out/a/last {common}",
+        f"deepspeed b.py --deepspeed bf16.json --bf16 False --output_dir out/c {common}",
+        f"deepspeed c.py --bf16 True --output_dir out/d {common}",
+    ]
+    script.write_text("\n".join(lines), encoding="utf-8")
+    found = [(finding.name, finding.evidence[-1].text) for finding in judged(script).findings]
+    assert found == [("precision-disagrees", "bf16: False")]
+    job = load_any(str(script))
+    assert [[stage.index for stage in part.stages] for part in job.parts] == [[1], [2, 3], [4]]
+    assert "out/a/last" not in {named.path for part in job.parts for named in named_paths(part)}
