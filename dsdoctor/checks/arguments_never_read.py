@@ -43,6 +43,6 @@ def arguments_never_read(context: JobContext) -> Iterator[Finding]:
             ],
             fix=[
                 Fix("Read them in the program: HfArgumentParser(TrainingArguments).parse_args_into_dataclasses()"),
-                *([Fix('Or write TrainingArguments(deepspeed="ds_config.json", …) there')] if ds else []),
+                *([Fix('Write TrainingArguments(deepspeed="ds_config.json", …) there')] if ds else []),
             ],
         )

@@ -46,8 +46,8 @@ def optimizer_never_stepped(context: JobContext) -> Iterator[Finding]:
             evidence=[Evidence(text=place.text, source=program.path, line=place.line)],
             fix=[
                 Fix("Override compute_loss instead of training_step"),
-                Fix("Or write self.accelerator.backward(loss), which takes the step, too"),
-                Fix("Or install what the program was written for", ("pip install 'transformers<4.30'",)),
+                Fix("Write self.accelerator.backward(loss), which takes the step, too"),
+                Fix("Install what the program was written for", ("pip install 'transformers<4.30'",)),
             ],
         )
 
