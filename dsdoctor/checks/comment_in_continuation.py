@@ -33,6 +33,6 @@ def comment_in_continuation(context: JobContext) -> Iterator[Finding]:
         evidence=[cited(context, line) for line in dict.fromkeys(lines)],
         fix=[
             Fix("Move the comment above the command, and the option that it hides out of the command"),
-            Fix('Or write the options as an array: args=(--a 1  # why\n--b 2) and then: program "${args[@]}"'),
+            Fix('Write the options as an array, in which comments may stand: args=(…), then: program "${args[@]}"'),
         ],
     )
