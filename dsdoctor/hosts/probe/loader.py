@@ -31,7 +31,7 @@ def loader_cache(library: str) -> list[str]:
     if not data:
         return []
     try:
-        return cached(data, data.index(CACHE_MAGIC), name) if b"\0" + name in data else []
+        return cached(data, data.index(CACHE_MAGIC), name) if name in data else []
     except (struct.error, ValueError):
         return told_cache(library)
 

@@ -243,10 +243,12 @@ class Survey:
             if worker.name:
                 reason = "no answer within %.1f seconds" % self.limit if late else "its process " + how
                 self.sections[worker.name] = unlearnt(reason)
-        elif now >= worker.begun + self.stall and not worker.relieved:
+        elif now >= worker.begun + self.stall:
             worker.relieved = True
-            if self.left() and len(self.workers) < WORKERS:
-                self.begin()
+        # Somebody must be at work as long as something is left.
+        idle = len(self.workers) < WORKERS and all(each.relieved for each in self.workers)
+        if idle and self.left() and self.ask.left() > 0.05:
+            self.begin()
 
     def left(self) -> bool:
         """Whether there are sections that nobody has begun."""
