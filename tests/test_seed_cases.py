@@ -204,8 +204,18 @@ COVERS: dict[str, tuple[str, ...]] = {
     "C8": ("log seed-model-has-no-backward", "open check: versions that a trainer was written for"),
     "C9": ("log seed-generation-config-synced-gpus", "open check: versions that a trainer was written for"),
     "C10": ("log seed-loss-scale-minimum", "open check: a rate too high for fp16"),
-    "C11": ("log 020-cuda-oom-dschat-step1", "open check: memory per GPU, forecast"),
-    "C12": ("open check: time, forecast",),
+    "C11": (
+        "log 020-cuda-oom-dschat-step1",
+        "check gpu-memory-exceeded: LLaMA-7B with LoRA in fp32 on 24 GB",
+        "check ram-exceeded: seven billion parameters offloaded on 64 GB",
+        "test forecast/test_recorded_runs.py::test_what_was_seen_lies_in_the_range",
+        "test forecast/test_recorded_runs.py::test_llama_with_lora_in_fp32_does_not_fit_into_24_gb",
+        "test forecast/test_recorded_runs.py::test_llama_in_16_bits_was_seen_at_17562_mib_and_at_43151_mib",
+    ),
+    "C12": (
+        "check long-training: the same over gigabit Ethernet",
+        "test forecast/test_recorded_runs.py::test_eleven_years",
+    ),
     "C13": ("test continual/test_batches.py::test_the_global_batch_holds_exactly_for_any_number_of_ranks",),
     "C14": ("check stale-outputs: a checkpoint of an earlier run",),
     "C15": (

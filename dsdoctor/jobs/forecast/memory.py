@@ -91,18 +91,29 @@ def _moments(
     activations = kept(shape, training)
     because = _activations_because(training)
     casts = Part("casts", _casts(shape, training, count), "16-bit copies of the weights that autocast keeps")
-    left = gradients if training.accumulation > 1 else []
+    left = _from_the_start(training, gradients)
     passing = "what the backward pass of the loss, or one layer computed anew, takes"
     yield [*left, Part("activations", activations.forward, because), Part("loss", activations.loss, passing), casts]
     if activations.turn:
         decoder = [replace(part, size=int(part.size * _of_decoder(shape))) for part in gradients]
-        there = gradients if training.accumulation > 1 else decoder
+        there = left if len(left) == len(gradients) else decoder
         yield [*there, Part("activations", activations.turn, f"of the encoder: {because}"), casts]
     if activations.anew:
         table = shape.embeddings * _width(training) if training.lora is None and training.accumulation == 1 else 0
         before = [replace(part, size=max(0, part.size - table)) for part in gradients[:1]] + gradients[1:]
         yield [*before, Part("activations", activations.anew, "the first layer, computed anew")]
     yield [*gradients, _last(step, _tied(shape, training))]
+
+
+def _from_the_start(training: Training, gradients: list[Part]) -> list[Part]:
+    """What of the gradients is there before the backward pass.
+
+    With accumulation those of earlier micro-batches; under ZeRO-3 its flat partition and bucket, under DDP its buckets,
+    which are made once. Measured on two ranks: `benchmarks/README.md`.
+    """
+    if training.accumulation > 1 or (training.engine == "deepspeed" and training.zero.stage == 3):
+        return gradients
+    return gradients[1:] if training.engine == "ddp" else []
 
 
 def _of_decoder(shape: ModelShape) -> float:
