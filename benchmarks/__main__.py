@@ -6,7 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 
-LEFT_OUT = {"__init__", "__main__", "timing", "big_log"}
+LEFT_OUT = {"__init__", "__main__", "timing", "big_log", "activations"}
 
 
 def main(wanted: list[str]) -> int:
