@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.duration import StageTime, durations
 from dsdoctor.checks.engine import check
+from dsdoctor.checks.job_gpus import job_gpus
 from dsdoctor.cluster import Cluster
 from dsdoctor.facts import FactUnavailable
 from dsdoctor.jobs.forecast.speed import LAUNCH, LINK_USE, UTILISATION, span
@@ -35,6 +36,8 @@ def long_training(cluster: Cluster, context: JobContext) -> Iterator[Finding | S
     dsdoctor/jobs/forecast/data/gpus.yaml.
     """
     try:
+        if not any(job_gpus(member.facts, member.entry) for member in cluster.examined if member.facts):
+            return  # a training on CPUs is a trial
         found = durations(context.job, cluster)
     except FactUnavailable as missing:
         yield long_training.skipped([member.name for member in cluster], str(missing))

@@ -30,6 +30,8 @@ def ram_exceeded(host: HostFacts, entry: HostEntry, cluster: Cluster, context: J
     same), over all ranks, and 1.1 GB for each rank's program; against MemTotal and the limits of the cgroups. It is
     a warning where it fits, but not into what is available now.
     """
+    if context.deepspeed is None:
+        return  # nothing else offloads
     need = needs(context.job, cluster)[0]
     ranks = entry.processes
     if not need.memory.ram or ranks < 1:
