@@ -15,7 +15,7 @@ demo: setup
 	$(BIN)/dsdoctor launch order_1 --fresh
 
 test: setup-dev
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m tests.side_by_side $(if $(REPORTS),--reports $(REPORTS)) -m "slow or not slow"
 
 quick: setup-dev
 	$(BIN)/python -m pytest -m "not slow"

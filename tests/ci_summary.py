@@ -9,11 +9,11 @@ from collections import Counter
 NEEDED = {"tests.cluster": 10, "tests.continual": 5, "tests.hosts": 10, "tests.checks": 10, "tests.provoked": 300}
 
 
-def main(path: str) -> int:
-    """Read a JUnit file; 0 when nothing that matters was left out."""
+def main(paths: list[str]) -> int:
+    """Read JUnit files; 0 when nothing that matters was left out."""
     ran: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
-    for case in ElementTree.parse(path).iter("testcase"):
+    for case in (case for path in paths for case in ElementTree.parse(path).iter("testcase")):
         reason = case.find("skipped")
         if reason is not None:
             skipped[reason.get("message") or "no reason given"] += 1
@@ -30,4 +30,4 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))
