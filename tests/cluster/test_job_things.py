@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from dsdoctor.hosts import probe
+from dsdoctor.hosts.probe.constants import constants
+from dsdoctor.hosts.probe.extensions import extension_environment
 from tests.cluster.commands import Head
 from tests.cluster.host import ClusterHost
 from tests.cluster.little_cluster import LittleCluster
@@ -51,9 +52,7 @@ def environment() -> str:
     torch = find_spec("torch")
     if torch is None or torch.origin is None:
         pytest.skip("needs torch")
-    return probe.extensions.extension_environment(
-        probe.constants.constants(Path(torch.origin).with_name("version.py").read_text())
-    )
+    return extension_environment(constants(Path(torch.origin).with_name("version.py").read_text()))
 
 
 def found(head: Head) -> dict[str, dict[str, Any]]:
