@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dsdoctor.plan.model import TreePlan
@@ -20,6 +20,7 @@ from dsdoctor.run.sync.session import Session, SyncError
 from dsdoctor.run.sync.view import relation
 
 ATTEMPTS = 3
+KEEP = "--ignore-existing"  # of a folder that is not dsdoctor's: what is there has been looked at, and stays
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Lack:
     resized: tuple[str, ...] = ()  # there, with another size
     redated: tuple[str, ...] = ()  # there in the same size, with another time
     extra: tuple[str, ...] = ()  # there and not here
+    changed: tuple[str, ...] = ()  # there with another content; known when contents were compared (--checksum)
 
     @property
     def whole(self) -> bool:
@@ -67,6 +69,7 @@ class Tree:
             resized=tuple(name for change, name in files if change[2:4] != "++" and change[3] == "s"),
             redated=tuple(name for change, name in files if change[2:4] != "++" and change[3:5] == ".t"),
             extra=tuple(name for change, name in done.items() if change == "*deleting"),
+            changed=tuple(name for change, name in files if change[2:3] == "c"),
         )
 
     def at_hand(self, session: Session, there: dict[str, Any]) -> str | None:
@@ -94,14 +97,17 @@ class Tree:
         if lack.whole:
             return lack
         if not there["ours"] and (lack.resized or lack.redated):
-            if not lack.resized and self.lack(session, place, "--checksum").whole:
-                return Lack(0, 0, extra=lack.extra)  # the same, copied without its times
-            names = ", ".join((lack.resized or lack.redated)[:3])
-            raise SyncError(
-                session.host.name,
-                f"sync.{self.kind}: {place} has other contents than {self.tree.source} here ({names}); dsdoctor did "
-                "not put it there, and leaves it alone. Move it away, or let it be copied elsewhere: at: work",
-            )
+            other = lack.resized or self.lack(session, place, "--checksum").changed
+            if other:
+                raise SyncError(
+                    session.host.name,
+                    f"sync.{self.kind}: {place} has other contents than {self.tree.source} here "
+                    f"({', '.join(other[:3])}); dsdoctor did not put it there, and leaves it alone. Move it away, or "
+                    "let it be copied elsewhere: at: work",
+                )
+            lack = replace(self.lack(session, place, KEEP), extra=lack.extra)  # the same, copied without its times
+            if lack.whole:
+                return lack
         room = session.ask("space", path=place)
         if "free" in room and room["free"] < lack.size:
             raise SyncError(session.host.name, f"sync.{self.kind}: {self._too_much(lack, room)}. Nothing was copied")
@@ -116,7 +122,8 @@ class Tree:
             SyncError: it did not work; what has arrived stays and is gone on with next time.
         """
         place = self.tree.places[session.host.name]
-        options = [*self._options, f"--partial-dir={PARTIAL}", "--info=progress2,stats2,nonreg"]
+        kept = [] if there["ours"] else [KEEP]
+        options = [*self._options, *kept, f"--partial-dir={PARTIAL}", "--info=progress2,stats2,nonreg"]
         if there.get("temp"):
             options.append(f"--temp-dir={there['temp']}")
         first: Done | None = None
@@ -125,7 +132,7 @@ class Tree:
             if done.code not in (0, 24):
                 raise SyncError(session.host.name, self._told(done, session, place))
             first = first or done
-            if self.lack(session, place).whole:
+            if self.lack(session, place, *kept).whole:
                 return first
         raise SyncError(
             session.host.name,
