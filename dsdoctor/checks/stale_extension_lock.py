@@ -26,7 +26,7 @@ def stale_extension_lock(
     """A killed build left its lock in torch's cache of extensions, and no process builds there.
 
     ## Why it matters
-    torch before 2.14 guards the build of an op (cpu_adam, fused_adam …) with a file called `lock`, which is removed
+    torch up to 2.13 guards the build of an op (cpu_adam, fused_adam …) with a file called `lock`, which is removed
     when the build ends and stays when it is killed. Every later start that needs the op waits for that file to go, for
     ever, and says nothing.
 
@@ -34,8 +34,9 @@ def stale_extension_lock(
     Remove that one file. The command does so only when no process has it open, as a build that runs would.
 
     ## Source
-    FileBaton in torch/utils/file_baton.py, _jit_compile in torch/utils/cpp_extension.py; pytorch/pytorch#189245. torch
-    2.14 takes a lock of the kernel's instead (#190543) and leaves a file that means nothing.
+    FileBaton in torch/utils/file_baton.py, _jit_compile in torch/utils/cpp_extension.py; pytorch/pytorch#189245. Its
+    main branch takes a lock of the kernel's instead since July 2026 (#190543), and leaves a file that means nothing:
+    what a host has is told from its own cpp_extension.py.
     """
     facts = host.extensions
     if facts.lock_kind != "file" or folder_of(host, context, entry) != facts.folder:
