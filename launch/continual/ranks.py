@@ -5,8 +5,10 @@ Control messages go over gloo, gradients over NCCL where every rank has a CUDA d
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
+import signal
 import socket
 import traceback
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+STACKS_SIGNAL = "DSDOCTOR_STACKS_SIGNAL"  # e.g. USR1; dsdoctor sends it to ranks that stand still
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,24 @@ class Ranks:
             import torch.distributed as dist
 
             dist.destroy_process_group()
+
+
+def answer_with_stacks() -> None:
+    """Print the stacks of all threads whenever the signal comes that $DSDOCTOR_STACKS_SIGNAL names; without it, none.
+
+    Raises:
+        ContinualError: no such signal, or one that cannot be listened to.
+    """
+    name = os.environ.get(STACKS_SIGNAL, "")
+    if not name:
+        return
+    number = getattr(signal, name if name.startswith("SIG") else f"SIG{name}", None)
+    try:
+        if not isinstance(number, signal.Signals):
+            raise ValueError("no such signal")
+        faulthandler.register(number, all_threads=True)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise ContinualError(f"environment: {STACKS_SIGNAL}={name!r}: {error}; wanted USR1 or USR2") from None
 
 
 def join(place: Place, precision: str, timeout: float) -> Ranks:

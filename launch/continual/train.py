@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from continual import AgreedError, ContinualError, assets, data, flags, metrics, orders, stages
-from continual.ranks import Place, Ranks, join
+from continual.ranks import Place, Ranks, answer_with_stacks, join
 
 if TYPE_CHECKING:
     from torch import nn
@@ -234,6 +234,7 @@ def main(argv: list[str] | None = None) -> int:
     }.items():
         os.environ.setdefault(name, value)
     try:
+        answer_with_stacks()
         place = Place.from_environment()
         tasks = flags.check(args, place)
     except ContinualError as error:

@@ -201,6 +201,7 @@ class Training:
                 line: dict[str, Any] = {"loss": round(summed / since, 4), "grad_norm": round(norm, 4)}
                 line["learning_rate"] = settings.learning_rate_at(step)
                 line["epoch"] = round(step * size / len(inputs.rows), 2)
+                line |= {"step": step, "max_steps": settings.steps}
                 if penalty is not None:
                     line["penalty"] = round(penalty, 4)
                 self._say(line)

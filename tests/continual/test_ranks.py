@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +13,9 @@ from typing import Any
 import pytest
 import torch
 from continual import AgreedError, ContinualError
-from continual.ranks import Place, Ranks, _precision, join
+from continual.ranks import STACKS_SIGNAL, Place, Ranks, _precision, answer_with_stacks, join
+
+from tests.continual.conftest import LAUNCH
 
 pytestmark = pytest.mark.train
 
@@ -97,3 +103,40 @@ def test_what_the_launcher_says(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RANK", "-1")
     with pytest.raises(ContinualError, match="RANK='-1': wanted a number"):
         Place.from_environment()
+
+
+STANDING = """
+import sys, time
+from continual.ranks import answer_with_stacks
+
+def waiting_for_the_others():
+    print("ready", flush=True)
+    sys.stdin.read()
+
+answer_with_stacks()
+waiting_for_the_others()
+"""
+
+
+@pytest.mark.parametrize("name", ["USR1", "SIGUSR2"])
+def test_a_rank_that_stands_still_shows_its_stacks_and_goes_on(name: str):
+    environment = os.environ | {STACKS_SIGNAL: name, "PYTHONPATH": str(LAUNCH)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", STANDING], env=environment, text=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(getattr(signal, f"SIG{name.removeprefix('SIG')}"))
+        said = process.stderr.readline()
+        while "waiting_for_the_others" not in said and process.poll() is None:
+            said += process.stderr.readline()
+        assert "most recent call first" in said
+        _, rest = process.communicate("")
+        assert process.returncode == 0, rest
+
+
+@pytest.mark.parametrize("name", ["FOO", "KILL", "_DFL"])
+def test_a_signal_that_cannot_be_listened_to(monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setenv(STACKS_SIGNAL, name)
+    with pytest.raises(ContinualError, match=f"environment: {STACKS_SIGNAL}='{name}': .*; wanted USR1 or USR2"):
+        answer_with_stacks()

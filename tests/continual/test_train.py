@@ -34,6 +34,7 @@ def test_two_stages(encoder: Path, benchmark: Path, tmp_path: Path, capsys: pyte
         captured = capsys.readouterr()
         lines = logged(captured.out)
         assert [line["learning_rate"] for line in lines] == [0.02] * 12
+        assert [(line["step"], line["max_steps"]) for line in lines] == [(step, 12) for step in range(1, 13)]
         assert sum(line["loss"] for line in lines[-3:]) < 0.8 * sum(line["loss"] for line in lines[:3])
         assert ("penalty" in lines[0]) == (method == "olora" and stage == 2)
         assert captured.out.startswith("continual: host ")
