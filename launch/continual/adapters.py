@@ -85,8 +85,8 @@ def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 def size(model: nn.Module) -> int:
-    """How many numbers are trained; every adapter has as many."""
-    return sum(parameter.numel() for _, parameter in trainable(model))
+    """How many numbers the trained adapter has; every other has as many."""
+    return sum(parameter.numel() for name, parameter in trainable(model) if "lora_" in name)
 
 
 def save(adapted: Any, names: Sequence[str], folder: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from continual import ContinualError, orders
+from continual import ContinualError, methods, orders
 from continual.ranks import PRECISIONS, Place
 
 BUILTIN = "builtin"
@@ -70,9 +70,9 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--max_predict_samples", type=count, help="held-out examples a task, at most (builtin: 200)")
 
     method = result.add_argument_group("method")
-    method.add_argument("--method", choices=["olora", "seqlora"], default="olora", help="a LoRA a task, or one for all")
-    method.add_argument("--lamda_1", type=_number(float, 0), default=0.5, help="olora: weight of orthogonality")
-    method.add_argument("--lamda_2", type=_number(float, 0), default=0.0, help="olora: weight of the new LoRA's norm")
+    method.add_argument("--method", choices=methods.NAMES, default="olora", help="what is trained, and how")
+    method.add_argument("--lamda_1", type=_number(float, 0), help="olora: weight of orthogonality (0.5)")
+    method.add_argument("--lamda_2", type=_number(float, 0), help="olora: weight of the new LoRA's norm (0)")
     method.add_argument("--lora_r", type=count, default=8, help="rank of a LoRA")
     method.add_argument("--lora_alpha", type=count, default=32, help="scaled by alpha / r")
     method.add_argument("--lora_target_modules", nargs="+", default=[], help="default: peft's for the kind of model")

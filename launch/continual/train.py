@@ -11,6 +11,7 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from continual import adapters, models, trainer
+    from continual.methods.memory import Memory
+    from continual.methods.method import Learning, Method
     from continual.models import Base
     from continual.trainer import Inputs
 
@@ -96,17 +99,21 @@ class Ready:
 
     adapted: nn.Module
     matcher: models.Matcher
+    learning: Learning
     train: Inputs
+    earlier: tuple[Inputs, ...]  # what the method's memory holds of earlier tasks
     tests: tuple[Inputs, ...]
 
 
-def _make_ready(args: argparse.Namespace, loaded: Loaded, names: tuple[str, ...], ranks: Ranks) -> Ready:
+def _make_ready(args: argparse.Namespace, loaded: Loaded, method: Method, ranks: Ranks) -> Ready:
     from continual import adapters, models, trainer
+    from continual.methods import memory
+    from continual.methods.method import Start
 
     model, tokenizer = models.load(loaded.base)
     model.to(ranks.device)
 
-    def inputs(task: data.Task, part: tuple[data.Example, ...]) -> Inputs:
+    def inputs(task: data.Task, part: Sequence[data.Example]) -> Inputs:
         rows = models.tokenize(tokenizer, [text for text, _ in part], args.max_source_length)
         vectors = models.label_vectors(model, tokenizer, task.labels, ranks.device)
         return trainer.Inputs(rows, [label for _, label in part], vectors, tokenizer.pad_token_id or 0)
@@ -115,8 +122,13 @@ def _make_ready(args: argparse.Namespace, loaded: Loaded, names: tuple[str, ...]
     tests = tuple(inputs(task, task.test) for task in loaded.tasks)
     train = inputs(loaded.tasks[-1], loaded.tasks[-1].train)
     saved = Path(args.previous_output_dir).absolute() / stages.ADAPTERS if loaded.previous else None
+    kept = memory.read(saved)
+    earlier = tuple(inputs(task, kept.examples[task.name]) for task in loaded.tasks if task.name in kept.examples)
+    names = method.adapters([task.name for task in loaded.tasks])
     adapted = adapters.attach(model, loaded.base, _shape(args), names, saved, args.seed)
-    return Ready(adapted, models.Matcher(adapted).to(ranks.device), train, tests)
+    matcher = models.Matcher(adapted).to(ranks.device)
+    learning = method.begin(Start(adapted, names, kept, ranks.of_first))
+    return Ready(adapted, matcher, learning, train, earlier, tests)
 
 
 def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock: Clock) -> None:
@@ -131,14 +143,16 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
         import peft  # noqa: F401 - the time of these imports is counted apart
         import transformers  # noqa: F401
     clock.lap("imports")
-    method = methods.choose(args.method, args.lamda_1, args.lamda_2)
-    names = method.adapters(tasks)
+    method = methods.choose(args.method, vars(args))
     with ranks.together():
-        ready = _make_ready(args, loaded, names, ranks)
+        ready = _make_ready(args, loaded, method, ranks)
+    names = ready.learning.start.adapters
     clock.lap("model")
-    training = trainer.Training(ready.matcher, method, names, _settings(args, len(ready.train.rows), ranks), ranks)
+    training = trainer.Training(ready.matcher, ready.learning, _settings(args, len(ready.train.rows), ranks), ranks)
     say(f"continual: {training}", flush=True)
-    result = training.run(ready.train)
+    result = training.run(ready.train, ready.earlier)
+    task = loaded.tasks[-1]
+    kept = ranks.of_first(ready.learning.keep(task.name, task.train))
     clock.lap("training")
     size = args.per_device_eval_batch_size
     row = [round(trainer.accuracy(ready.matcher, test, ranks, size), 2) for test in ready.tests]
@@ -151,7 +165,7 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
         **loaded.settings,
     )
     texts = metrics.result_files(loaded.tasks, state, str(loaded.base), result, clock.seconds["measuring"])
-    _save(args.output_dir.absolute(), ready.adapted, names, state, texts, ranks)
+    _save(args.output_dir.absolute(), ready.adapted, names, kept, state, texts, ranks)
     clock.lap("saving")
     say("\n" + texts["summary.txt"])
     say("continual: seconds: " + ", ".join(f"{part} {seconds:.1f}" for part, seconds in clock.seconds.items()))
@@ -159,14 +173,22 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
 
 
 def _save(
-    folder: Path, adapted: nn.Module, names: tuple[str, ...], state: stages.State, texts: dict[str, str], ranks: Ranks
+    folder: Path,
+    adapted: nn.Module,
+    names: tuple[str, ...],
+    kept: Memory,
+    state: stages.State,
+    texts: dict[str, str],
+    ranks: Ranks,
 ) -> None:
     """Write the stage's folder on every host, since the next stage starts on each; once where hosts share a disk."""
     from continual import adapters
+    from continual.methods import memory
 
     def save(target: Path) -> None:
         adapters.save(adapted, names, target)
         adapters.verify(target, names, adapters.size(adapted))
+        memory.write(kept, target)
 
     with ranks.together():
         if ranks.place.rank == 0:

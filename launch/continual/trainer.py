@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from continual import AgreedError, ContinualError
 from continual.adapters import trainable
-from continual.methods import Method
+from continual.methods.method import Learning
 from continual.models import Matcher, pad
 from continual.ranks import Ranks
 
@@ -98,6 +97,27 @@ def order_of_examples(count: int, needed: int, seed: int) -> list[int]:
     return places[:needed]
 
 
+def share_of(share: float, global_size: int) -> int:
+    """How many examples of a global batch a share of it is: at least one, and at least one is left."""
+    return min(max(round(share * global_size), 1), global_size - 1) if share else 0
+
+
+def mixed(count: int, kept: int, share: int, settings: Settings) -> list[int]:
+    """The examples in the order they are trained on, `share` of each global batch from `kept` ones of earlier tasks.
+
+    Those have the places after the `count` of this task; each list is gone through evenly, shuffled anew each time.
+    """
+    size = settings.batches.global_size
+    new = order_of_examples(count, settings.steps * (size - share), settings.seed)
+    if not share:
+        return new
+    old = [count + place for place in order_of_examples(kept, settings.steps * share, settings.seed)]
+    places: list[int] = []
+    for step in range(settings.steps):
+        places += new[step * (size - share) : (step + 1) * (size - share)] + old[step * share : (step + 1) * share]
+    return places
+
+
 @dataclass(frozen=True)
 class Settings:
     """How much at once, how long and how fast."""
@@ -135,12 +155,38 @@ class Result:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Tokenized examples of a task with their labels and the vectors of the label names."""
+    """Tokenized examples of a task with their labels and the vectors of the label names.
+
+    Of several tasks joined, `candidates` says which labels, from and up to, each example may have.
+    """
 
     rows: list[list[int]]
     gold: list[int]
     labels: Tensor
     pad_id: int
+    candidates: list[tuple[int, int]] | None = None
+
+    def joined(self, others: Sequence[Inputs]) -> Inputs:
+        """This task's examples, then those of other tasks; each example keeps its own task's labels to choose from."""
+        tasks = (self, *others)
+        gold: list[int] = []
+        candidates: list[tuple[int, int]] = []
+        first = 0
+        for task in tasks:
+            end = first + len(task.labels)
+            gold += [first + label for label in task.gold]
+            candidates += [(first, end)] * len(task.rows)
+            first = end
+        rows = [row for task in tasks for row in task.rows]
+        return Inputs(rows, gold, torch.cat([task.labels for task in tasks]), self.pad_id, candidates)
+
+    def allowed(self, places: Sequence[int], scores: Tensor) -> Tensor:
+        """Scores of some examples, with the labels of other tasks out of the question."""
+        if self.candidates is None:
+            return scores
+        spans = torch.tensor([self.candidates[place] for place in places], device=scores.device)
+        label = torch.arange(scores.shape[1], device=scores.device)
+        return scores.masked_fill((label < spans[:, :1]) | (label >= spans[:, 1:]), -math.inf)
 
     def batch(self, places: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Token numbers, mask and labels of some examples."""
@@ -151,18 +197,16 @@ class Inputs:
 class Training:
     """One stage's training of one adapter on one task."""
 
-    def __init__(
-        self, matcher: Matcher, method: Method, adapters: Sequence[str], settings: Settings, ranks: Ranks
-    ) -> None:
+    def __init__(self, matcher: Matcher, learning: Learning, settings: Settings, ranks: Ranks) -> None:
         self.matcher, self.ranks, self.settings, self.batches = matcher, ranks, settings, settings.batches
-        self.adapters = adapters
-        self.penalty = partial(method.penalty, matcher, adapters)
+        self.learning = learning
         self.wrapped: nn.Module = matcher
         if ranks.place.world_size > 1:
             devices = [ranks.device.index] if ranks.device.type == "cuda" else None
             self.wrapped = nn.parallel.DistributedDataParallel(matcher, device_ids=devices)
         self.parameters = trainable(matcher)
-        tensors = [parameter for _, parameter in self.parameters]
+        own = {id(parameter) for _, parameter in learning.own}
+        tensors = [parameter for _, parameter in self.parameters if id(parameter) not in own]
         self.optimizer = torch.optim.AdamW(tensors, lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=ranks.precision == "fp16")
         self.dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(ranks.precision)
@@ -170,21 +214,26 @@ class Training:
 
     def __str__(self) -> str:
         shares = " + ".join(str(sum(sizes)) for sizes in self.batches.sizes)
-        *frozen, trained = self.adapters
+        *frozen, trained = self.learning.start.adapters
         numbers = sum(parameter.numel() for _, parameter in self.parameters)
         return (
             f"{self.settings.steps} steps of {self.batches.global_size} examples ({shares}); "
             f"trained: LoRA {trained}, {numbers} parameters; frozen: {', '.join(frozen) or 'none'}"
         )
 
-    def run(self, inputs: Inputs) -> Result:
-        """Train. Rank 0 prints a line every `logging_steps` in the form of transformers' Trainer.
+    def run(self, inputs: Inputs, earlier: Sequence[Inputs] = ()) -> Result:
+        """Train, with the method's share of each global batch taken from examples of earlier tasks if there are any.
+
+        Rank 0 prints a line every `logging_steps` in the form of transformers' Trainer.
 
         Raises:
             AgreedError: something is not as it must be in a healthy training; on all ranks.
         """
         settings, size = self.settings, self.batches.global_size
-        places = order_of_examples(len(inputs.rows), settings.steps * size, settings.seed)
+        count = len(inputs.rows)
+        kept = sum(len(task.rows) for task in earlier)
+        places = mixed(count, kept, share_of(self.learning.method.share, size) if kept else 0, settings)
+        inputs = inputs.joined(earlier) if kept else inputs
         initial = [parameter.detach().clone() for _, parameter in self.parameters]
         began = time.monotonic()
         total = recent = 0.0
@@ -200,7 +249,7 @@ class Training:
                 total += summed
                 line: dict[str, Any] = {"loss": round(summed / since, 4), "grad_norm": round(norm, 4)}
                 line["learning_rate"] = settings.learning_rate_at(step)
-                line["epoch"] = round(step * size / len(inputs.rows), 2)
+                line["epoch"] = round(step * size / count, 2)
                 line |= {"step": step, "max_steps": settings.steps}
                 if penalty is not None:
                     line["penalty"] = round(penalty, 4)
@@ -214,7 +263,8 @@ class Training:
         rate = self.settings.learning_rate_at(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
+        for _, parameter in self.parameters:
+            parameter.grad = None
         world = self.ranks.place.world_size
         parts = [part for part in self.batches.of(self.ranks.place.rank, batch) if part]
         data_loss = 0.0
@@ -225,21 +275,30 @@ class Training:
                 ids, mask, gold = inputs.batch(part, self.ranks.device)
                 with torch.autocast(self.ranks.device.type, self.dtype, enabled=self.dtype is not None):
                     scores = self.wrapped(ids, mask, inputs.labels)
+                scores = inputs.allowed(part, scores.float())
                 # Divided by the global batch, so that ranks with more examples weigh more; times the world size,
                 # because DistributedDataParallel takes the mean of the ranks' gradients.
-                loss = nn.functional.cross_entropy(scores.float(), gold, reduction="sum") / self.batches.global_size
+                loss = nn.functional.cross_entropy(scores, gold, reduction="sum") / self.batches.global_size
                 data_loss += loss.item()
                 loss = loss * world
-                if last and (penalty := self.penalty()) is not None:
+                if last and (penalty := self.learning.penalty()) is not None:
                     loss = loss + penalty
                 self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
+        for _, parameter in self.learning.own:  # the scaler knows the optimizer's alone
+            if self.scaler.is_enabled() and parameter.grad is not None:
+                parameter.grad /= self.scaler.get_scale()
         tensors = [parameter for _, parameter in self.parameters]
         norm = nn.utils.clip_grad_norm_(tensors, self.settings.max_grad_norm).item()
         added = penalty.item() if penalty is not None else 0.0
         self._check_step(step, data_loss, norm)
+        taken = math.isfinite(norm)
+        if taken:
+            self.learning.before_step(rate)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if taken:
+            self.learning.after_step(rate)
         return data_loss + added / world, added if penalty is not None else None, norm
 
     def _check_step(self, step: int, loss: float, norm: float) -> None:

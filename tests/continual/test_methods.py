@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from continual import adapters, methods, models
+from continual.methods.olora import OLoRA
+from continual.methods.seqlora import SeqLoRA
 from torch import nn
 
 pytestmark = pytest.mark.train
@@ -47,13 +49,13 @@ def written_out(model: nn.Module, lamda_1: float, lamda_2: float) -> float:
 
 @pytest.mark.parametrize(("lamda_1", "lamda_2"), [(0.5, 0.0), (0.0, 0.1), (0.7, 0.3)])
 def test_the_penalty_is_the_formula(adapted: nn.Module, lamda_1: float, lamda_2: float):
-    penalty = methods.OLoRA(lamda_1, lamda_2).penalty(adapted, NAMES)
+    penalty = OLoRA(lamda_1, lamda_2).penalty(adapted, NAMES)
     assert penalty is not None
     assert penalty.item() == pytest.approx(written_out(adapted, lamda_1, lamda_2), rel=1e-5)
 
 
 def test_its_gradient_reaches_the_new_adapter_alone(adapted: nn.Module):
-    penalty = methods.OLoRA(0.5, 0.0).penalty(adapted, NAMES)
+    penalty = OLoRA(0.5, 0.0).penalty(adapted, NAMES)
     adapted.zero_grad()
     penalty.backward()
     for place, a_new in enumerate(matrices(adapted, "lora_A", NAMES[-1])):
@@ -73,7 +75,7 @@ def test_the_norm_of_a_fresh_adapter_has_a_finite_gradient(adapted: nn.Module):
         for matrix in b_new:
             matrix.data.zero_()
         adapted.zero_grad()
-        methods.OLoRA(0.0, 0.1).penalty(adapted, NAMES).backward()
+        OLoRA(0.0, 0.1).penalty(adapted, NAMES).backward()
         assert all(matrix.grad.isfinite().all() for matrix in b_new)
     finally:
         for matrix, value in zip(b_new, kept, strict=True):
@@ -81,11 +83,11 @@ def test_the_norm_of_a_fresh_adapter_has_a_finite_gradient(adapted: nn.Module):
 
 
 def test_nothing_is_added_where_there_is_nothing(adapted: nn.Module):
-    assert methods.OLoRA(0.5, 0.0).penalty(adapted, NAMES[-1:]) is None  # the first task
-    assert methods.OLoRA(0.0, 0.0).penalty(adapted, NAMES) is None
-    assert methods.SeqLoRA().penalty(adapted, NAMES) is None
+    assert OLoRA(0.5, 0.0).penalty(adapted, NAMES[-1:]) is None  # the first task
+    assert OLoRA(0.0, 0.0).penalty(adapted, NAMES) is None
+    assert SeqLoRA().penalty(adapted, NAMES) is None
 
 
 def test_adapters_of_the_methods():
-    assert methods.choose("olora", 0.5, 0).adapters(("x", "y")) == ("1-x", "2-y")
-    assert methods.choose("seqlora", 0.5, 0).adapters(("x", "y")) == ("all",)
+    assert methods.choose("olora", {}).adapters(("x", "y")) == ("1-x", "2-y")
+    assert methods.choose("seqlora", {"lamda_1": 0.5}).adapters(("x", "y")) == ("all",)
