@@ -70,7 +70,8 @@ REVIEWS = Package(
     version="3.3.2",
     sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
     source="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz!hutto_ICWSM_2014/{}",
-    members="amazonReviewSnippets_GroundTruth.txt",
+    members="amazonReviewSnippets_GroundTruth.txt movieReviewSnippets_GroundTruth.txt "
+    "nytEditorialSnippets_GroundTruth.txt tweets_GroundTruth.txt",
     sdist=True,  # the wheel of this version lacks the sentences
 )
 PACKAGES = (MODEL, TEXTS, REVIEWS)

@@ -6,27 +6,30 @@ run changes their order alone), so that every rank, stage and run of a task is m
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import random
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from continual import ContinualError, assets, orders
+from continual import ContinualError, assets, builtin, orders
+from continual.prompts import Asking, Question, asking
 
-BUILTIN_TRAIN, BUILTIN_TEST = 400, 200
-BUILTIN_PACKAGES = (assets.TEXTS, assets.REVIEWS)
+BUILTIN_PACKAGES = builtin.PACKAGES
+NO_ASKING = Asking("", "", None)
+NO_LABEL = "-"  # what SNLI and MNLI write where their annotators did not agree
+SAMPLINGS = ("balanced", "first")
 
 Example = tuple[str, int]  # a text, and the place of its label among the task's labels
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task to train or to be measured on. `labels` are the names the encoder compares a text with."""
+    """A task to train or to be measured on.
+
+    `labels` are the names that the encoder compares a text with, and the options of a generative model.
+    """
 
     name: str
     labels: tuple[str, ...]
@@ -34,6 +37,14 @@ class Task:
     test: tuple[Example, ...]
     stand_in: str | None = None  # the built-in task behind the name
     about: str = ""  # what the built-in task is
+    left_out: int = 0  # examples without an agreed label
+    asking: Asking = field(default=NO_ASKING, compare=False)  # how a generative model is asked
+
+    def question(self, example: Example, task_name: bool = True, dataset_name: bool = True) -> Question:
+        """One of its examples as a generative model reads it; the flags say whether the prompt names task and data."""
+        text, place = example
+        prompt = self.asking.prompt(text, self.labels, task_name, dataset_name)
+        return Question(prompt, self.labels[place], self.labels)
 
     @property
     def title(self) -> str:
@@ -48,11 +59,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Where tasks come from, and at most how many examples; without a folder, the built-in tasks."""
+    """Where tasks come from, and at most how many examples; without a folder, the built-in tasks.
+
+    `sampling` says which examples make up a limit: `balanced`, labels in turn, or `first`, the first ones of the file
+    as O-LoRA's program takes them with --max_train_samples and --max_predict_samples. Its scripts set no limit.
+    """
 
     folder: Path | None = None
     max_train: int | None = None
     max_test: int | None = None
+    sampling: str = "balanced"
 
 
 def load(name: str, wanted: Wanted, train: bool = True) -> Task:
@@ -66,17 +82,18 @@ def load(name: str, wanted: Wanted, train: bool = True) -> Task:
 
 def _load_builtin(name: str, wanted: Wanted) -> Task:
     stand_in = orders.stand_in_for(name)
-    about, read = _BUILTIN[stand_in]
-    train, test, labels = read(assets.prepare(BUILTIN_PACKAGES))
+    source = builtin.TASKS[stand_in]
+    train, test, labels = source.read(assets.prepare(BUILTIN_PACKAGES))
     held_out = {_clean(text) for text, _ in test}
     train = [row for row in train if _clean(row[0]) not in held_out]  # Reuters repeats some notices word for word
     return Task(
         name=name,
         labels=tuple(labels.values()),
-        train=_sample(train, labels, wanted.max_train or BUILTIN_TRAIN, f"{stand_in} train"),
-        test=_sample(test, labels, wanted.max_test or BUILTIN_TEST, f"{stand_in} test"),
+        train=_sample(train, labels, wanted.max_train or builtin.TRAIN, f"{stand_in} train"),
+        test=_sample(test, labels, wanted.max_test or builtin.TEST, f"{stand_in} test"),
         stand_in=stand_in,
-        about=about,
+        about=source.about,
+        asking=Asking(source.group, stand_in, source.instruction),
     )
 
 
@@ -92,13 +109,23 @@ def _load_folder(folder: Path, name: str, wanted: Wanted, train: bool) -> Task:
     labels = _read_json(found[0] / "labels.json")
     if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
         raise ContinualError(f"{found[0] / 'labels.json'}: wanted a list of label names")
-    named = {label: label for label in labels}
+    if len(set(labels)) != len(labels):
+        raise ContinualError(f"{found[0] / 'labels.json'}: a label stands there twice; wanted each once")
     parts: dict[str, tuple[Example, ...]] = {"train": ()}
+    left_out = 0
     for part, limit in (("train", wanted.max_train), ("test", wanted.max_test)):
         if part == "test" or train:
-            rows = _read_sentences(found[0] / f"{part}.json", named)
-            parts[part] = _sample(rows, named, limit, f"{name} {part}")
-    return Task(name=name, labels=tuple(named), train=parts["train"], test=parts["test"])
+            examples, unlabelled = _read_sentences(found[0] / f"{part}.json", labels)
+            left_out += unlabelled
+            parts[part] = _taken(examples, len(labels), limit, wanted.sampling, f"{name} {part}")
+    return Task(
+        name=name,
+        labels=tuple(labels),
+        train=parts["train"],
+        test=parts["test"],
+        left_out=left_out,
+        asking=asking(found[0].parent.name, name),
+    )
 
 
 def _read_json(path: Path) -> object:
@@ -110,19 +137,24 @@ def _read_json(path: Path) -> object:
         raise ContinualError(f"{path}: not JSON: {error}") from None
 
 
-def _read_sentences(path: Path, labels: Mapping[str, str]) -> list[tuple[str, str]]:
+def _read_sentences(path: Path, labels: Sequence[str]) -> tuple[list[Example], int]:
+    """The examples of a file as they are, and how many have no agreed label (131 of MNLI's held-out ones have `-`)."""
     rows = _read_json(path)
     if not isinstance(rows, list) or not rows:
         raise ContinualError(f"{path}: wanted a list of examples")
-    pairs = []
+    places = {label: place for place, label in enumerate(labels)}
+    examples = []
     for number, row in enumerate(rows):
         sentence, label = (row.get("sentence"), row.get("label")) if isinstance(row, dict) else (None, None)
         if not isinstance(sentence, str) or not isinstance(label, str):
             raise ContinualError(f"{path}: example {number}: wanted an object with the texts sentence and label")
-        if label not in labels:
+        if label in places:
+            examples.append((sentence, places[label]))
+        elif label != NO_LABEL:
             raise ContinualError(f"{path}: example {number}: label {label!r} is not in labels.json")
-        pairs.append((sentence, label))
-    return pairs
+    if not examples:
+        raise ContinualError(f"{path}: no example has a label of labels.json")
+    return examples, len(rows) - len(examples)
 
 
 def _clean(text: str) -> str:
@@ -130,21 +162,29 @@ def _clean(text: str) -> str:
 
 
 def _sample(
-    rows: Iterable[tuple[str, str]], labels: Mapping[str, str], limit: int | None, purpose: str
+    rows: Iterable[tuple[str, str]], labels: Mapping[str, str], limit: int, purpose: str
 ) -> tuple[Example, ...]:
-    """At most `limit` examples, the labels taken in turn as long as they last; all of them without a limit.
-
-    `rows` hold (text, label); the purpose seeds the choice.
-    """
+    """At most `limit` different examples out of (text, label) pairs whose label is wanted, the labels in turn."""
     places = {label: place for place, label in enumerate(labels)}
     distinct = dict.fromkeys((_clean(text), label) for text, label in rows if text.strip() and label in places)
-    examples = [(text, places[label]) for text, label in distinct]
-    if limit is None:
-        return tuple(examples)
+    return _in_turn([(text, places[label]) for text, label in distinct], len(places), limit, purpose)
+
+
+def _taken(
+    examples: Sequence[Example], labels: int, limit: int | None, sampling: str, purpose: str
+) -> tuple[Example, ...]:
+    if limit is None or sampling == "first":
+        return tuple(examples[:limit])
+    return _in_turn(examples, labels, limit, purpose)
+
+
+def _in_turn(examples: Iterable[Example], labels: int, limit: int, purpose: str) -> tuple[Example, ...]:
+    """At most `limit` examples, the labels taken in turn as long as they last; the purpose seeds the choice."""
     chance = random.Random(purpose)
-    chance.shuffle(examples)
-    by_label: list[list[Example]] = [[] for _ in places]
-    for example in examples:
+    shuffled = list(examples)
+    chance.shuffle(shuffled)
+    by_label: list[list[Example]] = [[] for _ in range(labels)]
+    for example in shuffled:
         by_label[example[1]].append(example)
     chosen: list[Example] = []
     for turn in range(max(map(len, by_label), default=0)):
@@ -152,84 +192,3 @@ def _sample(
     chosen = chosen[:limit]
     chance.shuffle(chosen)
     return tuple(chosen)
-
-
-# The built-in tasks -----------------------------------------------------------------------------------------------
-
-Parts = tuple[Sequence[tuple[str, str]], Sequence[tuple[str, str]], Mapping[str, str]]
-Folders = Mapping[str, Path]
-
-_REUTERS = {
-    "acq": "company acquisition",
-    "crude": "crude oil",
-    "earn": "company earnings",
-    "grain": "grain and wheat",
-    "interest": "interest rates",
-    "money-fx": "foreign exchange",
-    "ship": "shipping",
-    "trade": "international trade",
-}
-_NEWSGROUPS = {
-    "comp.graphics": "computer graphics",
-    "rec.autos": "cars",
-    "rec.sport.hockey": "hockey",
-    "sci.crypt": "cryptography",
-    "sci.med": "medicine",
-    "sci.space": "space",
-    "talk.politics.mideast": "middle east politics",
-}
-_AUTHORS = {"HillaryClinton": "Hillary Clinton", "realDonaldTrump": "Donald Trump"}
-_POLARITY = {"positive": "positive review", "negative": "negative review"}
-_LINK = re.compile(r"https?://\S*")
-
-
-def _table(path: Path) -> list[dict[str, str]]:
-    """The rows of a tab-separated file of Orange: names in the first line, their kinds in the next two."""
-    with path.open(encoding="utf-8", newline="") as lines:
-        csv.field_size_limit(1 << 24)  # a newsgroup posting can be longer than the module's default of 128 KiB
-        rows = list(csv.DictReader(lines, delimiter="\t"))
-    return [{key: value or "" for key, value in row.items() if key} for row in rows[2:]]
-
-
-def _split(stem: str, labels: Mapping[str, str], folders: Folders) -> Parts:
-    """A set of texts by category that comes divided into train and test."""
-    train, test = (
-        [(row["Text"], row["Category"]) for row in _table(folders[assets.TEXTS.name] / f"{stem}-{part}.tab")]
-        for part in ("train", "test")
-    )
-    return train, test, labels
-
-
-def _tweets(folders: Folders) -> Parts:
-    """Tweets of the 2016 election by author, retweets and links left out; every third one is held out."""
-    rows = [
-        (_LINK.sub("", row["Content"]), row["Author"])
-        for row in _table(folders[assets.TEXTS.name] / "election-tweets-2016.tab")
-        if row["Is retweet"] == "False"
-    ]
-    return [row for i, row in enumerate(rows) if i % 3], rows[::3], _AUTHORS
-
-
-def _reviews(folders: Folders) -> Parts:
-    """Sentences of product reviews with a clear human score (at least 0.8 of 4); every third review is held out."""
-    text = (folders[assets.REVIEWS.name] / assets.REVIEWS.members).read_text(encoding="ascii")
-    train: list[tuple[str, str]] = []
-    test: list[tuple[str, str]] = []
-    for line in text.splitlines():
-        place, score, sentence = line.split("\t", 2)
-        if abs(float(score)) < 0.8:
-            continue
-        row = (sentence, "positive" if float(score) > 0 else "negative")
-        (train if int(place.split("_")[0]) % 3 else test).append(row)
-    return train, test, _POLARITY
-
-
-_BUILTIN: Mapping[str, tuple[str, Callable[[Folders], Parts]]] = {
-    "reuters-r8": ("newswire stories by subject, Reuters-21578", partial(_split, "reuters-r8", _REUTERS)),
-    "product-reviews": ("sentences of product reviews, positive or negative", _reviews),
-    "newsgroups-7": (
-        "newsgroup postings by group, seven of 20 Newsgroups",
-        partial(_split, "20newsgroups", _NEWSGROUPS),
-    ),
-    "tweet-author": ("tweets of the 2016 US election by author", _tweets),
-}

@@ -1,4 +1,4 @@
-"""Tasks and orders 1 to 6 of O-LoRA's benchmark, and the built-in task that stands in for each task of orders 1 to 3.
+"""Tasks and orders 1 to 6 of O-LoRA's benchmark, and the built-in tasks that stand in for seven of the tasks.
 
 The orders are those of the O-LoRA paper, arXiv 2310.14152, table 6, with the task names of its data folders.
 """
@@ -20,13 +20,16 @@ _ORDERS = {
 ORDERS = MappingProxyType({order: tuple(tasks.split()) for order, tasks in _ORDERS.items()})
 
 # Which built-in task is trained in a task's place. Both sides of a pair ask the same kind of question where the
-# package index has such data: topic for topic, product reviews for product reviews.
+# package index has such data: topic for topic, sentiment for sentiment.
 STAND_INS = MappingProxyType(
     {
         "dbpedia": "reuters-r8",
         "amazon": "product-reviews",
         "yahoo": "newsgroups-7",
         "agnews": "tweet-author",
+        "SST-2": "movie-reviews",
+        "yelp": "tweets-mood",
+        "IMDB": "editorials-mood",
     }
 )
 

@@ -30,6 +30,27 @@ def test_a_choice_takes_labels_in_turn_and_is_always_the_same(benchmark: Path):
     assert one.fingerprint != data.load("dbpedia", data.Wanted(benchmark, max_test=5)).fingerprint
 
 
+def test_texts_of_a_folder_stay_as_they_are_and_the_first_ones_can_be_taken(tmp_path: Path):
+    folder = write_benchmark(tmp_path / "b") / "TC" / "amazon"
+    rows = [{"sentence": text, "label": "bad"} for text in ("Title: a\nText: b\n", " c", " c", "d")]
+    (folder / "test.json").write_text(json.dumps(rows))
+    task = data.load("amazon", data.Wanted(tmp_path / "b"))
+    assert [text for text, _ in task.test] == ["Title: a\nText: b\n", " c", " c", "d"]
+    first = data.load("amazon", data.Wanted(tmp_path / "b", 3, 2, "first"))
+    assert (first.test, first.train) == (task.test[:2], task.train[:3])
+
+
+def test_examples_without_an_agreed_label_are_left_out_and_counted(tmp_path: Path):
+    folder = write_benchmark(tmp_path / "b") / "TC" / "amazon"
+    rows = [{"sentence": "a", "label": "bad"}, {"sentence": "b", "label": "-"}]
+    (folder / "test.json").write_text(json.dumps(rows))
+    task = data.load("amazon", data.Wanted(tmp_path / "b"))
+    assert (task.test, task.left_out) == ((("a", 1),), 1)
+    (folder / "test.json").write_text(json.dumps(rows[1:]))
+    with pytest.raises(ContinualError, match=r"test\.json: no example has a label"):
+        data.load("amazon", data.Wanted(tmp_path / "b"))
+
+
 def test_a_rare_label_does_not_hold_up_the_others(tmp_path: Path):
     folder = write_benchmark(tmp_path / "b") / "TC" / "amazon"
     rows = [{"sentence": "poor", "label": "bad"}, *({"sentence": f"fine {i}", "label": "good"} for i in range(9))]
@@ -47,6 +68,7 @@ def test_a_rare_label_does_not_hold_up_the_others(tmp_path: Path):
         ("test.json", '["x"]', "test.json: example 0: wanted an object"),
         ("train.json", '[{"sentence": "x", "label": "odd"}]', "label 'odd' is not in labels.json"),
         ("labels.json", "{}", "labels.json: wanted a list of label names"),
+        ("labels.json", '["good", "good"]', "labels.json: a label stands there twice"),
     ],
 )
 def test_files_of_another_form(tmp_path: Path, file: str, text: str, said: str):
@@ -66,7 +88,7 @@ def test_missing_files(tmp_path: Path):
 
 
 @pytest.mark.assets
-@pytest.mark.parametrize("name", orders.tasks_of("order_1"))
+@pytest.mark.parametrize("name", list(orders.STAND_INS))
 def test_built_in_tasks_hold_out_what_they_do_not_train_on(name: str):
     assets.prepare(data.BUILTIN_PACKAGES)
     task = data.load(name, data.Wanted())
