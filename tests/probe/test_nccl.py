@@ -178,7 +178,7 @@ def test_damaged_libraries_are_only_bytes(tmp_path_factory: pytest.TempPathFacto
     assert set(library.dynamic()) == {"needed", "soname", "rpath", "runpath"}
     begin, end = library.extent(b".rodata") or (0, 0)
     assert 0 <= begin <= len(damaged) and end <= len(damaged)
-    library.search(probe.nccl.NCCL_VERSION)
+    probe.nccl.version_in(library)
     library.close()
 
 

@@ -10,6 +10,7 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 SEARCH_BYTES = 256 << 20  # of a library without sections
@@ -54,11 +55,26 @@ class Library:
             pass  # cut off or damaged: then there are only bytes
         return None
 
-    def search(self, pattern: str, part: bytes = b".rodata") -> Any:
-        """The first match of a pattern in a section, or in the whole file when it has no such section.
+    def places(self, wanted: bytes, part: bytes = b".rodata") -> Iterator[int]:
+        """Where some bytes stand in a section, one after the other, or in the whole file when it has no such section.
 
-        The code for the GPUs, nearly all of such a file, is thereby not read: 0.2 of 430 MB for an NCCL.
+        The code for the GPUs, nearly all of such a file, is thereby not read: 0.2 of 430 MB for an NCCL. Bytes and
+        not patterns, where that will do: `re` takes 5 ms to import, a tenth of the probe's time.
         """
+        begin, end = self.extent(part) or (0, min(len(self.bytes), SEARCH_BYTES))
+        place = self.bytes.find(wanted, begin, end)
+        while place >= 0:
+            yield place
+            place = self.bytes.find(wanted, place + 1, end)
+
+    def after(self, wanted: bytes, size: int, part: bytes = b".rodata") -> Iterator[bytes]:
+        """What follows each place of some bytes, so many of them at most."""
+        for place in self.places(wanted, part):
+            begin = place + len(wanted)
+            yield self.bytes[begin : begin + size]
+
+    def search(self, pattern: str, part: bytes) -> Any:
+        """The first match of a pattern in a section, or in the whole file as :meth:`places` takes it."""
         begin, end = self.extent(part) or (0, min(len(self.bytes), SEARCH_BYTES))
         import re
 

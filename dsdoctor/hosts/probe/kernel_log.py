@@ -122,12 +122,15 @@ def stamped(output: str) -> list[tuple[float, str]]:
 
 def xids(lines: list[tuple[float, str]]) -> list[dict[str, Any]]:
     """The errors of NVIDIA's driver among kernel messages, one entry a number and card, without the process."""
+    drivers = [(when, line) for when, line in lines if "NVRM" in line]
+    if not drivers:
+        return []
     import re
 
     now = uptime_seconds()
     found: dict[tuple[str, int], dict[str, Any]] = {}
-    for when, line in lines:
-        match = re.search(XID, line) if "NVRM" in line else None
+    for when, line in drivers:
+        match = re.search(XID, line)
         if match is None:
             continue
         key = (match.group(1).lower(), int(match.group(2)))

@@ -36,7 +36,7 @@ def relevant(name: str) -> bool:
     if name[-6:] in ("_proxy", "_PROXY"):
         before = name[:-6]
         return bool(before) and before.replace("_", "a").isalnum()
-    if name[:1] != "N" or "_" not in name:
+    if not name.startswith(("NC", "NNC")) or "_" not in name:
         return False
     import re
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 # Seen in .rodata of libnccl.so.2: "NCCL version 2.27.5+cuda12.9" (nvidia-nccl-cu12 2.27.5) and "NCCL version
 # 2.29.7+cuda13.2" (nvidia-nccl-cu13 2.29.7), each followed further on by "NCCL version 2.27.5 compiled with CUDA 12.9".
-NCCL_VERSION = r"NCCL version (\d+\.\d+(?:\.\d+)?)(?:\+cuda(\d+\.\d+)| compiled with CUDA (\d+\.\d+))?"
+NCCL_VERSION = b"NCCL version "
+OF_CUDA = ("+cuda", " compiled with CUDA ")
 
 
 def nccl_version(path: str) -> tuple[str | None, str | None]:
@@ -29,13 +30,32 @@ def nccl_version(path: str) -> tuple[str | None, str | None]:
     except (OSError, ValueError):
         return None, None
     try:
-        match = library.search(NCCL_VERSION)
-        if match is None:
-            return None, None
-        cuda = match.group(2) or match.group(3)
-        return match.group(1).decode("ascii"), cuda.decode("ascii") if cuda else None
+        return version_in(library)
     finally:
         library.close()
+
+
+def version_in(library: Library) -> tuple[str | None, str | None]:
+    """The first version of NCCL that a library's bytes name, and its CUDA version."""
+    for following in library.after(NCCL_VERSION, 64):
+        text = following.decode("latin-1")
+        version = numbers(text, 3)
+        if version:
+            rest = text[len(version) :]
+            after = next((rest[len(mark) :] for mark in OF_CUDA if rest.startswith(mark)), "")
+            return version, numbers(after, 2) or None
+    return None, None
+
+
+def numbers(text: str, most: int) -> str:
+    """The numbers with points between them that a text begins with, two at least; nothing without."""
+    found: list[str] = []
+    for part in text.split(".")[:most]:
+        end = next((place for place, letter in enumerate(part) if not "0" <= letter <= "9"), len(part))
+        found += [part[:end]] if end else []
+        if end < len(part) or not end:
+            break
+    return ".".join(found) if len(found) > 1 else ""
 
 
 def nccl_owners() -> list[tuple[dict[str, Any], str]]:
@@ -170,7 +190,7 @@ def torch_nccl(torch: str) -> str | None:
     try:
         table = library.dynamic()
         if NCCL_NAME not in table["needed"]:
-            return user if library.search(NCCL_VERSION) else None
+            return user if version_in(library)[0] else None
     finally:
         library.close()
     own = [folder.replace("${ORIGIN}", "$ORIGIN") for entry in table["rpath"] for folder in entry.split(":")]

@@ -54,41 +54,62 @@ def newest_glibc(paths: Iterable[str]) -> str | None:
 
 def nccl_requirement(text: str) -> str | None:
     """The pin "nvidia-nccl-cu12==2.27.5" in the headers of torch's METADATA; None for a build with NCCL inside."""
-    import re
-
     for line in text.splitlines():
         if not line.strip():
             break  # the description begins
-        match = "nccl" in line and re.match(r"Requires-Dist:\s*(nvidia[-_]nccl[\w-]*)\s*\(?\s*([^;)]*)", line, re.I)
-        if match:
-            return match.group(1).lower().replace("_", "-") + match.group(2).strip().replace(" ", "")
+        header, _, asked = line.partition(":")
+        asked = asked.strip()
+        end = next((place for place, letter in enumerate(asked) if not (letter.isalnum() or letter in "-_")), len(asked))
+        name = asked[:end].lower().replace("_", "-")
+        if header.lower() == "requires-dist" and name.startswith("nvidia-nccl"):
+            pin = asked[end:].lstrip()
+            pin = pin[1:] if pin.startswith("(") else pin
+            return name + pin.partition(";")[0].partition(")")[0].strip().replace(" ", "")
     return None
 
 
-# torch keeps the list that torch.cuda.get_arch_list() answers as one string constant (CUDA_ARCH_FLAGS in
-# torch/csrc/cuda/Module.cpp): seen in .rodata of libtorch_python.so of torch 2.10.0+cu128 as
-# "sm_70 sm_75 sm_80 sm_86 sm_90 sm_100 sm_120" between two NULs, the only such text in the file.
-ARCHITECTURES = r"(?:sm_\d+[a-z]?|compute_\d+[a-z]?|gfx[0-9a-f]+(?::[a-z+:-]+)?)"
-ARCH_FLAGS = r"\0(%s(?: %s)*) ?\0" % (ARCHITECTURES, ARCHITECTURES)
-
-
 def arch_list(path: str) -> list[str] | None:
-    """The GPU architectures a torch build carries, or None when the library does not say."""
+    """The GPU architectures a torch build carries, or None when the library does not say.
+
+    torch keeps the list that torch.cuda.get_arch_list() answers as one string constant (CUDA_ARCH_FLAGS in
+    torch/csrc/cuda/Module.cpp): seen in .rodata of libtorch_python.so of torch 2.10.0+cu128 as
+    "sm_70 sm_75 sm_80 sm_86 sm_90 sm_100 sm_120" between two NULs, the only such text in the file.
+    """
     try:
         library = Library(path)
     except (OSError, ValueError):
         return None
     try:
-        match = library.search(ARCH_FLAGS)
-        return match.group(1).decode("ascii").split() if match else None
+        for beginning in (b"sm_", b"compute_", b"gfx"):
+            for text in library.after(b"\0" + beginning, LIST_BYTES):
+                flags, end, _ = (beginning + text).partition(b"\0")
+                words = flags.decode("latin-1").rstrip(" ").split(" ")
+                if end and all(is_architecture(word) for word in words):
+                    return words
+        return None
     finally:
         library.close()
+
+
+LIST_BYTES = 4096  # more than all architectures together take
+
+
+def is_architecture(word: str) -> bool:
+    """Whether a word is a GPU architecture: sm_90, sm_90a, compute_90, gfx942, gfx942:sramecc+:xnack-."""
+    for beginning in ("sm_", "compute_"):
+        number = word[len(beginning) :] if word.startswith(beginning) else ""
+        if number and number.isascii():
+            return number.isdigit() or (number[:-1].isdigit() and "a" <= number[-1] <= "z")
+    number, colon, features = word[3:].partition(":") if word.startswith("gfx") else ("", "", "")
+    known = bool(number) and not set(number) - set("0123456789abcdef")
+    return known and bool(features or not colon) and not set(features) - set("abcdefghijklmnopqrstuvwxyz+-:")
 
 
 # c10::Error(SourceLocation, std::string) as the two ABIs of libstdc++ spell it. The first form was seen in libc10.so of
 # torch 2.10.0+cu128 and 2.13.0+cpu (both ABI 1); the second is the name that extensions built for ABI 0 miss
 # ("undefined symbol: _ZN3c105ErrorC2ENS_14SourceLocationESs").
-CXX11_SYMBOL = r"_ZN3c105ErrorC[12]ENS_14SourceLocationE(?:(NSt7__cxx11)|Ss)"
+CONSTRUCTOR = b"_ZN3c105ErrorC"
+LOCATION = (b"1ENS_14SourceLocationE", b"2ENS_14SourceLocationE")
 
 
 def cxx11_abi(path: str) -> bool | None:
@@ -98,7 +119,10 @@ def cxx11_abi(path: str) -> bool | None:
     except (OSError, ValueError):
         return None
     try:
-        match = library.search(CXX11_SYMBOL, b".dynstr")
-        return bool(match.group(1)) if match else None
+        for rest in library.after(CONSTRUCTOR, 64, b".dynstr"):
+            text = rest[len(LOCATION[0]) :] if rest.startswith(LOCATION) else b""
+            if text.startswith((b"NSt7__cxx11", b"Ss")):
+                return text.startswith(b"NSt")
+        return None
     finally:
         library.close()
