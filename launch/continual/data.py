@@ -10,7 +10,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from continual import ContinualError, assets, builtin, orders
@@ -19,7 +19,6 @@ from continual.prompts import Asking, Question, asking
 BUILTIN_PACKAGES = builtin.PACKAGES
 NO_ASKING = Asking("", "", None)
 NO_LABEL = "-"  # what SNLI and MNLI write where their annotators did not agree
-SAMPLINGS = ("balanced", "first")
 
 Example = tuple[str, int]  # a text, and the place of its label among the task's labels
 
@@ -69,6 +68,14 @@ class Wanted:
     max_train: int | None = None
     max_test: int | None = None
     sampling: str = "balanced"
+    order: orders.Order | None = None  # whose own sources come first
+
+
+def packages(order: orders.Order, tasks: Iterable[str], folder: Path | None) -> tuple[assets.Package, ...]:
+    """The packages of the index that these tasks need; `folder` is --data_dir."""
+    sources = [order.source(task) for task in tasks]
+    needed = any(source.builtin or (source.folder is None and folder is None) for source in sources)
+    return BUILTIN_PACKAGES if needed else ()
 
 
 def load(name: str, wanted: Wanted, train: bool = True) -> Task:
@@ -77,11 +84,17 @@ def load(name: str, wanted: Wanted, train: bool = True) -> Task:
     Raises:
         ContinualError: nothing built in stands in for it, the assets are not to be had, a file is missing or wrong.
     """
-    return _load_builtin(name, wanted) if wanted.folder is None else _load_folder(wanted.folder, name, wanted, train)
+    source = wanted.order.source(name) if wanted.order else orders.Source()
+    if source.folder is None and (source.builtin or wanted.folder is None):
+        task = _load_builtin(name, source.builtin or orders.stand_in_for(name), wanted)
+    else:
+        task = _load_folder(source.folder or _found(wanted.folder, name), name, wanted, train)
+    if source.instruction is None:
+        return task
+    return replace(task, asking=replace(task.asking, instruction=source.instruction))
 
 
-def _load_builtin(name: str, wanted: Wanted) -> Task:
-    stand_in = orders.stand_in_for(name)
+def _load_builtin(name: str, stand_in: str, wanted: Wanted) -> Task:
     source = builtin.TASKS[stand_in]
     train, test, labels = source.read(assets.prepare(BUILTIN_PACKAGES))
     held_out = {_clean(text) for text, _ in test}
@@ -97,25 +110,27 @@ def _load_builtin(name: str, wanted: Wanted) -> Task:
     )
 
 
-def _load_folder(folder: Path, name: str, wanted: Wanted, train: bool) -> Task:
-    """A task of a folder laid out like CL_Benchmark: `<group>/<name>/{train,test,labels}.json`.
-
-    Examples are objects with `sentence` and `label`; labels.json is the list of labels.
-    """
-    found = sorted(path.parent for path in folder.glob(f"*/{name}/train.json"))
+def _found(benchmark: Path | None, name: str) -> Path:
+    """The folder of a task in one laid out like CL_Benchmark: `<group>/<name>/{train,test,labels}.json`."""
+    found = sorted(path.parent for path in benchmark.glob(f"*/{name}/train.json")) if benchmark else []
     if len(found) != 1:
         seen = ", ".join(str(path) for path in found) or "none"
-        raise ContinualError(f"--data_dir {folder}: wanted one <group>/{name}/train.json, found {seen}")
-    labels = _read_json(found[0] / "labels.json")
+        raise ContinualError(f"--data_dir {benchmark}: wanted one <group>/{name}/train.json, found {seen}")
+    return found[0]
+
+
+def _load_folder(folder: Path, name: str, wanted: Wanted, train: bool) -> Task:
+    """A task of a folder: examples are objects with `sentence` and `label`; labels.json is the list of labels."""
+    labels = _read_json(folder / "labels.json")
     if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
-        raise ContinualError(f"{found[0] / 'labels.json'}: wanted a list of label names")
+        raise ContinualError(f"{folder / 'labels.json'}: wanted a list of label names")
     if len(set(labels)) != len(labels):
-        raise ContinualError(f"{found[0] / 'labels.json'}: a label stands there twice; wanted each once")
+        raise ContinualError(f"{folder / 'labels.json'}: a label stands there twice; wanted each once")
     parts: dict[str, tuple[Example, ...]] = {"train": ()}
     left_out = 0
     for part, limit in (("train", wanted.max_train), ("test", wanted.max_test)):
         if part == "test" or train:
-            examples, unlabelled = _read_sentences(found[0] / f"{part}.json", labels)
+            examples, unlabelled = _read_sentences(folder / f"{part}.json", labels)
             left_out += unlabelled
             parts[part] = _taken(examples, len(labels), limit, wanted.sampling, f"{name} {part}")
     return Task(
@@ -124,7 +139,7 @@ def _load_folder(folder: Path, name: str, wanted: Wanted, train: bool) -> Task:
         train=parts["train"],
         test=parts["test"],
         left_out=left_out,
-        asking=asking(found[0].parent.name, name),
+        asking=asking(folder.parent.name, name),
     )
 
 

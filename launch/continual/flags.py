@@ -15,6 +15,7 @@ from continual.ranks import PRECISIONS, Place
 
 BUILTIN = "builtin"
 DESCRIPTION = "Train one stage of a continual-learning order, and measure every task learnt so far."
+SAMPLINGS = ("balanced", "first")
 
 
 def _number(kind: type, least: float, above: bool = False) -> Callable[[str], Any]:
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     )
     count, natural, positive = _number(int, 1), _number(int, 0), _number(float, 0, above=True)
     stage = result.add_argument_group("stage")
-    stage.add_argument("--order", required=True, choices=list(orders.ORDERS), help="the order of tasks")
+    stage.add_argument("--order", required=True, help=f"{', '.join(orders.ORDERS)}, or the YAML file of your own")
     stage.add_argument("--task", required=True, help="the task to train, as the order names it")
     stage.add_argument("--stage_index", required=True, type=count, help="its place in the order, from 1")
     stage.add_argument("--output_dir", required=True, type=Path, help="what the stage leaves")
@@ -61,8 +62,8 @@ def parser() -> argparse.ArgumentParser:
 
     source = result.add_argument_group("model and data")
     source.add_argument("--model_name_or_path", required=True, help=f"a local encoder's folder, or: {BUILTIN}")
-    which = source.add_mutually_exclusive_group(required=True)
-    which.add_argument("--data", choices=[BUILTIN], help="small tasks that stand in for those of orders 1 to 3")
+    which = source.add_mutually_exclusive_group()
+    which.add_argument("--data", choices=[BUILTIN], help="small tasks that stand in for seven of the fifteen")
     which.add_argument("--data_dir", type=Path, help="a folder laid out like O-LoRA's CL_Benchmark")
     source.add_argument("--num_hidden_layers", type=count, help="keep only the first layers (builtin: 4)")
     source.add_argument("--max_source_length", type=_number(int, 4), default=32, help="tokens a text")
@@ -86,6 +87,9 @@ def parser() -> argparse.ArgumentParser:
     training.add_argument("--weight_decay", type=_number(float, 0), default=0.0, help="of AdamW")
     training.add_argument("--max_grad_norm", type=positive, default=1.0, help="gradients are clipped to it")
     training.add_argument("--num_train_epochs", type=positive, default=1.0, help="rounds over the examples")
+    source.add_argument(
+        "--sampling", choices=SAMPLINGS, default=SAMPLINGS[0], help="which of a folder's: labels in turn, or the first"
+    )
     training.add_argument("--max_steps", type=count, help="steps, instead of epochs")
     training.add_argument("--global_batch_size", type=count, help="examples a step over all ranks; holds exactly")
     training.add_argument("--per_device_train_batch_size", type=count, help="examples at once on a rank")
@@ -103,15 +107,19 @@ def check(args: argparse.Namespace, place: Place) -> tuple[str, ...]:
     """The order's tasks up to this stage's. Raises ContinualError for flags that contradict each other."""
     from continual.trainer import SCHEDULES, deal
 
-    tasks = orders.check_stage(args.order, args.task, args.stage_index)
+    order = order_of(args)
+    tasks = order.up_to(args.task, args.stage_index)
     if bool(args.previous_output_dir) != (args.stage_index > 1):
         wanted = "the folder of the stage before" if args.stage_index > 1 else "none in stage 1"
         raise ContinualError(f"--previous_output_dir {args.previous_output_dir!r}: wanted {wanted}")
     if args.data_dir is not None and not args.data_dir.is_dir():
         raise ContinualError(f"--data_dir {args.data_dir}: no such folder on {place.host}")
-    if args.data:
-        for task in tasks:
-            orders.stand_in_for(task)
+    for task in tasks:
+        if not (args.data or args.data_dir or order.names_data_of(task)):
+            raise ContinualError(
+                f"--order {args.order}: {task} names no data of its own; wanted --data {BUILTIN}, or --data_dir with "
+                "a folder laid out like CL_Benchmark"
+            )
     if args.lr_scheduler_type not in SCHEDULES:
         raise ContinualError(f"--lr_scheduler_type {args.lr_scheduler_type}: wanted one of {', '.join(SCHEDULES)}")
     if args.warmup_steps and args.lr_scheduler_type == "constant":
@@ -121,3 +129,9 @@ def check(args: argparse.Namespace, place: Place) -> tuple[str, ...]:
         )
     deal(place.world_size, args.global_batch_size, args.per_device_train_batch_size, args.gradient_accumulation_steps)
     return tasks
+def order_of(args: argparse.Namespace) -> orders.Order:
+    """The order that is trained. Raises ContinualError where there is none of that name, or its file is wrong."""
+    order = orders.find(args.order)
+    return order.on_builtin_data() if args.data else order
+
+

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from continual import orders
-
 if TYPE_CHECKING:
     from continual.data import Task
+    from continual.orders import Order
     from continual.stages import State
     from continual.trainer import Result
 
@@ -88,11 +88,22 @@ def table(matrix: Matrix, tasks: Sequence[str], titles: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def result_files(tasks: Sequence[Task], state: State, base: str, trained: Result, measured: float) -> dict[str, str]:
+@dataclass(frozen=True)
+class Figures:
+    """What a stage's files of figures are about; `base` names the base model."""
+
+    order: Order
+    tasks: Sequence[Task]
+    state: State
+    base: str
+
+
+def result_files(figures: Figures, trained: Result, measured: float) -> dict[str, str]:
     """The files of figures that a stage leaves, by name; those of O-LoRA's program have its names and keys.
 
     `measured` is how many seconds the measuring took.
     """
+    order, tasks, state = figures.order, figures.tasks, figures.state
     train = {
         "epoch": round(trained.samples / len(tasks[-1].train), 2),
         "train_loss": round(trained.loss, 4),
@@ -110,7 +121,7 @@ def result_files(tasks: Sequence[Task], state: State, base: str, trained: Result
     }
     results = {
         **{"order": state.order, "method": state.method, "seed": state.seed},
-        "tasks": list(orders.tasks_of(state.order)),
+        "tasks": list(order.tasks),
         "stand_ins": {task.name: task.stand_in for task in tasks if task.stand_in},
         "accuracy": state.matrix,
         "average": average(state.matrix),
@@ -120,18 +131,17 @@ def result_files(tasks: Sequence[Task], state: State, base: str, trained: Result
     values = {"train": train, "predict": predict, "all": train | predict}
     files = {f"{name}_results.json": value for name, value in values.items()} | {"results.json": results}
     texts = {name: json.dumps(value, indent=2) + "\n" for name, value in files.items()}
-    return texts | {"summary.txt": _summary(tasks, state, base)}
+    return texts | {"summary.txt": _summary(figures)}
 
 
-def _summary(tasks: Sequence[Task], state: State, base: str) -> str:
+def _summary(figures: Figures) -> str:
     """The table of all stages so far, and what it was made with."""
-    every = orders.tasks_of(state.order)
+    order, tasks, state = figures.order, figures.tasks, figures.state
     lines = [
         f"{state.order}, {state.method}, seed {state.seed}: accuracy in % on held-out examples",
-        f"base model {base}",
+        f"base model {figures.base}",
     ]
-    titles: Sequence[str] = every
-    if tasks[-1].stand_in:
+    titles = [order.title(task, tasks[-1].stand_in is not None) for task in order.tasks]
+    if any(task.stand_in for task in tasks):
         lines.append("In brackets the small built-in task that was trained and measured in the place of the named one.")
-        titles = [f"{task} ({orders.STAND_INS[task]})" for task in every]
-    return "\n".join(lines) + "\n\n" + table(state.matrix, every, titles)
+    return "\n".join(lines) + "\n\n" + table(state.matrix, order.tasks, titles)

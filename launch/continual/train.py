@@ -51,11 +51,13 @@ class Loaded:
     tasks: tuple[data.Task, ...]
     previous: stages.State | None
     settings: dict[str, Any]  # what the next stage must have equal, under the names of stages.State
+    order: orders.Order
 
 
 def _fetch(args: argparse.Namespace, place: Place) -> ContinualError | None:
     """Fill the cache of built-in assets, once a host, before anybody waits; gives what went wrong, for all to hear."""
-    packages = data.BUILTIN_PACKAGES if args.data else ()
+    order = flags.order_of(args)
+    packages = data.packages(order, order.tasks[: args.stage_index], args.data_dir)
     if args.model_name_or_path == flags.BUILTIN:
         packages = (assets.MODEL, *packages)
     try:
@@ -71,11 +73,12 @@ def _load(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks) -> Loa
     from continual import models
 
     with ranks.together():
+        order = flags.order_of(args)
         base = models.find(args.model_name_or_path, args.num_hidden_layers)
-        wanted = data.Wanted(args.data_dir, args.max_train_samples, args.max_predict_samples)
+        wanted = data.Wanted(args.data_dir, args.max_train_samples, args.max_predict_samples, args.sampling, order)
         read = [data.load(task, wanted, train=task == tasks[-1]) for task in tasks]
         settings = {
-            "order": args.order,
+            "order": order.name,
             "method": args.method,
             "seed": args.seed,
             "base": base.identity,
@@ -90,7 +93,7 @@ def _load(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks) -> Loa
     ranks.same("the sha256 of the base model's weights", base.sha256)
     ranks.same("the data's fingerprint", [task.fingerprint for task in read])
     ranks.same("the carrying-out that --previous_output_dir comes from", previous.token if previous else None)
-    return Loaded(base, tuple(read), previous, settings)
+    return Loaded(base, tuple(read), previous, settings, order)
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,8 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
         matrix=[*(loaded.previous.matrix if loaded.previous else []), row],
         **loaded.settings,
     )
-    texts = metrics.result_files(loaded.tasks, state, str(loaded.base), result, clock.seconds["measuring"])
+    figures = metrics.Figures(loaded.order, loaded.tasks, state, str(loaded.base))
+    texts = metrics.result_files(figures, result, clock.seconds["measuring"])
     _save(args.output_dir.absolute(), ready.adapted, names, kept, state, texts, ranks)
     clock.lap("saving")
     say("\n" + texts["summary.txt"])
@@ -233,7 +237,7 @@ def _settings(args: argparse.Namespace, examples: int, ranks: Ranks) -> trainer.
 def _opening(args: argparse.Namespace, loaded: Loaded, precision: str) -> str:
     task = loaded.tasks[-1]
     lines = [
-        f"continual: {args.order} stage {args.stage_index} of {len(orders.tasks_of(args.order))}: {task.title}, "
+        f"continual: {loaded.order.name} stage {args.stage_index} of {len(loaded.order.tasks)}: {task.title}, "
         f"{len(task.train)} examples, {len(task.test)} held out, {len(task.labels)} labels",
         f"continual: method {args.method}, seed {args.seed}, precision {precision}, base {loaded.base}",
     ]

@@ -127,26 +127,31 @@ def test_flags_that_cannot_be(
     assert captured.out == ""
 
 
-def test_built_in_data_has_no_stand_in_for_the_long_orders(tmp_path: Path):
-    parser = flags.parser()
-    args = parser.parse_args(
-        [
-            "--order",
-            "order_4",
-            "--task",
-            "MNLI",
-            "--stage_index",
-            "1",
-            "--output_dir",
-            "x",
-            "--model_name_or_path",
-            "m",
-            "--data",
-            "builtin",
-        ]
-    )
-    with pytest.raises(flags.ContinualError, match="nothing stands in for MNLI"):
-        flags.check(args, Place("a"))
+def chosen(order: object, task: str, stage: int, *data: object) -> tuple[str, ...]:
+    """The tasks of a stage that these flags choose."""
+    words = ["--order", order, "--task", task, "--stage_index", stage, "--output_dir", "x"]
+    words += ["--model_name_or_path", "m", *data]
+    words += ["--previous_output_dir", "y"] if stage > 1 else []
+    return flags.check(flags.parser().parse_args([str(word) for word in words]), Place("a"))
+
+
+def test_on_built_in_data_a_long_order_has_the_seven_tasks_with_a_stand_in():
+    seven = ("yelp", "amazon", "IMDB", "SST-2", "dbpedia", "agnews", "yahoo")
+    assert chosen("order_6", "yahoo", 7, "--data", "builtin") == seven
+    with pytest.raises(flags.ContinualError, match="--task MNLI: stage 3 of order_6 is IMDB"):
+        chosen("order_6", "MNLI", 3, "--data", "builtin")
+    with pytest.raises(flags.ContinualError, match="--order order_1: dbpedia names no data of its own; wanted --data"):
+        chosen("order_1", "dbpedia", 1)
+
+
+def test_an_order_that_names_its_data_needs_no_flag_for_it(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\ntasks: [{name: a, builtin: reuters-r8}, {name: b, folder: x}, c]\n")
+    assert chosen(path, "b", 2) == ("a", "b")
+    with pytest.raises(flags.ContinualError, match="c names no data of its own"):
+        chosen(path, "c", 3)
+    with pytest.raises(flags.ContinualError, match="nothing stands in for c"):
+        chosen(path, "a", 1, "--data", "builtin")
 
 
 def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]):
