@@ -32,8 +32,26 @@ def fact_requirements(ask: Ask) -> dict[str, Any]:
             if extras and of_extras(line, wanted.get(name, ())):
                 wanted.setdefault(canonical(package), set()).update(extras)
     for name, row in found.items():
-        row["requires"] = [line for line in row["requires"] if of_extras(line, wanted.get(name, ()))][:REQUIREMENTS]
+        row["requires"] = those_of(row["requires"], wanted.get(name, ()))[:REQUIREMENTS]
     return {"packages": {name: row for name, row in found.items() if row["requires"] or row["python"]}}
+
+
+def those_of(lines: list[str], wanted: Iterable[str]) -> list[str]:
+    """The requirements that are for all, or for one of the extras."""
+    known: dict[str, bool] = {}  # by what stands behind the first "; ", which most of thousands share with others
+    found = []
+    for line in lines:
+        place = line.find("; extra")
+        if place < 0:
+            if of_extras(line, wanted):
+                found.append(line)
+            continue
+        marker = line[place:]
+        if marker not in known:
+            known[marker] = of_extras(marker, wanted)
+        if known[marker]:
+            found.append(line)
+    return found
 
 
 def of_extras(line: str, wanted: Iterable[str]) -> bool:
@@ -78,8 +96,10 @@ def requirements(info: str) -> dict[str, Any]:
     """What a distribution asks for: its Python and its requirements, those of extras with their marker."""
     rows: dict[str, Any] = {"python": "", "requires": []}
     egg = not info.endswith(".dist-info")
-    for line in headers(info + ("/METADATA" if not egg else "/PKG-INFO" if os.path.isdir(info) else "")):
-        if line[:9] not in ("Requires-", "requires-", "REQUIRES-"):
+    for line in asking_headers(info + ("/METADATA" if not egg else "/PKG-INFO" if os.path.isdir(info) else "")):
+        if line.startswith("Requires-Dist:"):
+            value = line[len("Requires-Dist:") :].strip()
+            rows["requires"].append((without_addresses(value) if "@" in value else value)[:500])
             continue
         name, _, value = line.partition(":")
         if name.lower() == "requires-python":
@@ -91,13 +111,24 @@ def requirements(info: str) -> dict[str, Any]:
     return rows
 
 
-def headers(path: str) -> list[str]:
-    """The lines of a METADATA or PKG-INFO file before its description."""
+def asking_headers(path: str) -> list[str]:
+    """The lines of a METADATA or PKG-INFO file that begin with `Requires-`, before its description."""
     for limit in (1 << 14, 1 << 20):
-        data = raw_or(path, limit).replace(b"\r\n", b"\n").lstrip()
-        if b"\n\n" in data or len(data) < limit // 2:
+        data = raw_or(path, limit)
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n")
+        data = b"\n" + data.lstrip()
+        end = data.find(b"\n\n")
+        if end >= 0 or len(data) < limit // 2:
             break
-    return data.partition(b"\n\n")[0].decode("utf-8", "surrogateescape").splitlines()
+    data = data if end < 0 else data[:end]
+    for spelling in (b"\nRequires-", b"\nrequires-", b"\nREQUIRES-"):  # one file has one of them
+        place = data.find(spelling)
+        if place >= 0:
+            word = spelling[1:].decode("ascii")
+            lines = data[place:].decode("utf-8", "surrogateescape").splitlines()
+            return [line for line in lines if line.startswith(word)]
+    return []
 
 
 def egg_requirements(text: str) -> list[str]:
