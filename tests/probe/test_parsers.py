@@ -320,3 +320,36 @@ def test_architectures_in_the_bytes(tmp_path: Any, content: bytes, wanted: list[
 def test_the_abi_in_the_bytes(tmp_path: Any, content: bytes, wanted: bool | None) -> None:
     (tmp_path / "libc10.so").write_bytes(content)
     assert probe.torch_build.cxx11_abi(str(tmp_path / "libc10.so")) is wanted
+
+
+@pytest.mark.parametrize(
+    ("source", "values", "tables"),
+    [
+        ("from typing import Optional\n\na = '1'\nb: Optional[str] = None\n", {"a": "1", "b": None}, {}),
+        ("__all__ = ['a', \"b\"]\na = 12\nt={'x': False, 'y': '0.0'}\n", {"a": 12}, {"t": {"x": False, "y": "0.0"}}),
+        ("a = 'x'  # 'y'\n", {"a": "x"}, {}),
+        ("a = 'x' 'y'\nb = 'it\\'s'\nc = 0x10\nd = 1.5\n", {"a": "xy", "b": "it's", "c": 16, "d": 1.5}, {}),
+        ("t = {'a': {'b': 1, 'c': '}'}}\nt2 = {}\n", {}, {"t": {"a": {"b": 1, "c": "}"}}, "t2": {}}),
+        ("a = '''\nb = 'no'\n'''\n", {"a": "\nb = 'no'\n"}, {}),
+        ("if True:\n    a = '1'\nb = '2'\n", {"b": "2"}, {}),
+        ("a = '1'\r\nb = '2'\r\n", {"a": "1", "b": "2"}, {}),
+        ("a = '1'\nb = (\n", {}, {}),
+        ("from x import (\n    y,\n)\na = '1'\n", {"a": "1"}, {}),
+        ("a = 'x,y'\nt = {'a,b': 1, 'c:d': 2}\n", {"a": "x,y"}, {"t": {"a,b": 1, "c:d": 2}}),
+        ("", {}, {}),
+    ],
+)
+def test_constants_read_by_lines_are_those_of_the_syntax_tree(source: str, values: Any, tables: Any) -> None:
+    assert probe.constants.constants(source) == values
+    assert probe.constants.mappings(source) == tables
+    if probe.constants.by_lines(source) is not None:
+        seen = {name: node.value for name, node in probe.constants.assigned(source) if hasattr(node, "value")}
+        assert values == seen
+
+
+def test_the_version_files_of_torch_and_deepspeed_need_no_syntax_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe.constants, "assigned", lambda source: pytest.fail("a syntax tree was made"))
+    torch = "from typing import Optional\n__all__ = ['cuda']\n__version__ = '2.13.0'\ncuda: Optional[str] = None\n"
+    assert probe.constants.constants(torch) == {"__version__": "2.13.0", "cuda": None}
+    deepspeed = "version='0.19.8'\ninstalled_ops={'async_io': False, 'cpu_adam': True}\n"
+    assert probe.constants.mappings(deepspeed) == {"installed_ops": {"async_io": False, "cpu_adam": True}}

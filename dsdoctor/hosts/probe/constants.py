@@ -50,7 +50,8 @@ def by_lines(source: str) -> list[tuple[str, Any]] | None:
     found: list[tuple[str, Any]] = []
     for line in source.split("\n"):
         text = line.rstrip(" ")
-        if text.startswith(("from ", "import ")) and "".join(text.replace(",", "").replace(".", "").split()).isidentifier():
+        imported = text.replace(",", "").replace(".", "").split() if text.startswith(("from ", "import ")) else []
+        if imported and "".join(imported).isidentifier():
             continue
         name, equals, value = text.partition("=")
         name, colon, kind = name.rstrip(" ").partition(":")

@@ -12,11 +12,13 @@ from .question import Ask, section
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 XID = r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d+)(?:, *(.*))?"
 XID_PROCESS = r"\b(?:pid|name)=(?:'[^']*'|<[^>]*>|[^,]*)(?:, *|$)"
 WANTED = b"NVRM: Xid"
+NEWLINE = 10
 KMSG_BYTES = 32 << 20
 KMSG_RECORD = 8192  # PRINTKRB_RECORD_MAX: a shorter buffer is refused
 
@@ -45,36 +47,47 @@ def age_of_first(lines: list[tuple[float, str]]) -> float | None:
 def kmsg_lines() -> list[tuple[float, str]]:
     """The first of the kernel's messages and those wanted, with their seconds since the boot.
 
-    Each read gives one, and the last would block.
-
     `PRIORITY,NUMBER,MICROSECONDS,FLAGS;TEXT`, and lines about the device that begin with a blank. Source:
     Documentation/ABI/testing/dev-kmsg.
     """
+    found: list[tuple[float, str]] = []
+    for lines in kmsg():
+        for line in lines:
+            parsed = message(line) if not found or WANTED in line else None
+            found += [parsed] if parsed else []
+    if not found:
+        raise ProbeError("no message is in it")
+    return found
+
+
+def kmsg() -> Iterator[list[bytes]]:
+    """The lines of the first message in the kernel's log, and of those wanted. Raises OSError.
+
+    Each read gives one message, and the last would block. There are thousands: all are read into one buffer.
+    """
     handle = os.open(at("/dev/kmsg"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    records, size = [], 0
+    buffer, rest, size = bytearray(KMSG_RECORD), b"", 0
+    into, read, find = [buffer], os.readv, buffer.find
     try:
         while size < KMSG_BYTES:
             try:
-                record = os.read(handle, KMSG_RECORD)
+                length = read(handle, into)
             except OSError as failure:
                 if failure.errno == errno.EPIPE:
                     continue  # overwritten while it was read: the next one is there
                 if failure.errno == errno.EAGAIN:
                     break
                 raise
-            if not record:
+            if not length:
                 break
-            size += len(record)
-            records.append(record)
+            if not size or rest or buffer[length - 1] != NEWLINE or find(WANTED, 0, length) >= 0:
+                lines = (rest + bytes(buffer[:length])).split(b"\n")
+                rest = lines.pop()  # a message ends with its line; a file in the log's place need not
+                yield lines
+            size += length
     finally:
         os.close(handle)
-    found: list[tuple[float, str]] = []
-    for line in b"".join(records).split(b"\n"):
-        parsed = message(line) if not found or WANTED in line else None
-        found += [parsed] if parsed else []
-    if not found:
-        raise ProbeError("no message is in it")
-    return found
+    yield [rest]
 
 
 def message(line: bytes) -> tuple[float, str] | None:

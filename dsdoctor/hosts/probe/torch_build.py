@@ -59,7 +59,9 @@ def nccl_requirement(text: str) -> str | None:
             break  # the description begins
         header, _, asked = line.partition(":")
         asked = asked.strip()
-        end = next((place for place, letter in enumerate(asked) if not (letter.isalnum() or letter in "-_")), len(asked))
+        end = next(
+            (place for place, letter in enumerate(asked) if not (letter.isalnum() or letter in "-_")), len(asked)
+        )
         name = asked[:end].lower().replace("_", "-")
         if header.lower() == "requires-dist" and name.startswith("nvidia-nccl"):
             pin = asked[end:].lstrip()
