@@ -39,7 +39,9 @@ COMING_UP = 120.0
 POLL = 0.2
 ENDLESS, SHORT = (1_000_000, 0.2), (60, 0.05)  # steps, and seconds between them
 MARK = "--stage second"
-OF_A_RANK = re.compile(r"\{'loss': ")
+NOTHING = re.compile(
+    r"(node\d+: *)?\s*$|.*\{'loss': "
+)  # blank, or a training's own line; with pdsh's prefix or without
 
 # Faults that are over when the training is: it runs to its end.
 TO_THE_END = {"ssh daemon stopped", "disk of a host full", "run directory's disk full"}
@@ -114,7 +116,7 @@ class Trial:
             at = round(time.monotonic() - struck, 2)
             if "ended" not in seen and running.poll() is not None:
                 seen |= {"ended": at, "code": running.returncode}
-            said = next((line for line in self._lines(since) if line.strip() and not OF_A_RANK.search(line)), None)
+            said = next((line for line in self._lines(since) if not NOTHING.match(line)), None)
             if "noticed" not in seen and (said is not None or "ended" in seen):
                 seen |= {"noticed": at, "said": (said or "").strip()[:200]}
             left = self._left(reachable)

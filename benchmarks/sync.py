@@ -1,7 +1,8 @@
 """2,000 files (50 MB) to 8 hosts: dsdoctor's sync beside eight bare `rsync -a` at once, first copy and no change.
 
 The hosts are the little cluster's, so all of them share this machine's cores; needs root. What is timed runs on the
-cluster's head, in turn (A B C A B C …). `DSDOCTOR_BENCH_HOSTS` and `DSDOCTOR_BENCH_PAIRS` take other numbers.
+cluster's head, in turn (A B C A B C …). CPU seconds are those of all hosts and the head together, ssh's included, by
+the kernel's account of their control groups. `DSDOCTOR_BENCH_HOSTS` and `DSDOCTOR_BENCH_PAIRS` take other numbers.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.host import ClusterHost
 from tests.cluster.little_cluster import LittleCluster
 from tests.cluster.machine import HostSpec
 from tests.cluster.prerequisites import missing_for_cluster
+from tests.cluster.processes import HostProcess
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FILES, FOLDERS, SIZE = 2000, 50, 25_000
@@ -37,6 +41,14 @@ for number in range({files}):
 """
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What one copy to all hosts took, in seconds."""
+
+    wall: float
+    cpu: float
+
+
 def main() -> str:
     """The table."""
     missing = missing_for_cluster()
@@ -44,7 +56,7 @@ def main() -> str:
         return f"left out: {missing}"
     count, pairs = int(os.environ.get("DSDOCTOR_BENCH_HOSTS", "8")), int(os.environ.get("DSDOCTOR_BENCH_PAIRS", "5"))
     specs = [HostSpec(f"node{number}", nic="eth0") for number in range(count)]
-    seconds: dict[tuple[str, str], list[float]] = {}
+    costs: dict[tuple[str, str], list[Cost]] = {}
     load = os.getloadavg()[0]
     with LittleCluster(specs) as cluster:
         cluster.head.python(MAKE.format(files=FILES, folders=FOLDERS, size=SIZE))
@@ -57,40 +69,82 @@ def main() -> str:
                 host.run(["rm", "-rf", "/root/bare", "/root/kept", "/root/cold", "/root/.dsdoctor"])
             for state in ("first", "no change"):
                 for way in (BARE, KEPT, COLD, COMMAND):
-                    seconds.setdefault((way, state), []).append(_once(cluster.head, way, names))
-    return _table({key: taken[1:] for key, taken in seconds.items()}, count, load)
+                    costs.setdefault((way, state), []).append(_once(cluster, way, names))
+    return _table({key: taken[1:] for key, taken in costs.items()}, count, load)
 
 
-def _once(head: ClusterHost, way: str, names: list[str]) -> float:
-    if way == COMMAND:
-        argv = [sys.executable, "-m", "dsdoctor", "sync", "job.yaml", "--hostfile", "hostfile"]
-        began = time.perf_counter()
-        head.run(argv, cwd="/root/lab", timeout=120)
-        return time.perf_counter() - began
-    order = json.dumps({"way": way, "names": names})
+def _once(cluster: LittleCluster, way: str, names: list[str]) -> Cost:
+    """Start what is timed, let it get ready, and time it from the word it is given to its end."""
     code = "import sys; from benchmarks.sync import timed; timed(sys.argv[1])"
-    done = head.run([sys.executable, "-c", code, order], cwd=str(REPOSITORY), timeout=120)
-    return float(done.stdout.strip().splitlines()[-1])
+    argv = [sys.executable, "-c", code, json.dumps({"way": way, "names": names})]
+    if way == COMMAND:
+        argv = [
+            "sh",
+            "-c",
+            'echo ready; read -r _; "$@" >&2; echo done',
+            "sh",
+            sys.executable,
+            "-m",
+            "dsdoctor",
+            "sync",
+        ]
+        argv += ["job.yaml", "--hostfile", "hostfile"]
+    process = cluster.head.popen(
+        argv,
+        cwd="/root/lab",
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={"PYTHONPATH": str(REPOSITORY)},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    _expect(process, "ready")
+    cpu, began = _cpu(cluster), time.perf_counter()
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    _expect(process, "done")
+    cost = Cost(time.perf_counter() - began, _cpu(cluster) - cpu)
+    process.end()
+    return cost
+
+
+def _expect(process: HostProcess, word: str) -> None:
+    assert process.stdout is not None
+    line = process.stdout.readline().strip()
+    if line != word:
+        raise RuntimeError(f"{line!r} instead of {word!r} from {process.argv_inside}")
+
+
+def _cpu(cluster: LittleCluster) -> float:
+    """The CPU seconds that the whole cluster has used."""
+    text = (cluster.head.machine.group.parent / "cpu.stat").read_text(encoding="ascii")
+    return int(text.split("usage_usec ")[1].split()[0]) / 1e6
 
 
 def timed(text: str) -> None:
-    """On the head: do it once, print the seconds."""
+    """On the head: get ready, say so, wait for a word, do it once."""
     order = json.loads(text)
-    print(_bare(order["names"]) if order["way"] == BARE else _sync(order["names"], order["way"] == KEPT))
+    if order["way"] == BARE:
+        _at_the_word(lambda: _bare(order["names"]))
+    else:
+        _sync(order["names"], order["way"] == KEPT)
 
 
-def _bare(names: list[str]) -> float:
-    import subprocess
+def _at_the_word(act: Callable[[], object]) -> None:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    act()
+    print("done", flush=True)
 
-    began = time.perf_counter()
+
+def _bare(names: list[str]) -> None:
     running = [subprocess.Popen(["rsync", "-a", "/root/lab/code/", f"{name}:/root/bare/"]) for name in names]
     codes = [process.wait() for process in running]
     if any(codes):
         raise RuntimeError("a bare rsync failed")
-    return time.perf_counter() - began
 
 
-def _sync(names: list[str], kept: bool) -> float:
+def _sync(names: list[str], kept: bool) -> None:
     from dsdoctor.cluster import HostEntry
     from dsdoctor.hosts.gather import MANY
     from dsdoctor.hosts.transport import connect
@@ -109,26 +163,25 @@ def _sync(names: list[str], kept: bool) -> float:
     try:
         for way in ways.values() if kept else ():
             way.run(["true"])
-        began = time.perf_counter()
-        sync(plan, ways, directory=Path("/root/lab/run"))
-        return time.perf_counter() - began
+        _at_the_word(lambda: sync(plan, ways, directory=Path("/root/lab/run")))
     finally:
         for way in ways.values():
             way.close()
 
 
-def _table(seconds: dict[tuple[str, str], list[float]], count: int, load: float) -> str:
+def _table(costs: dict[tuple[str, str], list[Cost]], count: int, load: float) -> str:
     lines = [
         f"{count} hosts, load before it {load:.1f}, after it {os.getloadavg()[0]:.1f}",
         "",
-        "| | first copy s | fastest | × bare | no change s | fastest | × bare |",
-        "|---|---|---|---|---|---|---|",
+        "| | first copy s | × bare | CPU s | × bare | no change s | × bare | CPU s | × bare |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for way in (BARE, KEPT, COLD, COMMAND):
         cells = []
         for state in ("first", "no change"):
-            taken = seconds[way, state]
-            ratio = statistics.median(one / bare for one, bare in zip(taken, seconds[BARE, state], strict=True))
-            cells += [f"{statistics.median(taken):.2f}", f"{min(taken):.2f}", f"{ratio:.2f}"]
+            taken, bare = costs[way, state], costs[BARE, state]
+            for of in (lambda cost: cost.wall, lambda cost: cost.cpu):
+                ratio = statistics.median(of(one) / of(other) for one, other in zip(taken, bare, strict=True))
+                cells += [f"{statistics.median(map(of, taken)):.2f}", f"{ratio:.2f}"]
         lines.append(f"| {way} | {' | '.join(cells)} |")
     return "\n".join(lines)

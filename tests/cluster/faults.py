@@ -87,7 +87,12 @@ def _to_head(number: int) -> Deed:
 
 
 def _touch(path: str) -> Deed:
-    return lambda scene: scene.node1.write(path, "")
+    return lambda scene: _make(scene, path)
+
+
+def _make(scene: Scene, path: str) -> None:
+    """Make an empty file in one step: the rank may take it away at once."""
+    scene.node1.run(["touch", path])
 
 
 def _remove(path: str) -> Deed:
@@ -97,14 +102,14 @@ def _remove(path: str) -> Deed:
 def _fork_and_kill(scene: Scene) -> None:
     """Let the rank start a process that leaves its session, then kill the rank."""
     victim = scene.rank(scene.node1)
-    scene.node1.write("/run/fork", "")
+    _make(scene, "/run/fork")
     scene.node1.wait_for_start("left-behind")
     scene.node1.kill(victim.pid, signal.SIGKILL)
 
 
 def _fork_and_kill_guard(scene: Scene) -> None:
     victim = scene.guard(scene.node1, -1)
-    scene.node1.write("/run/fork", "")
+    _make(scene, "/run/fork")
     scene.node1.wait_for_start("left-behind")
     scene.node1.kill(victim.pid, signal.SIGKILL)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -15,8 +15,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dsdoctor.cluster import HostEntry
+from dsdoctor.hosts import sent
 from dsdoctor.hosts.sent import BOOT
 from dsdoctor.hosts.transport.local import LocalTransport
 from dsdoctor.plan.model import HostPlan, SyncPlan
@@ -24,7 +27,10 @@ from dsdoctor.run.on_host import HostAnswerError, ask
 from dsdoctor.run.sync import SyncError, fetch, sync
 from dsdoctor.run.sync.code import Code
 from dsdoctor.run.sync.fetch import Fetched
-from dsdoctor.run.sync.host_side import Folders, answer_to, kind_of, other_runs, users
+from dsdoctor.run.sync.host_side.conversation import answer_to
+from dsdoctor.run.sync.host_side.folders import Folders
+from dsdoctor.run.sync.host_side.seen import kind_of, other_runs, users
+from dsdoctor.run.sync.host_side.words import as_json
 from dsdoctor.run.sync.rsync import Done, Rsync, unescaped
 from dsdoctor.run.sync.session import Session, program
 from dsdoctor.run.sync.source import look
@@ -234,11 +240,28 @@ def test_its_traces_are_gone_when_the_line_ends(tmp_path: Path) -> None:
 
 
 def test_another_python_compiles_the_host_s_side_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "MAGIC_NUMBER", b"none")
-    sent = program.__wrapped__() + b"ping\n"
+    monkeypatch.setattr(sent, "MAGIC_NUMBER", b"none")
+    sent.pack.cache_clear()
+    try:
+        text = program() + b"ping\n"
+    finally:
+        sent.pack.cache_clear()
     argv = [sys.executable, "-u", "-S", "-c", BOOT]
-    done = subprocess.run(argv, input=sent, capture_output=True, timeout=30, check=True)
+    done = subprocess.run(argv, input=text, capture_output=True, timeout=30, check=True)
     assert done.stdout == b"pong\n", done.stderr
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_what_a_host_says_is_json(value: Any) -> None:
+    text = as_json(value)
+    assert json.loads(text) == value
+    assert text.isascii()
+    assert "\n" not in text
 
 
 def test_a_host_without_that_python_says_so(tmp_path: Path) -> None:

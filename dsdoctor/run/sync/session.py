@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import binascii
 import contextlib
-import functools
-import importlib.util
 import json
 import marshal
 import queue
@@ -12,26 +11,18 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
-from importlib.abc import InspectLoader
 from typing import Any
 
 from dsdoctor.hosts.gather import with_setup
-from dsdoctor.hosts.sent import BOOT, framed
+from dsdoctor.hosts.sent import BOOT, pack
 from dsdoctor.hosts.transport import RemoteProcess, Transport, TransportError
 from dsdoctor.plan.model import HostPlan
+from dsdoctor.run.sync import host_side
 from dsdoctor.run.sync.host_side import MARK, PING, PONG
 
 LINE_LIMIT = 16 << 20  # bytes of an answer
 PING_SECONDS = 10.0  # at most between two pings; the host's side gives up after 60 s without a word
 ANSWER_SECONDS = 120.0  # for one question, on a host that is alive
-
-
-# Compiling takes a host longer than all that it then does.
-_ARRIVE = b"""import sys, marshal, _frozen_importlib_external as f
-b = sys.stdin.buffer
-c, t = b.read(%d), b.read(%d)
-exec(marshal.loads(c) if f.MAGIC_NUMBER == %r else compile(t, "dsdoctor", "exec"))
-"""
 
 
 class SyncError(Exception):
@@ -42,15 +33,9 @@ class SyncError(Exception):
         self.host = host
 
 
-@functools.cache
 def program() -> bytes:
-    """The host's side as BOOT takes it: its code as this Python compiled it, and its text for any other Python."""
-    name = "dsdoctor.run.sync.host_side"
-    loader = getattr(importlib.util.find_spec(name), "loader", None)
-    assert isinstance(loader, InspectLoader)
-    code = marshal.dumps(loader.get_code(name))
-    text = (loader.get_source(name) or "").encode("utf-8")
-    return framed(_ARRIVE % (len(code), len(text), importlib.util.MAGIC_NUMBER)) + code + text
+    """The host's side as it is sent: its code as this Python compiled it, and its text for any other Python."""
+    return pack(host_side.__name__, entry=("conversation", "converse"), needs="a sync", refusal="%s\n")
 
 
 class Session:
@@ -79,7 +64,7 @@ class Session:
         """
         if self._process is None:
             self._start()
-        self._write(json.dumps({"do": what, **order}).encode("ascii") + b"\n")
+        self._write(binascii.hexlify(marshal.dumps({"do": what, **order}, 2)) + b"\n")
         line = self._answer()
         if line is None:
             self._answers.put(None)

@@ -1,49 +1,24 @@
-"""The host's side of a sync: one file for any Python from 3.8 on, sent over ssh and talked with by lines of JSON.
-
-It makes the folders, refuses foreign ones, says who uses them, holds a lock while files are copied, and takes its own
-traces away when the line ends, however it ends.
-"""
+"""What one sync holds on this host: the lock, its token in each folder, folders for unfinished files."""
 
 from __future__ import annotations
 
-# What few syncs need is imported where it is needed: the host waits for every import of its Python.
 import contextlib
 import errno
 import fcntl
-import json
 import os
-import queue
-import re
-import sys
-import threading
 import time
+
+from . import ASIDE, LOCK, MARKER, OWN, TEMP, TOKENS, USED
+from .seen import kind_of, other_runs, room, users
+from .words import as_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Optional
 
-    Order = Dict[str, Any]
+    from .handing import Handing
 
-MARK = "<<<dsdoctor-sync "
-QUESTIONS = (
-    *("open", "look", "space", "sweep", "missing", "link", "note", "unlock"),
-    *("knows", "hand", "handed"),
-)
-# From one host to another: the user's own keys and known hosts there, no questions, and no agent that would lend them.
-SSH = (
-    *("ssh", "-T", "-x", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "ForwardAgent=no"),
-    *("-o", "ClearAllForwardings=yes", "-o", "LogLevel=ERROR"),
-)
-PING, PONG = b"ping\n", "pong\n"
-MARKER = ".dsdoctor-sync"  # a folder that carries it is dsdoctor's own
-TOKENS = ".dsdoctor-tokens"
-LOCK = ".dsdoctor-lock"
-USED = ".dsdoctor-used"  # below it, one file for each run that was given this code
-TEMP = ".dsdoctor-temp"
-PARTIAL = ".dsdoctor-partial"
-ASIDE = ".~tmp~"  # where rsync --delay-updates keeps files until all are there
-OWN = (MARKER, TOKENS, LOCK, USED, TEMP, PARTIAL)
-FORGOTTEN = 7 * 86400  # seconds after which nobody asks any more which runs had this code
+    Order = Dict[str, Any]
 
 
 class Folders:
@@ -51,10 +26,13 @@ class Folders:
 
     def __init__(self) -> None:
         self.lock: Any = None
-        self.handing: Any = None  # an rsync from here to another host
-        self.said: Any = None
+        self.handing: Optional[Handing] = None  # an rsync from here to another host
         self.placed: List[str] = []
         self.temporary: List[str] = []
+
+    def home(self, order: Order) -> Order:
+        """This user's home folder."""
+        return {"home": os.path.expanduser("~")}
 
     def open(self, order: Order) -> Order:
         """Lock the work folder, make and claim the folders, leave a token in each.
@@ -165,7 +143,7 @@ class Folders:
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, order["run"])
         with open(path + ".part", "w") as file:
-            json.dump({key: order[key] for key in ("run", "head", "directory")}, file)
+            file.write(as_json({key: order[key] for key in ("run", "head", "directory")}))
         os.replace(path + ".part", path)
         return {}
 
@@ -207,42 +185,21 @@ class Folders:
         return {}
 
     def knows(self, order: Order) -> Order:
-        """Whether this host gets to another by its user's own keys, and finds that host's token there.
+        """Whether this host gets to another; see :mod:`.handing`."""
+        from .handing import knows
 
-        A name may lead elsewhere from here than from the head; the token proves that it is the same folder.
-        """
-        import shutil
-        import subprocess
-
-        try:
-            argv = [*SSH, *order["ssh"], "--", order["name"], order["test"]]
-            null = subprocess.DEVNULL
-            code = subprocess.call(argv, stdin=null, stdout=null, stderr=null, timeout=order["limit"])
-        except (OSError, subprocess.SubprocessError):
-            return {"known": False}
-        return {"known": code == 0 and shutil.which("rsync") is not None}
+        return knows(order)
 
     def hand(self, order: Order) -> Order:
         """Begin to copy what this host has to another; :meth:`handed` says how far that is."""
-        import shlex
-        import subprocess
-        import tempfile
+        from .handing import Handing
 
-        shell = " ".join(shlex.quote(word) for word in [*SSH, *order["ssh"]])
-        argv = ["rsync", *order["options"], "-e", shell, "--", order["source"], order["target"]]
-        self.said = tempfile.TemporaryFile()
-        self.handing = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.said, start_new_session=True
-        )
+        self.handing = Handing(order)
         return {}
 
     def handed(self, order: Order) -> Order:
-        """The exit code of what :meth:`hand` began and what it said; `code` is None while it runs."""
-        code = self.handing.poll()
-        if code is None:
-            return {"code": None}
-        self.said.seek(0)
-        return {"code": code, "said": self.said.read(2000).decode("utf-8", "replace")}
+        """How far what :meth:`hand` began is."""
+        return {"code": None} if self.handing is None else self.handing.state()
 
     def unlock(self, order: Order) -> Order:
         """Let go of everything: another sync has the lock on some other host."""
@@ -251,12 +208,8 @@ class Folders:
 
     def close(self) -> None:
         """Take away what was only there for the time of the sync, and end what it has under way."""
-        if self.handing is not None and self.handing.poll() is None:
-            import signal
-
-            with contextlib.suppress(OSError):
-                os.killpg(self.handing.pid, signal.SIGKILL)
-            self.handing.wait()
+        if self.handing is not None:
+            self.handing.end()
         for path in self.placed:
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -269,117 +222,3 @@ class Folders:
         if self.lock is not None:
             self.lock.close()
             self.lock = None
-
-
-def kind_of(path: str) -> str:
-    """What is at a path: `none`, `link`, `folder` or `file`."""
-    if os.path.islink(path):
-        return "link" if os.path.exists(path) else "none"
-    return "folder" if os.path.isdir(path) else "file" if os.path.exists(path) else "none"
-
-
-def room(path: str) -> Order:
-    """Bytes and files that are free to this user where a path is, or will be."""
-    while not os.path.exists(path) and os.path.dirname(path) != path:
-        path = os.path.dirname(path)
-    try:
-        disk = os.statvfs(path)
-    except OSError:
-        return {}
-    files = disk.f_favail if disk.f_files else None  # some file systems count none
-    return {"free": disk.f_bavail * disk.f_frsize, "files": files, "at": path}
-
-
-def other_runs(folder: str, own: str) -> List[Order]:
-    """The runs but `own` that were given the code of this work folder, each with its `age` in seconds."""
-    others = []
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-        path = os.path.join(folder, name)
-        try:
-            age = time.time() - os.stat(path).st_mtime
-            if age > FORGOTTEN:
-                os.unlink(path)
-                continue
-            with open(path) as file:
-                other = json.load(file)
-        except (OSError, ValueError):
-            continue
-        if other.get("run") != own:
-            others.append(dict(other, age=age))
-    return others
-
-
-def users(folder: str, own: str) -> List[Order]:
-    """The processes that work in a folder and belong to no terminal: ranks, and not somebody's shell or editor.
-
-    Those whose arguments or variables name the folder `own` are this run's and not told.
-    """
-    real, found = os.path.realpath(folder), []
-    for pid in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else []):
-        try:
-            at = os.readlink("/proc/%s/cwd" % pid)
-            if at != real and not at.startswith(real + "/"):
-                continue
-            with open("/proc/%s/stat" % pid) as file:
-                terminal = int(file.read().rpartition(")")[2].split()[4])
-            with open("/proc/%s/cmdline" % pid, "rb") as raw:
-                argv = raw.read()
-            with open("/proc/%s/environ" % pid, "rb") as raw:
-                words = argv + b"\0" + raw.read()
-        except (OSError, ValueError, IndexError):  # gone meanwhile, or another user's
-            continue
-        if terminal or int(pid) == os.getpid() or (own and os.fsencode(own) in words):
-            continue
-        named = re.search(rb"/runs/([A-Za-z0-9._-]+)", words)
-        command = " ".join(argv.decode("utf-8", "replace").split("\0")).strip()[:80]
-        found.append({"pid": int(pid), "command": command, "run": named.group(1).decode() if named else ""})
-    return found
-
-
-def answer_to(folders: Folders, order: Order) -> Order:
-    """Do what one line asks; an error of the system is an answer, too."""
-    handlers = {name: getattr(folders, name) for name in QUESTIONS}
-    try:
-        return dict(handlers[order["do"]](order))
-    except OSError as error:
-        path = error.filename if isinstance(error.filename, str) else ""
-        return {"error": error.strerror or str(error), "errno": error.errno, "path": path, "room": room(path or "/")}
-
-
-def attend(silence: float) -> None:
-    """Answer line by line, until the head hangs up or has been silent for so many seconds."""
-    lines: "queue.Queue[bytes]" = queue.Queue()
-    writing = threading.Lock()
-
-    def write(text: str) -> None:
-        with writing:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-
-    def read() -> None:
-        with contextlib.suppress(OSError):
-            for line in sys.stdin.buffer:
-                if line == PING:
-                    write(PONG)  # at once, whatever is being done
-                lines.put(line)
-        lines.put(b"")
-
-    threading.Thread(target=read, daemon=True).start()
-    folders = Folders()
-    try:
-        while True:
-            line = lines.get(timeout=silence)
-            if not line:
-                break
-            if line != PING:
-                write("\n" + MARK + json.dumps(answer_to(folders, json.loads(line))) + "\n")
-    except (queue.Empty, OSError):
-        pass
-    finally:
-        folders.close()
-
-
-if __name__ == "__main__":
-    attend(60.0)
-    sys.stdout.flush()
-    os._exit(0)  # the reader may sit in a read that never ends
