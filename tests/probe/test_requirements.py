@@ -251,6 +251,38 @@ def test_the_distributions_gcc_finds_what_lies_in_its_folders(name: str) -> None
     assert probe.compilers.gcc_has(name) is found
 
 
+@pytest.mark.parametrize("name", ["gcc", "g++", "cc", "c++"])
+def test_the_version_read_of_a_distributions_gcc_is_the_one_that_it_prints(name: str) -> None:
+    path = probe.files.which(name)
+    read = probe.compilers.own_version(path) if path else ""
+    if not read or path is None:
+        pytest.skip("needs a distribution's gcc that is built as Debian builds it")
+    printed = probe.programs.run([path, "--version"])[1]
+    assert probe.compilers.program_version(read) == probe.compilers.program_version(printed) != ""
+    assert read.split()[1:] == printed.splitlines()[0].split()[1:]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "wanted"),
+    [
+        ("gcc-12", b"\0x) \0" + b"12.2.0\0(Debian 12.2.0-14) \0gcc version", "gcc (Debian 12.2.0-14) 12.2.0\n"),
+        ("gcc", b"\x0013.2.1\0(Some One) \0", "gcc (Some One) 13.2.1\n"),
+        ("gcc-12", b"\x0011.2.0\0(Debian 12.2.0-14) \0", ""),  # another gcc's: it is asked
+        ("gcc-12", b"\0(Debian 12.2.0-14) \x0012.2.0\0", ""),
+        ("gcc-12", b"\x0012.2.0\0Debian 12.2.0-14) \0", ""),
+        ("gcc-12", b"\x0012.2.0 2024\0(GCC) \0", ""),
+        ("gcc-12", b"", ""),
+    ],
+)
+def test_the_version_in_a_gccs_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, wanted: str
+) -> None:
+    (tmp_path / name).write_bytes(b"\x7fELF\x02\x01" + content if content else b"")
+    assert probe.compilers.own_version(str(tmp_path / name)) == ""  # not in /usr/bin
+    monkeypatch.setattr(probe.compilers, "is_own_gcc", lambda path, kinds: True)
+    assert probe.compilers.own_version(str(tmp_path / name)) == wanted
+
+
 def test_a_compiler_that_is_told_of_other_folders_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if probe.files.which("gcc") is None:
         pytest.skip("needs gcc")

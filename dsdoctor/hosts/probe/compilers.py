@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from .elf import Library
 from .files import MEMO, ProbeError, raw_or, which
 from .programs import Program, run
 from .question import Ask, section
@@ -70,13 +71,40 @@ def libaio(ask: Ask) -> tuple[bool | None, bool | None]:
     return os.path.isabs(found) or given, status == 0
 
 
-def is_own_gcc(path: str) -> bool:
+def is_own_gcc(path: str, kinds: tuple[str, ...] = ("gcc", "cc")) -> bool:
     """Whether a compiler is the distribution's gcc itself: a program and not a script around one.
 
     /usr/bin/gcc is a link to /usr/bin/x86_64-linux-gnu-gcc-12 or the like, or the program.
     """
     folder, name = os.path.split(os.path.realpath(path))
-    return folder == "/usr/bin" and kind_of(name) in ("gcc", "cc") and raw_or("%s/%s" % (folder, name), 4) == b"\x7fELF"
+    return folder == "/usr/bin" and kind_of(name) in kinds and raw_or("%s/%s" % (folder, name), 4) == b"\x7fELF"
+
+
+def own_version(path: str) -> str:
+    """What a distribution's gcc or g++ says of its version, out of its bytes; nothing for one that is not so built.
+
+    `--version` prints the packager's words and the version, which stand side by side among the texts of the program,
+    the version first: "12.2.0", "(Debian 12.2.0-14) ". Source: gcc/gcc.cc and gcc/version.cc; seen so in gcc 12.2.0 of
+    Debian 12. A gcc-12 whose version were not 12's is asked.
+    """
+    if not is_own_gcc(path, ("gcc", "g++", "cc", "c++")):
+        return ""
+    real = os.path.realpath(path)
+    major = real.rpartition("-")[2]
+    try:
+        library = Library(real)
+    except (OSError, ValueError):
+        return ""
+    try:
+        for place in library.places(b") \0"):
+            before, _, packager = library.bytes[max(0, place - 160) : place].rpartition(b"\0")
+            number = before.rpartition(b"\0")[2].decode("latin-1")
+            if packager[:1] == b"(" and number and dotted(number, 0) == number:
+                same = not major.isdigit() or number.partition(".")[0] == major
+                return "gcc %s) %s\n" % (packager.decode("latin-1"), number) if same else ""
+        return ""
+    finally:
+        library.close()
 
 
 def kind_of(name: str) -> str:
@@ -120,12 +148,19 @@ def version_text(path: str) -> str:
 
 
 def ask_versions(paths: Iterable[str]) -> None:
-    """Ask programs for their version, all at the same time, each once; c++ and g++ are one where links say so."""
+    """Ask programs for their version, all at the same time, each once; c++ and g++ are one where links say so.
+
+    A distribution's gcc is read and not run: starting programs is half of what a host's examination costs it.
+    """
     asked: dict[str, str] = MEMO.setdefault("versions", {})
     running: dict[str, Program] = {}
     for path in paths:
         key = same_program(path)
         if key in asked or key in running:
+            continue
+        told = own_version(path)
+        if told:
+            asked[key] = told
             continue
         try:
             running[key] = Program([path, "--version"])
