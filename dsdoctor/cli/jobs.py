@@ -81,4 +81,7 @@ def _described(job: Job, path: Path, look: Look) -> str:
     for name, profile in job.profiles.items():
         usual = " (default)" if name == job.default_profile else ""
         lines += look.paragraph(f"profile {name}{usual}: {profile.description or 'no description'}", "  ", "    ")
+        if profile.only:
+            carried_out = [stage.name for stage in job.stages if stage.name in profile.only]
+            lines += look.paragraph(f"stages: {arrow.join(carried_out)}", "    ", "      ")
     return "\n".join(lines)

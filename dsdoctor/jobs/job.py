@@ -71,9 +71,13 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A named variant: settings laid over the job and, by stage name, over its stages."""
+    """A named variant: settings laid over the job and, by stage name, over its stages.
+
+    `only` names the stages that are carried out, in the job's order and counted from 1; without it, all are.
+    """
 
     description: str = ""
+    only: tuple[str, ...] = ()
     args: dict[str, Value] = {}
     env: Variables = {}
     deepspeed: str | None = None
@@ -240,7 +244,8 @@ def parse_job(text: str, source: str) -> Job:
         if names.count(name) > 1:
             raise FileError(source, f"stages: two are called {name}")
     for profile_name, profile in job.profiles.items():
-        _known(profile.stages, names, source, f"profiles.{profile_name}.stages")
+        _known(profile.only, names, source, f"profiles.{profile_name}.only")
+        _known(profile.stages, profile.only or names, source, f"profiles.{profile_name}.stages")
     if job.default_profile is not None:
         _known([job.default_profile], list(job.profiles), source, "default_profile")
     if job.requires_python is not None:
@@ -275,7 +280,8 @@ def resolve(
     if name is not None:
         _known([name], list(job.profiles), source, "profile")
         chosen = job.profiles[name]
-    general, by_stage = _parse_settings(settings, [stage.name for stage in job.stages])
+    carried_out = [stage for stage in job.stages if not chosen.only or stage.name in chosen.only]
+    general, by_stage = _parse_settings(settings, [stage.name for stage in carried_out])
     stages = tuple(
         StageSettings(
             name=stage.name,
@@ -291,7 +297,7 @@ def resolve(
             env=dict(stage.env),
             outputs=stage.outputs,
         )
-        for index, stage in enumerate(job.stages, 1)
+        for index, stage in enumerate(carried_out, 1)
     )
     config = chosen.deepspeed or job.deepspeed
     resolved = ResolvedJob(
