@@ -43,6 +43,31 @@ def _flag(stage: StageSettings, names: tuple[str, ...], otherwise: bool | None) 
     return otherwise
 
 
+def runs_in(context: JobContext, stage: StageSettings) -> str | None:
+    """The precision that a stage really computes in: "fp16", "bf16", "fp32"; None where that cannot be told.
+
+    A DeepSpeed config decides where it says true or false; "auto" is filled in from the arguments, by a Trainer alone.
+    """
+    fp16, bf16 = argument_flags(context, stage)
+    config = context.deepspeed
+    if config is None:
+        if not stage.complete:
+            return None
+        return "fp16" if fp16 else "bf16" if bf16 else "fp32" if fp16 is False and bf16 is False else None
+    known = True
+    for block, flag, name in (("fp16", fp16, "fp16"), ("bf16", bf16, "bf16"), ("bfloat16", None, "bf16")):
+        there = dsconfig.get(config, f"{block}.enabled")
+        if there == "auto" and block == "bfloat16":
+            known = False  # by release: older ones take the text for true
+        elif there == "auto":
+            if flag:
+                return name
+            known = known and flag is False and stage.complete
+        elif is_true(there):
+            return name
+    return "fp32" if known else None
+
+
 def asks_for_bf16(context: JobContext) -> Iterator[Evidence]:
     """Every place where the job asks for bf16. Nothing for `precision: auto`: the plan takes what all GPUs have."""
     if context.job.job.precision == "bf16":

@@ -74,6 +74,18 @@ class BadModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokenizer_class: str | None = None  # by which copies under other names are known
 
 
+class ConfigKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`data/deepspeed_keys.yaml`: the keys of a DeepSpeed config by block."""
+
+    version: str
+    refused: dict[str, frozenset[str]]
+    ignored: dict[str, frozenset[str]]
+    inner: dict[str, frozenset[str]]
+    old: dict[str, str]
+    removed: frozenset[str]
+    earlier: frozenset[str]
+
+
 def text(folder: str, name: str) -> str:
     """The text of a data file. Raises FileNotFoundError."""
     return (files("dsdoctor.checks") / folder / name).read_text(encoding="utf-8")
@@ -126,13 +138,32 @@ def bad_models() -> tuple[BadModel, ...]:
     return yamlfile.convert(yamlfile.parse(content, name), tuple[BadModel, ...], name, content)
 
 
-@cache
 def training_arguments() -> frozenset[str]:
     """The names of all arguments that any release of transformers' training arguments has had."""
+    return arguments_of("now", "seq2seq", "earlier")
+
+
+@cache
+def arguments_of(*groups: str) -> frozenset[str]:
+    """The names of transformers' training arguments in these groups of the table: now, seq2seq, earlier."""
     name = "training_arguments.yaml"
     content = text("data", name)
     table = yamlfile.convert(yamlfile.parse(content, name), dict[str, str], name, content)
-    return frozenset(word for words in table.values() for word in words.split())
+    return frozenset(word for group in groups for word in table[group].split())
+
+
+@cache
+def config_keys() -> ConfigKeys:
+    """The table of the keys of a DeepSpeed config; their names stand in it as words of one text."""
+    name = "deepspeed_keys.yaml"
+    content = text("data", name)
+    value = yamlfile.parse(content, name)
+    if isinstance(value, dict):
+        for key in ("refused", "ignored", "inner"):
+            value[key] = {block: words.split() for block, words in value[key].items()}
+        for key in ("removed", "earlier"):
+            value[key] = value[key].split()
+    return yamlfile.convert(value, ConfigKeys, name, content)
 
 
 def case_names() -> tuple[str, ...]:

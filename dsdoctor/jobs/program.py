@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from dsdoctor.jobs.marks import Place, marks_of
 from dsdoctor.jobs.unknown import Unknown
 from dsdoctor.yamlfile import FileError
 
@@ -45,14 +46,6 @@ _ARGUMENT_CLASSES = ("TrainingArguments", "Seq2SeqTrainingArguments")
 
 
 @dataclass(frozen=True)
-class Place:
-    """A line of a program, and the code there."""
-
-    line: int
-    text: str
-
-
-@dataclass(frozen=True)
 class Program:
     """What is to be known of a Python program from its text.
 
@@ -71,6 +64,7 @@ class Program:
     lines: dict[str, int] = field(default_factory=dict)
     never_stepped: Place | None = None  # training_step that calls self.deepspeed.backward and never step
     conditional_init: Place | None = None  # init_process_group under `if torch.cuda.is_available()`
+    marks: dict[str, Place] = field(default_factory=dict)  # telling places by name, of jobs/marks.py
 
 
 def read_program(text: str, source: str) -> Program:
@@ -112,6 +106,7 @@ def _described(tree: ast.Module, source: str) -> Program:
         lines=lines,
         never_stepped=_never_stepped(nodes),
         conditional_init=_conditional_init(nodes),
+        marks=marks_of(nodes),
     )
 
 

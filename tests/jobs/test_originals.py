@@ -19,7 +19,7 @@ WANTED = {
     },
     "gorp/scripts_llama/order_1.sh": {
         ("blank-after-backslash", 33), ("precision-disagrees", 7), ("scheduler-overridden", 19),
-        ("stages-unguarded", 11), ("random-port", 11),
+        ("stages-unguarded", 11), ("random-port", 11), ("svd-in-half-precision", 34),
     },
     "nlora/order_1.sh": {
         ("include-hides-hosts", 5), ("visible-devices-ignored", 3), ("stages-unguarded", 5), ("random-port", 5),
