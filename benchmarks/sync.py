@@ -148,7 +148,7 @@ def _sync(names: list[str], kept: bool) -> None:
     from dsdoctor.cluster import HostEntry
     from dsdoctor.hosts.gather import MANY
     from dsdoctor.hosts.transport import connect
-    from dsdoctor.plan.build import NEVER_COPIED
+    from dsdoctor.plan.copies import NEVER_COPIED
     from dsdoctor.plan.model import HostPlan, LaunchPlan, SyncPlan
     from dsdoctor.run.sync import sync
 

@@ -13,40 +13,17 @@ import msgspec
 from dsdoctor.cluster import Cluster, Member
 from dsdoctor.facts import FactUnavailable
 from dsdoctor.jobs.job import ResolvedJob, StageSettings
-from dsdoctor.jobs.paths import work_folder
 from dsdoctor.plan import engines, environment
 from dsdoctor.plan.address import Link, free_port, link_of, master_address
+from dsdoctor.plan.copies import Paths, folders, interpreter, sync_plan
 from dsdoctor.plan.deepspeed_env import EnvFile
 from dsdoctor.plan.exposed import exposed_secrets
 from dsdoctor.plan.forecast import forecasts
 from dsdoctor.plan.layers import Layers, Setting
-from dsdoctor.plan.model import EnvVar, HostPlan, LaunchPlan, PlanError, StagePlan, SyncPlan
+from dsdoctor.plan.model import EnvVar, HostPlan, LaunchPlan, PlanError, StagePlan
 from dsdoctor.plan.settle import environments
-from dsdoctor.plan.trees import tree_plans, tree_warnings, tree_words
+from dsdoctor.plan.trees import tree_warnings, tree_words
 from dsdoctor.plan.words import arguments, filled
-
-NEVER_COPIED = (
-    "/.dsdoctor-sync",
-    "/.dsdoctor-tokens/",
-    ".git/",
-    "__pycache__/",
-    "*.pyc",
-    ".venv/",
-    ".mypy_cache/",
-    ".ruff_cache/",
-    ".pytest_cache/",
-)
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Where things lie on this machine: the run's directory and the job's code."""
-
-    run_dir: str
-    code: str
-    python: str  # this machine's own interpreter, for local hosts that name none
-    exclude: tuple[str, ...] = ()  # what of the code is not copied, beyond what the job says
-    deepspeed: str | None = None  # where the job's DeepSpeed config really is, links followed
 
 
 @dataclass(frozen=True)
@@ -97,7 +74,7 @@ def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wis
         world_size=sum(host.slots for host in hosts),
         hosts=hosts,
         stages=tuple(_stage_plan(draft, stage) for stage in job.stages),
-        sync=SyncPlan(paths.code, (*NEVER_COPIED, *paths.exclude, *job.job.sync.exclude), tree_plans(job, hosts)),
+        sync=sync_plan(job, hosts, paths),
         setup=job.job.setup,
         summary=job.job.summary,
         settings={stage.name: stage.args for stage in job.stages},
@@ -164,7 +141,7 @@ def _host_plans(job: ResolvedJob, cluster: Cluster, *, run: str, paths: Paths) -
     plans: list[HostPlan] = []
     first_rank = 0
     for node_rank, member in enumerate(cluster):
-        entry, (code_dir, run_dir) = member.entry, _folders(job, member, run, paths)
+        entry, (code_dir, run_dir) = member.entry, folders(job, member.entry, _home(member), run, paths)
         plans.append(
             HostPlan(
                 name=member.name,
@@ -187,27 +164,12 @@ def _host_plans(job: ResolvedJob, cluster: Cluster, *, run: str, paths: Paths) -
     return tuple(plans)
 
 
-def _folders(job: ResolvedJob, member: Member, run: str, paths: Paths) -> tuple[str, str]:
-    """Where the code lies and where the run writes on a host. This machine runs the code where it is."""
-    if member.entry.local:
-        return paths.code, paths.run_dir
-    work = work_folder(job, member.entry.workdir)
-    if work == "~" or work.startswith("~/"):
-        work = _home(member) + work[1:]
-    if not work.startswith("/"):
-        raise PlanError(f"the work folder {work} of {member.name} must be absolute or begin with ~/")
-    return posixpath.join(work, "code"), posixpath.join(work, "runs", run)
-
-
-def _home(member: Member) -> str:
+def _home(member: Member) -> str | None:
     facts = member.facts
     try:
-        home = facts.environment.variables.get("HOME") if facts else None
+        return facts.environment.variables.get("HOME") if facts else None
     except FactUnavailable:
-        home = None
-    if not home:
-        raise PlanError(f"the home folder on {member.name} is not known. Give workdir=/a/folder in the hostfile.")
-    return home
+        return None
 
 
 def _python(job: ResolvedJob, member: Member, paths: Paths) -> str:
@@ -217,7 +179,7 @@ def _python(job: ResolvedJob, member: Member, paths: Paths) -> str:
             return member.facts.python.executable
         except FactUnavailable:
             pass
-    return member.entry.python or job.job.python or (paths.python if member.entry.local else "python3")
+    return interpreter(job, member.entry, paths)
 
 
 def _precision(job: ResolvedJob, cluster: Cluster) -> tuple[str | None, str]:

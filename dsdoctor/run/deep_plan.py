@@ -18,7 +18,8 @@ from dsdoctor.checks.quantisation import quantises
 from dsdoctor.cluster import Cluster, Member
 from dsdoctor.facts import FactUnavailable
 from dsdoctor.jobs.job import Job, ResolvedJob, Stage, StageSettings
-from dsdoctor.plan.build import Paths, plan
+from dsdoctor.plan.build import plan
+from dsdoctor.plan.copies import Paths
 from dsdoctor.plan.environment import job_wide
 from dsdoctor.plan.model import HostPlan, LaunchPlan, PlanError, names_unset, values_sent
 

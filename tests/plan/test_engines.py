@@ -19,7 +19,8 @@ from inline_snapshot import snapshot
 from dsdoctor.cluster import Cluster
 from dsdoctor.jobs.engines import program_of
 from dsdoctor.jobs.job import DeepSpeedConfig, parse_job, resolve
-from dsdoctor.plan.build import Paths, Wishes, plan
+from dsdoctor.plan.build import Wishes, plan
+from dsdoctor.plan.copies import Paths
 from dsdoctor.plan.layers import Setting
 from dsdoctor.plan.model import LaunchPlan
 from dsdoctor.plan.shell import as_shell

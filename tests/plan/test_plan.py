@@ -9,7 +9,8 @@ import pytest
 
 from dsdoctor.cluster import Cluster
 from dsdoctor.jobs.job import ResolvedJob, parse_job, resolve
-from dsdoctor.plan.build import Paths, Wishes, plan
+from dsdoctor.plan.build import Wishes, plan
+from dsdoctor.plan.copies import Paths
 from dsdoctor.plan.layers import Setting, is_secret
 from dsdoctor.plan.model import LaunchPlan, PlanError
 from dsdoctor.plan.overlay import with_planned_environment

@@ -10,7 +10,8 @@ import pytest
 
 from dsdoctor.jobs.job import parse_job
 from dsdoctor.jobs.load import load_job
-from dsdoctor.plan.build import Paths, plan
+from dsdoctor.plan.build import plan
+from dsdoctor.plan.copies import Paths
 from dsdoctor.plan.model import LaunchPlan
 from dsdoctor.plan.shell import as_shell
 from dsdoctor.yamlfile import FileError
