@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -27,11 +28,12 @@ class Attempt:
     detach: bool = False
     taken_over: Taken | None = None
     keep: Callable[[Taken], None] | None = None
+    key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)  # its guardians' own
 
     def order(self, plan: LaunchPlan, stage: StagePlan, host: str, offset: int, limits: Limits) -> dict[str, Any]:
         """What a host's end is told: to guard, or to follow one that guards already, from an offset of its spool on."""
         if self.taken_over is None:
-            return order_for(plan, stage, host, limits.lifeline, limits.grace, self.number, self.detach)
+            return order_for(plan, stage, host, limits.lifeline, limits.grace, self.number, self.detach, self.key)
         return follow_order(spool_of(plan.host(host), stage, self.number), offset, limits.lifeline)
 
     def what_goes_on(self, run: str) -> str:

@@ -19,6 +19,7 @@ from dsdoctor.run.sent import sent_source
 
 FRAME_LIMIT = 1024 * 1024
 LAST = frozenset({"exit", "error", "gone"})  # after one of these a guardian says nothing more
+PEER_PORTS = range(20000, 29400)  # below the kernel's own (32768) and where ranks meet (29500)
 AGAIN_SECONDS = 1.0  # how often a lost line to a detached guardian is drawn anew
 
 Frame = dict[str, Any]
@@ -27,7 +28,8 @@ Frame = dict[str, Any]
 class Guard:
     """One host's guardian during one stage. Frames go to `sink(host, frame)` from a thread of their own.
 
-    A frame that the guardian's spool has carries `next`: the offset to go on from, once it has been taken.
+    A frame that the guardian's spool has carries `next`: the offset to go on from, once it has been taken. `happened`
+    is when the guardian made it, by this process's time.monotonic().
     """
 
     def __init__(self, host: HostPlan, transport: Transport, sink: Callable[[str, Frame], None]) -> None:
@@ -42,6 +44,7 @@ class Guard:
         self._told = False  # to stop: nothing may be started any more
         self._over = threading.Event()  # hung up
         self._last = False  # the guardian has said its last word
+        self._ahead: float | None = None  # our clock's lead over the host's: the least of all beats
         self._next = 0  # of the spool, behind the last frame that came
         self._write_lock = threading.Lock()
 
@@ -117,10 +120,20 @@ class Guard:
             except ValueError:
                 continue
             if isinstance(frame, dict):
+                self._date(frame)
                 if isinstance(frame.get("at"), int):
                     self._next = frame["next"] = frame["at"] + len(raw)
                 self._last = self._last or frame.get("e") in LAST
                 self.sink(self.host.name, frame)
+
+    def _date(self, frame: Frame) -> None:
+        """Translate the host's clock, of which every beat tells the present state, into this process's."""
+        now, made = frame.get("now"), frame.get("m")
+        if isinstance(now, int | float):
+            ahead = self.heard - now
+            self._ahead = ahead if self._ahead is None else min(self._ahead, ahead)
+        if isinstance(made, int | float) and self._ahead is not None:
+            frame["happened"] = min(self.heard, made + self._ahead)
 
     def _read_errors(self, process: RemoteProcess) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -165,9 +178,19 @@ class Guard:
 
 
 def order_for(
-    plan: LaunchPlan, stage: StagePlan, host: str, lifeline: float, grace: float, attempt: int = 1, detach: bool = False
+    plan: LaunchPlan,
+    stage: StagePlan,
+    host: str,
+    lifeline: float,
+    grace: float,
+    attempt: int = 1,
+    detach: bool = False,
+    key: str = "",
 ) -> dict[str, Any]:
-    """What a guardian is told: command, environment (with the secrets: this goes over the wire only), limits in s."""
+    """What a guardian is told: command, environment (with the secrets: this goes over the wire only), limits in s.
+
+    `key` is the attempt's, with which the guardians of a detached run know each other.
+    """
     command, place = stage.command(host), plan.host(host)
     ranks = range(place.first_rank, place.first_rank + place.slots)
     # The launchers make their folders themselves, and stumble over each other where hosts share the disk.
@@ -188,6 +211,21 @@ def order_for(
         "grace_seconds": grace,
         "spool": spool_of(place, stage, attempt),
         "detach": detach,
+        "peers": _peers(plan, place, key) if detach and len(plan.hosts) > 1 and key else None,
+    }
+
+
+def _peers(plan: LaunchPlan, place: HostPlan, key: str) -> dict[str, Any]:
+    """How a guardian hears of the others: it calls the first host's, at one of a few ports that all work out alike."""
+    first = int(key[:8], 16)
+    ports = [PEER_PORTS.start + (first + 997 * number) % len(PEER_PORTS) for number in range(8)]
+    return {
+        "name": place.name,
+        "first": place.node_rank == 0,
+        "addr": plan.master_addr,
+        "ports": ports,
+        "key": key,
+        "hosts": len(plan.hosts),
     }
 
 

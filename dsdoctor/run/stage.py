@@ -8,8 +8,6 @@ stops by itself.
 from __future__ import annotations
 
 import queue
-import re
-import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,14 +18,12 @@ from dsdoctor.run.attempt import Attempt
 from dsdoctor.run.coming_up import ComingUp
 from dsdoctor.run.events import HostsStarted, LineSeen, Noted, Show
 from dsdoctor.run.guard import Frame, Guard, spool_of
-from dsdoctor.run.stage_end import HostEnd, Limits, StageEnd
+from dsdoctor.run.in_order import InOrder
+from dsdoctor.run.stage_end import Failures, HostEnd, Limits, StageEnd, failed_worker, killed_words
 from dsdoctor.run.stage_logs import StageLogs
 from dsdoctor.run.taken import Taken
 from dsdoctor.run.watch import Watch
 from dsdoctor.yamlfile import FileError
-
-# torchrun's report on a worker that ended: "failed (exitcode: -9) local_rank: 1 (pid: 4711) of binary: …"
-WORKER_FAILED = re.compile(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+) \(pid: \d+\)")
 
 
 class StageRun:
@@ -63,7 +59,8 @@ class StageRun:
         self.ends = {host.name: before.ends.get(host.name) or HostEnd() for host in plan.hosts}
         self.running = {name for name, end in self.ends.items() if end.code is None and end.lost is None}
         self.not_started = set(self.ends) if self.attempt.taken_over is None else set()
-        self.first = before.first
+        self.failures = Failures(before.first)
+        self._in_order = InOrder(self.ends) if self.attempt.taken_over is not None else None
         self.stop_at: float | None = None  # when hosts that still run are told to stop
         self.drop_at: float | None = None  # when lines that are still open are dropped
         self.interrupted = False
@@ -133,6 +130,8 @@ class StageRun:
         except queue.Empty:
             pass
         now = time.monotonic()
+        for name, frame in self._in_order.take(now) if self._in_order is not None else ():
+            self._taken(name, frame)
         if now - self.looked >= 1:
             self.looked = now
             self._find_lost(now)
@@ -152,7 +151,18 @@ class StageRun:
             for name in list(self.running):
                 self._lose(name, f"it did not confirm the stop; {self.attempt.what_goes_on(self.plan.run)}")
 
+    @property
+    def first(self) -> str | None:
+        """The host that failed first."""
+        return self.failures.first
+
     def _take(self, name: str, frame: Frame) -> None:
+        if self._in_order is None:
+            self._taken(name, frame)
+        else:
+            self._in_order.put(name, frame)
+
+    def _taken(self, name: str, frame: Frame) -> None:
         self._frame(name, frame)
         if isinstance(frame.get("next"), int):
             self.offsets[name] = frame["next"]
@@ -172,29 +182,29 @@ class StageRun:
             self.watch.bar(name, rank if isinstance(rank, int) else None, str(frame.get("x", "")), time.monotonic())
         elif kind == "rank":
             end.failed_ranks.setdefault(int(frame["r"]), int(frame["code"]))
-            self._failed(name)
+            self._failed(name, frame)
         elif kind == "note":
             self._agent_line(name, f"dsdoctor: {name}: {frame.get('text')}")
         elif kind == "stopping":
             self._ending(name, frame.get("why"))
             if end.stopped is not None:
-                self._failed(name)
+                self._failed(name, frame)
         elif kind == "exit":
             end.code = int(frame["code"])
             reason = frame.get("stopped")
             self._ending(name, reason)
             self._explain_kills(name, frame.get("oom_kills"))
-            self._ended(name, end.stopped is not None or (end.code != 0 and reason is None))
+            self._ended(name, frame, end.stopped is not None or (end.code != 0 and reason is None))
         elif kind == "error":
             end.code = 127
             self._agent_line(name, f"dsdoctor: {frame.get('text')}")
-            self._ended(name, True)
+            self._ended(name, frame, True)
         elif kind in ("lost", "gone", "closed"):
             self._lose(name, str(frame.get("text")))
             if kind == "gone":
                 end.gone = True
                 # Others' ranks failed of that, and their guardians were there to tell it at once.
-                self.first = self.first and name
+                self.failures.accuse(name)
 
     def _started(self, name: str, pid: object) -> None:
         if self.watch is not None and isinstance(pid, int):
@@ -215,24 +225,15 @@ class StageRun:
         text, rank = str(frame.get("x", "")), frame.get("r")
         rank = rank if isinstance(rank, int) else None
         self.logs.write(name, rank, text)
-        if rank is None and (found := WORKER_FAILED.search(text)):
-            first = self.plan.host(name).first_rank
-            self.ends[name].failed_ranks.setdefault(first + int(found[2]), int(found[1]))
-            self._failed(name)
+        if rank is None and (found := failed_worker(text)):
+            self.ends[name].failed_ranks.setdefault(self.plan.host(name).first_rank + found[0], found[1])
+            self._failed(name, frame)
         if self.watch is not None:
             self.watch.line(name, rank, text, time.monotonic())
         self.show(LineSeen(name, rank, text, frame.get("s") == "e"))
 
     def _explain_kills(self, name: str, oom_kills: int | None) -> None:
-        """Write down, for every rank that was killed outright, whether its host's kernel did it for want of memory."""
-        for rank, code in self.ends[name].failed_ranks.items():
-            if code != -signal.SIGKILL:
-                continue
-            said = "dsdoctor: killed by SIGKILL"
-            if oom_kills:
-                said += f"; the kernel of {name} killed {oom_kills} for want of memory meanwhile"
-            elif oom_kills == 0:
-                said += f"; the kernel of {name} killed none for want of memory meanwhile"
+        for rank, said in killed_words(name, self.ends[name], oom_kills):
             self.logs.write(name, rank, said)
             self.show(LineSeen(name, None, f"rank {rank}: {said}", True))
 
@@ -240,10 +241,10 @@ class StageRun:
         self.logs.write(name, None, text)
         self.show(LineSeen(name, None, text, True))
 
-    def _ended(self, name: str, failed: bool) -> None:
+    def _ended(self, name: str, frame: Frame, failed: bool) -> None:
         self.running.discard(name)
         if failed:
-            self._failed(name)
+            self._failed(name, frame)
 
     def _lose(self, name: str, why: str) -> None:
         if name not in self.running:
@@ -256,11 +257,18 @@ class StageRun:
             self.logs.write(name, None, f"dsdoctor: what it printed since then is in {spool}/frames on {name}")
         self._failed(name)
 
-    def _failed(self, name: str) -> None:
-        """Remember the first failure; the other hosts get a moment to say why they end, then they are stopped."""
-        if self.first is None and not self.interrupted:
-            self.first = name
-            self.stop_at = time.monotonic() + self.limits.settle
+    def _failed(self, name: str, frame: Frame | None = None) -> None:
+        """Remember when a host failed; the others get a moment to say why they end, then they are stopped.
+
+        One that ended because of another (`peer`) accuses that one, whose own word is still to come.
+        """
+        if self.interrupted:
+            return
+        now = time.monotonic()
+        if frame is not None and frame.get("peer"):
+            self.stop_at = now + self.limits.settle if self.stop_at is None else self.stop_at
+        elif self.failures.add(name, (frame or {}).get("happened", now)):
+            self.stop_at = now + self.limits.settle
 
     def _stop_running(self, now: float) -> None:
         if not self.running:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dsdoctor.plan.model import StagePlan
+
+# torchrun's report on a worker that ended: "failed (exitcode: -9) local_rank: 1 (pid: 4711) of binary: …"
+_WORKER_FAILED = re.compile(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+) \(pid: \d+\)")
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,11 @@ def failure_of(stage: StagePlan, end: StageEnd) -> str:
     """One sentence: which stage, which host first, what it ended with."""
     if end.stalled is not None:
         return f"stage {stage.name} was stopped: it {end.stalled}"
+    blaming = [name for name, host in end.hosts.items() if host.stopped is not None]
+    if end.first is None and blaming:
+        return (
+            f"stage {stage.name} failed: the guardian of {blaming[0]} ended the job ({end.hosts[blaming[0]].stopped})"
+        )
     if end.first is None:
         codes = ", ".join(f"{name}: {code}" for name, code in end.exit_codes().items() if code)
         return f"stage {stage.name} failed ({codes})"
@@ -86,6 +96,51 @@ def failure_of(stage: StagePlan, end: StageEnd) -> str:
     if first.code is not None and first.code < 0:
         return f"stage {stage.name} failed: {end.first} was ended by {signal_name(-first.code)}"
     return f"stage {stage.name} failed: {end.first} ended with exit code {first.code}"
+
+
+class Failures:
+    """Which hosts failed, and when; the first is the one that failed earliest, not the one that was heard first.
+
+    `first` is the one that a head before this one has found.
+    """
+
+    def __init__(self, first: str | None = None) -> None:
+        self._at = {} if first is None else {first: float("-inf")}
+
+    def add(self, name: str, at: float) -> bool:
+        """Take a host's failure, at a moment of this process's time.monotonic(); whether it is the first heard of."""
+        only = not self._at
+        self._at.setdefault(name, at)
+        return only
+
+    def accuse(self, name: str) -> None:
+        """Take it that a failure of others that is known came of this host."""
+        if self._at:
+            self._at[name] = float("-inf")
+
+    @property
+    def first(self) -> str | None:
+        """The host that failed first."""
+        return min(self._at, key=lambda name: self._at[name]) if self._at else None
+
+
+def failed_worker(text: str) -> tuple[int, int] | None:
+    """The local rank and the exit code of which a line of torchrun's report tells."""
+    found = _WORKER_FAILED.search(text)
+    return (int(found[2]), int(found[1])) if found else None
+
+
+def killed_words(name: str, end: HostEnd, oom_kills: int | None) -> Iterator[tuple[int, str]]:
+    """For every rank that was killed outright, whether its host's kernel did it for want of memory."""
+    for rank, code in end.failed_ranks.items():
+        if code != -signal.SIGKILL:
+            continue
+        said = "dsdoctor: killed by SIGKILL"
+        if oom_kills:
+            said += f"; the kernel of {name} killed {oom_kills} for want of memory meanwhile"
+        elif oom_kills == 0:
+            said += f"; the kernel of {name} killed none for want of memory meanwhile"
+        yield rank, said
 
 
 def signal_name(number: int) -> str:

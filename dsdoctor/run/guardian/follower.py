@@ -58,6 +58,7 @@ class Follower:
     def follow(self, frames: IO[bytes], proofs: Dict[str, Any]) -> None:
         """Forward lines; when nothing more comes, see whether anybody is left to write them."""
         beat_at = 0.0
+        self.beat()  # first: the clock that the lines' times are of
         while not self.left and not self._ended:
             if self.forward(frames):
                 continue
@@ -70,7 +71,7 @@ class Follower:
                     if not self._ended:
                         self.say(self.how_it_ended(proofs))
                     return
-                self.say({"e": "beat"})
+                self.beat(True)
             self.left = self.left or now - self.last_word > self.patience
             time.sleep(0.05)
 
@@ -115,6 +116,10 @@ class Follower:
         if process_table.is_alive(proof):
             process_table.send_signal([proof["pid"]], 15)
         self.say({"e": "note", "text": "%s cannot be written (%s): signalled instead" % (self.folder, error.strerror)})
+
+    def beat(self, caught_up: bool = False) -> None:
+        """A sign of life with this host's clock; `caught_up` when everything that there is has been forwarded."""
+        self.say({"e": "beat", "now": time.monotonic(), "caught_up": caught_up})
 
     def say(self, frame: Dict[str, Any]) -> None:
         """Write a frame of our own."""

@@ -1,7 +1,11 @@
 """The guardian: owns the programs of one run on one host, and ends all of them when it is told or loses its head.
 
 Attached, it takes commands and writes its frames over the line to the head, and ends the job when that line goes.
-Detached, it has no line: frames go to its spool alone, and the spool's `stop` file tells it to stop.
+Detached, it has no line: frames go to its spool alone, the spool's `stop` file tells it to stop, and where no head
+is it hears of the other hosts from their guardians (`peers`).
+
+Every frame says when it was made (`m`: this host's monotonic clock, which its follower and its head's line share), so
+that a head can put what happened on several hosts into its order without trusting anybody's time of day.
 """
 
 import contextlib
@@ -15,7 +19,8 @@ import time
 from typing import IO, Any, Dict, Optional
 
 from dsdoctor.run.guardian import process_table
-from dsdoctor.run.guardian.programs import Programs, describe
+from dsdoctor.run.guardian.peers import WORD_SECONDS, Peers
+from dsdoctor.run.guardian.programs import Programs, begun, describe
 from dsdoctor.run.guardian.spool import Spool, encoded, stop_asked
 
 
@@ -33,10 +38,20 @@ class Guardian:
         self.frames: "queue.Queue[Optional[bytes]]" = queue.Queue(maxsize=2000)
         self.last_word = time.monotonic()
         self.stop_reason: Optional[str] = None
+        self.blamed: Optional[str] = None  # another host, because of which this one stops
+        self.peers = self._peers()
+        self._telling: Optional[threading.Thread] = None
         self.oom_kills = process_table.oom_kills()
         self.programs = Programs(order, self.send)
         self._spool_lock = threading.Lock()
         self._spool_told: Optional[str] = None
+
+    def _peers(self) -> Optional[Peers]:
+        peers = self.order.get("peers")
+        if not peers:
+            return None
+        lifeline = float(self.order["lifeline_seconds"])
+        return Peers(peers, lifeline, self.ask_to_stop_because_of, lambda text: self.send({"e": "note", "text": text}))
 
     def run(self, keeper: Dict[str, Any]) -> int:
         """Carry the order out and return the exit code to end with. `keeper` is the identity of its keeper."""
@@ -60,6 +75,8 @@ class Guardian:
         for work in (self.read_control, self.watch_stop_file):
             threading.Thread(target=work, daemon=True).start()
         self.programs.follow()
+        if self.peers is not None:
+            self.peers.start()
         code = self.watch()
         self.programs.drain(2)
         self.send_last(
@@ -67,6 +84,7 @@ class Guardian:
                 "e": "exit",
                 "code": code,
                 "stopped": self.stop_reason,
+                "peer": self.blamed,
                 "left": len(process_table.descendants()),
                 "oom_kills": None if self.oom_kills is None else (process_table.oom_kills() or 0) - self.oom_kills,
             }
@@ -88,13 +106,24 @@ class Guardian:
                 self.ask_to_stop("no word from the head for %.0f s" % limit)
             if now - beat_at >= 1:
                 beat_at = now
-                self.put(encoded({"e": "beat"}), wait=False)
+                self.put(encoded({"e": "beat", "now": now}), wait=False)
             time.sleep(0.05)
         if self.stop_reason is not None:
-            self.put(encoded({"e": "stopping", "why": self.stop_reason}), wait=False)
+            self.put(
+                encoded({"e": "stopping", "why": self.stop_reason, "peer": self.blamed, "m": time.monotonic()}),
+                wait=False,
+            )
+        self._telling = begun(self.tell_peers)  # before what it started ends: the others' ranks wait for it
         grace = self.order["grace_seconds"] if self.stop_reason else 1.0
         self.programs.note_ended(process_table.end_descendants(grace), ending=True)
         return -signal.SIGKILL if self.programs.code is None else self.programs.code
+
+    def tell_peers(self) -> None:
+        """Tell the other guardians how this host's part ends."""
+        code = self.programs.code
+        failure = "its ranks ended with code %d" % code if code else None
+        if self.peers is not None:
+            self.peers.tell_end(self.stop_reason or failure)
 
     def read_control(self) -> None:
         """Take commands until the head closes the line or goes silent."""
@@ -123,12 +152,19 @@ class Guardian:
         if self.stop_reason is None:
             self.stop_reason = reason
 
+    def ask_to_stop_because_of(self, host: str, reason: str) -> None:
+        """Stop because of another host, which is to be blamed."""
+        if self.stop_reason is None:
+            self.blamed = host
+            self.stop_reason = reason
+
     def send(self, frame: Dict[str, Any]) -> None:
         """Keep a frame in the spool and queue it for the head; one that reads too slowly holds the caller back."""
         self.put(self.spooled(frame))
 
     def spooled(self, frame: Dict[str, Any], lock_seconds: float = -1) -> bytes:
         """The frame's line, kept in the spool; that the spool cannot be written is told the head once."""
+        frame["m"] = round(time.monotonic(), 3)
         if self.spool is None or not self._spool_lock.acquire(timeout=lock_seconds):
             return encoded(frame)
         try:
@@ -180,7 +216,9 @@ class Guardian:
                 self.ask_to_stop("the line to the head broke")
 
     def finish(self, writer: threading.Thread) -> None:
-        """Let the last frames out, for as long as a living head needs to take them."""
+        """Let the last frames out, for as long as a living head and the other guardians need to take them."""
         with contextlib.suppress(queue.Full):
             self.frames.put(None, timeout=5)
             writer.join(timeout=5)
+        if self._telling is not None:
+            self._telling.join(timeout=WORD_SECONDS)
