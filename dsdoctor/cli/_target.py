@@ -45,7 +45,7 @@ def agreed(target: Target, yes: bool) -> int | None:
     from dsdoctor.run.work import cut
 
     if target.changes:
-        say(f"run {escape(target.name)} was begun with other settings or code:")
+        say(f"run {escape(target.name)} was begun with other settings, code or data:")
         for line in cut(list(target.changes)):
             say(f"  {escape(line)}")
         question = "Go on with it as it is now? Stages that are done stay as they are"

@@ -6,6 +6,7 @@ import difflib
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from dsdoctor.checks.engine import run_checks
 from dsdoctor.cluster import Cluster
 from dsdoctor.jobs.engines import program_of
 from dsdoctor.jobs.job import ResolvedJob
-from dsdoctor.plan.build import Paths, Wishes, plan
+from dsdoctor.plan.build import Wishes, plan
+from dsdoctor.plan.copies import Paths
 from dsdoctor.plan.model import LaunchPlan, PlanError
 from dsdoctor.plan.overlay import with_planned_environment
 from dsdoctor.report.model import Report
@@ -102,13 +104,15 @@ def _chosen(job: ResolvedJob, only: Sequence[str], start_from: str | None) -> tu
 
 
 def changes_since(run: RunDirectory, job: ResolvedJob) -> tuple[str, ...]:
-    """What of the settings and of the code differs from what the run was last carried out with, one line each."""
+    """What of settings, code, data and model differs from what the run was last carried out with, one line each."""
     try:
         lines = work.changes(run.read_json(work.SETTINGS), _plain(work.settings_of(job)))
         lines += work.code_changes(run.read_json(work.CODE), _code(job))
     except FileError:  # of an older dsdoctor, which kept less
         same = run.state().fingerprint == job_fingerprint(job)
         lines = [] if same else ["the settings of the job (the run does not tell which)"]
+    with suppress(FileError):  # of an older dsdoctor
+        lines += work.tree_changes(run.read_json(work.TREES), work.trees_of(job))
     return tuple(lines)
 
 
@@ -129,6 +133,7 @@ def job_fingerprint(job: ResolvedJob) -> str:
         "gpu_env": job.job.gpu_env,
         "precision": job.job.precision,
         "deepspeed": job.deepspeed.value if job.deepspeed else None,
+        "trees": work.paths_of_trees(job),
     }
     return fingerprint(job.name, job.profile, settings, program_of(job.job))
 
@@ -195,6 +200,7 @@ def write_down(
     directory.write_json("plan.json", made.to_dict())
     directory.write_json(work.SETTINGS, _plain(work.settings_of(job)))
     directory.write_json(work.CODE, _code(job))
+    directory.write_json(work.TREES, work.trees_of(job))
     directory.write_json("findings.json", msgspec.to_builtins(prepared.checked.findings))
     if report is not None:
         directory.write_json("report.json", report.to_dict())

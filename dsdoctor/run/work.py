@@ -1,4 +1,7 @@
-"""What a run computes: its settings and the files of its code, kept so that a later launch can tell a change."""
+"""What a run computes: its settings, the files of its code, of its data and of its model.
+
+Kept with the run, so that a later launch can tell a change.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,18 @@ import fnmatch
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from dsdoctor.jobs.job import ResolvedJob
 from dsdoctor.plan.layers import is_secret
 
-SETTINGS, CODE = "config.json", "code.json"  # in the run's directory
+SETTINGS, CODE, TREES = "config.json", "code.json", "trees.json"  # in the run's directory
 SHOWN = 12  # changes that are told one by one
 LARGEST = 2 << 20  # bytes of a file that is looked into; a larger one is no code
+SMALL = 1 << 16  # bytes of a file of data of which the content is compared
+LISTED = 5000  # files of a tree that are remembered one by one
 # What programs are made of. Data, weights and logs beside the code are no change of it.
 KINDS = frozenset(
     {
@@ -37,7 +43,13 @@ def settings_of(job: ResolvedJob) -> dict[str, Any]:
         "gpu_env": {kind: _bare(env) for kind, env in job.job.gpu_env.items()},
         "precision": job.job.precision,
         "deepspeed": job.deepspeed.value if job.deepspeed else None,
+        "sync": paths_of_trees(job),
     }
+
+
+def paths_of_trees(job: ResolvedJob) -> dict[str, str]:
+    """Which data and which model the job has copied to its hosts: their paths on this machine."""
+    return {tree.kind: tree.path for tree in job.trees}
 
 
 def _bare(env: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,6 +67,48 @@ def code_of(folder: Path, exclude: Sequence[str]) -> dict[str, str]:
             continue
         found[path.relative_to(folder).as_posix()] = hashlib.sha256(content).hexdigest()[:16]
     return found
+
+
+def trees_of(job: ResolvedJob) -> dict[str, dict[str, str]]:
+    """What the job's data and model hold: for each a mark of every file, by its path below the tree.
+
+    Of a small file the mark is a digest of its content, of a large one its size and time: weights are not read to ask
+    whether they are the same. Where there are more than `LISTED` files, one mark stands for all.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for tree in job.trees:
+        root = Path(tree.path)
+        marks = {}
+        for path in [root] if root.is_file() else _all_files(root):
+            with suppress(OSError):  # gone meanwhile, or not ours to read: the copying says so
+                marks[path.relative_to(root).as_posix() if path != root else root.name] = _mark(path)
+        if len(marks) > LISTED:
+            whole = hashlib.sha256(
+                "\0".join(f"{name}\0{mark}" for name, mark in marks.items()).encode("utf-8", "replace")
+            )
+            marks = {f"one of its {len(marks)} files": whole.hexdigest()[:16]}
+        found[tree.kind] = marks
+    return found
+
+
+def _all_files(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(parent) / name for name in sorted(names))
+
+
+def _mark(path: Path) -> str:
+    """Raises OSError."""
+    seen = path.stat()
+    if seen.st_size > SMALL:
+        return f"{seen.st_size} bytes of {seen.st_mtime_ns}"
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def tree_changes(before: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """The files of the data and of the model that differ, one line each."""
+    both = sorted(before.keys() & now.keys())  # one that was not there before is in the settings
+    return [f"{kind}: {line}" for kind in both for line in code_changes(before[kind], now[kind])]
 
 
 def _files(folder: Path, exclude: Sequence[str]) -> Iterator[Path]:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,20 @@ import pytest
 
 from dsdoctor.hosts.transport import Completed, Transport, TransportError
 from dsdoctor.hosts.transport.local import LocalTransport
+from dsdoctor.jobs.load import load_job
+from dsdoctor.jobs.trees import JobTree
 from dsdoctor.plan.model import EnvVar, LaunchPlan
 from dsdoctor.run import kept, work
 from dsdoctor.run.directory import RunDirectory, find_run
 from dsdoctor.run.events import LineSeen, Noted
 from dsdoctor.run.execute import Manner, Outcome, execute
 from dsdoctor.run.guardian.process_table import identity, is_alive
+from dsdoctor.run.launch import changes_since, choose_target, job_fingerprint
 from dsdoctor.run.reach import look, stop, stop_when_reached
 from dsdoctor.run.stage_end import Limits
 from dsdoctor.run.taken import Taken, restore, save
 from dsdoctor.yamlfile import FileError
+from tests.plan.test_plan import job as job_of
 from tests.run.plans import Scripts, Seen, directory_for, plan_of, transports_of
 
 QUICK = Limits(lifeline=5, grace=1, settle=0.3)
@@ -279,3 +284,63 @@ def test_a_lost_host_is_stopped_as_soon_as_it_is_reached_and_a_later_attempt_is_
     assert [host.alive is not None for host in look(what, transports_of(plan))] == [False, True], "b was not lost"
     assert list(stop_when_reached(what, connect, ["a"], "1-one.1", seconds=0)) == []
     stop(what, transports_of(plan))
+
+
+def test_data_and_model_that_changed_are_told(tmp_path: Path) -> None:
+    data, model = tmp_path / "data", tmp_path / "model.bin"
+    (data / "a").mkdir(parents=True)
+    (data / "a/train.json").write_text("[]")
+    (data / "labels.txt").write_text("x")
+    model.write_bytes(b"0" * (work.SMALL + 1))
+    trees = tuple(
+        JobTree(kind, str(path), file, same=False)
+        for kind, path, file in (("data", data, False), ("model", model, True))
+    )
+    job = replace(job_of("name: demo\nscript: t.py\nstages: [{name: one}]\n"), trees=trees)
+    before = work.trees_of(job)
+    assert sorted(before["data"]) == ["a/train.json", "labels.txt"]
+    assert work.tree_changes(before, work.trees_of(job)) == []
+    os.utime(data / "labels.txt", (1, 1))
+    assert work.tree_changes(before, work.trees_of(job)) == [], "a small file is its content"
+    (data / "a/train.json").write_text("[1]")
+    (data / "labels.txt").unlink()
+    os.utime(model, (1, 1))
+    assert work.tree_changes(before, work.trees_of(job)) == [
+        "data: a/train.json was changed",
+        "data: labels.txt is gone",
+        "model: model.bin was changed",
+    ]
+    other = replace(job, trees=trees[:1])
+    assert work.changes(work.settings_of(job), work.settings_of(other)) == [f"sync.model: '{model}' → not set"]
+    assert job_fingerprint(job) != job_fingerprint(other)
+
+
+def test_of_very_many_files_one_mark_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "LISTED", 3)
+    for number in range(4):
+        (tmp_path / str(number)).write_text("x")
+    trees = (JobTree("data", str(tmp_path), file=False, same=False),)
+    job = replace(job_of("name: demo\nscript: t.py\nstages: [{name: one}]\n"), trees=trees)
+    before = work.trees_of(job)
+    assert list(before["data"]) == ["one of its 4 files"]
+    (tmp_path / "2").write_text("y")
+    assert work.tree_changes(before, work.trees_of(job)) == ["data: one of its 4 files was changed"]
+
+
+def test_a_launch_that_goes_on_shows_changed_data_and_asks(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (tmp_path / "src").mkdir()
+    (data / "train.json").write_text("[]")
+    lines = ("name: demo", "script: t.py", "sync: {code: src, data: data}", "args: {data_dir: '${data_dir}'}")
+    (tmp_path / "demo.yaml").write_text("\n".join((*lines, "stages: [{name: one}]", "")))
+    job = load_job(str(tmp_path / "demo.yaml"), None, ())
+    assert [tree.kind for tree in job.trees] == ["data"]
+    run = directory_for({"one": {"a": ""}}, tmp_path / "runs")
+    for name, value in ((work.SETTINGS, work.settings_of(job)), (work.CODE, {}), (work.TREES, work.trees_of(job))):
+        run.write_json(name, json.loads(json.dumps(value, default=str)))
+    assert changes_since(run, job) == ()
+    (data / "train.json").write_text("[1]")
+    now = changes_since(run, job)
+    assert now == ("data: train.json was changed",)
+    assert choose_target(tmp_path / "runs", job, fresh=False).changes == now, "whoever launches is asked about these"
