@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from continual.methods.method import Method
 
 # The words of --method. The classes are imported when they are chosen: torch comes with them.
-_CLASSES = {"seqlora": "SeqLoRA", "olora": "OLoRA"}
+_CLASSES = {
+    "seqlora": "SeqLoRA",
+    "inclora": "IncLoRA",
+    "olora": "OLoRA",
+    "nlora": "NLoRA",
+    "gorp": "GORP",
+    "replay": "Replay",
+}
 NAMES = tuple(_CLASSES)
 
 

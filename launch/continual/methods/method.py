@@ -22,6 +22,7 @@ class Start:
     model: nn.Module
     adapters: tuple[str, ...]  # the trained one last
     memory: Memory = field(default_factory=Memory)  # what the stage before kept
+    learning_rate: float = 1.0  # the highest of the stage; the hooks are told that of the step
     of_first: Callable[[Any], Any] = lambda value: value  # rank 0's value on every rank: for the hooks of a step only
 
 

@@ -1,0 +1,193 @@
+"""GORP: full-rank weights and a LoRA a task, both moved only outside the gradient subspaces of the earlier tasks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from continual import ContinualError
+from continual.methods.memory import Memory
+from continual.methods.method import Learning, Method, Start, layers
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # Adam's
+DEFAULT_TARGETS = (
+    r".*EncDecAttention\.(q|v)",  # T5, as the authors have it
+    r".*mlp\.gate_proj",  # LLaMA, as the authors have it, and Qwen
+    r".*intermediate\.dense",  # BERT: the same place in the layer
+)
+
+
+def off(matrix: Tensor, basis: Tensor | None) -> Tensor:
+    """A matrix with its rows projected off the span of a basis' orthonormal columns: M - M · V · V^T."""
+    return matrix if basis is None or not basis.shape[1] else matrix - (matrix @ basis) @ basis.T
+
+
+def extended(basis: Tensor | None, moment: Tensor, energy: float) -> Tensor:
+    """A basis (in x k) with the directions of a moment (rows x in) that it lacks.
+
+    As few, the strongest first, as it takes for the basis to hold the share `energy` of the moment's squared norm: the
+    rule of gradient projection memory (Saha et al., arXiv 2103.09762).
+    """
+    moment = moment.detach().double().cpu()
+    known = moment.new_zeros((moment.shape[1], 0)) if basis is None else basis.double().cpu()
+    whole = moment.square().sum()
+    _, values, rows = torch.linalg.svd(off(moment, known), full_matrices=False)
+    held = whole - values.square().sum() + torch.cat([values.new_zeros(1), values.square().cumsum(0)])
+    lacking = held < energy * whole * (1 - 1e-12)
+    real = values > 1e-6 * whole.sqrt()  # no direction out of rounding noise
+    count = min(int(lacking.sum()), int(real.sum()))
+    return torch.linalg.qr(torch.cat([known, rows[:count].T], dim=1))[0].float()
+
+
+class _Projected(Learning):
+    """One stage of GORP: `loras` are moved by the optimizer, `own` (the full-rank weights) here."""
+
+    method: GORP
+
+    def __init__(self, method: GORP, start: Start, full: Sequence[tuple[str, nn.Parameter]]) -> None:
+        super().__init__(method, start)
+        self.own = tuple(full)
+        self.loras = [(f"{name}.lora_A", a) for name, a, _, _ in layers(start.model, start.adapters[-1])]
+        self.bases: dict[str, Tensor] = {}
+        for name, parameter in (*self.loras, *self.own):
+            if (basis := start.memory.tensors.get(f"basis.{name}")) is not None:
+                self.bases[name] = basis.to(parameter.device)
+        self.before: list[Tensor] = []
+        self.steps = 0
+        self.held: dict[str, Tensor] = {}  # moments and projectors, by what they are and whose
+
+    @torch.no_grad()
+    def before_step(self, learning_rate: float) -> None:
+        """Project each gradient off the earlier tasks' subspace."""
+        self.steps += 1
+        for name, parameter in (*self.loras, *self.own):
+            if parameter.grad is not None:
+                parameter.grad.copy_(off(parameter.grad, self.bases.get(name)))
+        for name, a in self.loras:
+            if a.grad is not None:
+                self._average(f"first.{name}", a.grad, BETA_1)
+        self.before = [a.detach().clone() for _, a in self.loras]
+
+    @torch.no_grad()
+    def after_step(self, learning_rate: float) -> None:
+        """Project what Adam made of the gradients too: its division by the second moment leaves the subspace."""
+        for (name, a), before in zip(self.loras, self.before, strict=True):
+            a.copy_(before + off(a - before, self.bases.get(name)))
+        factor = learning_rate / self.start.learning_rate
+        for name, weight in self.own:
+            if weight.grad is not None:
+                change = off(self._low_rank(name, weight.grad.float()), self.bases.get(name))
+                weight.sub_((self.method.galore_lr * self.method.galore_scale * factor * change).to(weight.dtype))
+
+    def _average(self, name: str, value: Tensor, beta: float) -> Tensor:
+        """An exponential average, as Adam keeps it."""
+        seen = self.held.get(name)
+        self.held[name] = value * (1 - beta) if seen is None else seen * beta + value * (1 - beta)
+        return self.held[name]
+
+    def _low_rank(self, name: str, gradient: Tensor) -> Tensor:
+        """Adam's step in the r strongest directions of the gradient's rows (GaLore), mapped back to full rank."""
+        if (self.steps - 1) % self.method.galore_update_proj_gap == 0 or f"projector.{name}" not in self.held:
+            rows = torch.linalg.svd(gradient, full_matrices=False)[2]
+            # Unlike hosts may find other vectors for nearly equal singular values: rank 0's are taken by all.
+            new = self.start.of_first(rows[: self.method.galore_rank].T.contiguous().cpu()).to(gradient.device)
+            if (old := self.held.get(f"projector.{name}")) is not None:
+                self.held[f"first.{name}"] = self.held[f"first.{name}"] @ (old.T @ new)
+            self.held[f"projector.{name}"] = new
+        projector = self.held[f"projector.{name}"]
+        low = gradient @ projector
+        first = self._average(f"first.{name}", low, BETA_1) / (1 - BETA_1**self.steps)
+        second = self._average(f"second.{name}", low.square(), BETA_2) / (1 - BETA_2**self.steps)
+        return (first / (second.sqrt() + EPSILON)) @ projector.T
+
+    def state(self) -> dict[str, Tensor]:
+        """The moments and projectors, and the number of steps."""
+        return {**self.held, "steps": torch.tensor(self.steps)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from there."""
+        devices = {name: parameter.device for name, parameter in (*self.loras, *self.own)}
+        self.steps = int(state["steps"])
+        self.held = {key: value.to(devices[key.split(".", 1)[1]]) for key, value in state.items() if key != "steps"}
+
+    def keep(self, task: str, examples: Sequence[Any]) -> Memory:
+        """The full-rank weights, and each basis with this task's directions: those of Adam's first moments."""
+        kept = {f"weight.{name}": weight.detach().cpu().clone() for name, weight in self.own}
+        for name, _ in (*self.loras, *self.own):
+            moment = self.held[f"first.{name}"]
+            if (projector := self.held.get(f"projector.{name}")) is not None:
+                moment = moment @ projector.T
+            kept[f"basis.{name}"] = extended(self.bases.get(name), moment, self.method.gorp_energy)
+        return Memory(kept)
+
+
+@dataclass(frozen=True)
+class GORP(Method):
+    """A LoRA for each task and chosen full-rank weights, moved only where the earlier tasks' gradients were not.
+
+    Wang et al., "Continual Gradient Low-Rank Projection Fine-Tuning for LLMs", arXiv 2507.02503. For the new LoRA's A
+    and each chosen weight W, with the columns of V an orthonormal basis of the earlier tasks' gradient space:
+
+        before Adam:  G' = G - G · V · V^T
+        A:            A + off(Adam's step on G'),               off(M) = M - M · V · V^T
+        W:            W - lr · scale · off(Adam(G' · P) · P^T),  P: the r strongest right singular vectors of G',
+                                                                anew every `gap` steps (GaLore, arXiv 2403.03507)
+        after a task: V grows by the fewest directions of Adam's first moment with which it holds the share `energy`
+
+    B is moved freely. Of the authors' program the trainer was read: it projects the gradient before Adam alone, and
+    Adam's division leaves the subspace, so here its step is projected once more; it never joins the gradients of
+    several ranks, here they are joined first; its share of 0.9 is fixed, and for the first task it takes one direction
+    less than that; it adds lamda_3 · || dW · dW^T - I ||_2 for the full-rank weights, which is left out. GaLore
+    takes the smaller side of W, here it is always the rows', which the bases are about; and the first moment is turned
+    along when P is renewed. The second moments are not shared between the two halves.
+    """
+
+    name: ClassVar[str] = "gorp"
+    zero_stages: ClassVar[tuple[int, ...]] = (0,)
+    zero_reason: ClassVar[str] = "it projects whole gradients and whole weights, and ZeRO leaves a rank a part of them"
+    galore_rank: int = 8
+    galore_lr: float = 1e-5
+    galore_scale: float = 1.0
+    galore_update_proj_gap: int = 10
+    gorp_energy: float = 0.9
+    optim_target_modules: str | None = None
+
+    def begin(self, start: Start) -> Learning:
+        """Take the weights of the stage before, and mark the chosen ones as trained."""
+        chosen = list(self._chosen(start))
+        if not chosen:
+            raise ContinualError(
+                f"--optim_target_modules {self.optim_target_modules or '(default)'}: no weight of the model is in a "
+                f"module of that name; wanted an expression for whole names such as {DEFAULT_TARGETS[0]}"
+            )
+        full = []
+        for name, weight in chosen:
+            if not weight.is_floating_point():
+                raise ContinualError(
+                    f"--method gorp: {name} is quantized ({weight.dtype}) and cannot be trained; wanted fp32 or bf16"
+                )
+            if start.memory:
+                saved = start.memory.tensors.get(f"weight.{name}")
+                if saved is None or saved.shape != weight.shape:
+                    raise ContinualError(
+                        f"--method gorp: the stage before has no {tuple(weight.shape)} weight of {name}; "
+                        "wanted the same --optim_target_modules in all stages"
+                    )
+                weight.data.copy_(saved)
+            full.append((name, weight.requires_grad_()))
+        return _Projected(self, start, full)
+
+    def _chosen(self, start: Start) -> list[tuple[str, nn.Parameter]]:
+        """The chosen modules' weights by name, LoRAs aside."""
+        patterns = (self.optim_target_modules,) if self.optim_target_modules else DEFAULT_TARGETS
+        found = []
+        for name, parameter in start.model.named_parameters():
+            module, _, last = name.replace(".base_layer.", ".").rpartition(".")
+            if last == "weight" and parameter.ndim == 2 and any(re.fullmatch(p, module) for p in patterns):
+                found.append((name, parameter))
+        return found
