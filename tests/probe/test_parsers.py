@@ -353,3 +353,20 @@ def test_the_version_files_of_torch_and_deepspeed_need_no_syntax_tree(monkeypatc
     assert probe.constants.constants(torch) == {"__version__": "2.13.0", "cuda": None}
     deepspeed = "version='0.19.8'\ninstalled_ops={'async_io': False, 'cpu_adam': True}\n"
     assert probe.constants.mappings(deepspeed) == {"installed_ops": {"async_io": False, "cpu_adam": True}}
+
+
+@pytest.mark.parametrize(
+    ("header", "wanted"),
+    [
+        (b"#define CUDA_VERSION 12060", "12.6"),
+        (b"/* CUDA_VERSION */\n#define\tCUDA_VERSION  11080 /* 11.8 */\n", "11.8"),
+        (b"x" * (1 << 14) + b"\n#define CUDA_VERSION 13000\n", "13.0"),
+        (b"#define OTHER\n".ljust((1 << 14) - 23, b"\n") + b"#define CUDA_VERSION 12060\n", "12.6"),  # cut at 120
+        (b"#define CUDA_VERSION_MAJOR 12\n#if CUDA_VERSION > 11000\n", None),
+        (b"", None),
+    ],
+)
+def test_the_version_of_a_toolkit_in_its_header(tmp_path: Any, header: bytes, wanted: str | None) -> None:
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include/cuda.h").write_bytes(header)
+    assert probe.cuda.toolkit_version(str(tmp_path)) == wanted

@@ -6,7 +6,7 @@ import os
 import sys
 
 from .compilers import program_version, version_text
-from .files import at, entries, read_or, which
+from .files import at, entries, raw_or, read_or, which
 from .question import Ask, section
 
 TYPE_CHECKING = False
@@ -62,12 +62,23 @@ def nvcc_version(nvcc: str) -> str | None:
     return ".".join(program_version(version_text(nvcc)).split(".")[:2]) or None
 
 
+def header_version(header: bytes) -> int:
+    """The number in `#define CUDA_VERSION 12060`; 0 where there is none."""
+    place = header.find(b"CUDA_VERSION")
+    while place >= 0:
+        words = header[header.rfind(b"\n", 0, place) + 1 :].partition(b"\n")[0].split()
+        if words[:2] == [b"#define", b"CUDA_VERSION"] and words[2:] and words[2].isdigit():
+            return int(words[2])
+        place = header.find(b"CUDA_VERSION", place + 1)
+    return 0
+
+
 def toolkit_version(folder: str) -> str | None:
     """A toolkit's version out of include/cuda.h (`#define CUDA_VERSION 12060`), version.json or version.txt."""
-    for line in read_or(folder + "/include/cuda.h", limit=1 << 17).splitlines():
-        words = line.split() if "CUDA_VERSION" in line else []
-        if words[:2] == ["#define", "CUDA_VERSION"] and words[2:] and words[2].isdigit():
-            value = int(words[2])
+    for limit in (1 << 14, 1 << 17):  # it stands 10 kB from the beginning of a file of 1 MB
+        header = raw_or(folder + "/include/cuda.h", limit)
+        value = header_version(header if len(header) < limit else header[: header.rfind(b"\n") + 1])
+        if value:
             return "%d.%d" % (value // 1000, value % 1000 // 10)
     text = read_or(folder + "/version.json") or read_or(folder + "/version.txt")
     if not text:

@@ -93,7 +93,7 @@ SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 def which(name: str, extra: Sequence[str] = ()) -> str | None:
     """The program that the PATH finds, else one in the `extra` folders: a user's PATH often lacks the sbin ones."""
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) + list(extra):
-        path = os.path.join(folder or ".", name)
-        if os.path.isfile(path) and os.access(path, os.X_OK):
-            return path
+        path = (folder or ".") + "/" + name
+        if os.access(path, os.X_OK) and os.path.isfile(path):  # in this order: most folders do not have it
+            return os.path.join(folder or ".", name)
     return None

@@ -57,6 +57,8 @@ def nccl_requirement(text: str) -> str | None:
     for line in text.splitlines():
         if not line.strip():
             break  # the description begins
+        if "nccl" not in line.lower():
+            continue
         header, _, asked = line.partition(":")
         asked = asked.strip()
         end = next(
