@@ -24,6 +24,7 @@ from dsdoctor.hosts import probe
 from dsdoctor.hosts.sent import BOOT, framed, pack
 from dsdoctor.hosts.shown import said
 from dsdoctor.hosts.transport import OUTPUT_LIMIT, Completed, Transport, TransportError, TransportKind, connect
+from dsdoctor.hosts.transport.quoting import prefaced
 
 # The probe prints its answer between these two lines; login shells print around them.
 BEGIN = probe.BEGIN.encode("ascii")
@@ -31,10 +32,7 @@ END = probe.END.encode("ascii")
 SHELL = b"<<<dsdoctor-shell\n"  # printed when the login shell has come to the command
 # Notes that moment for the probe, as /proc/uptime has it: what the login shell did before is what every command costs.
 _THROUGH_SHELL = (
-    "sh",
-    "-c",
-    'read DSDOCTOR_SHELL_AT _ 2>/dev/null </proc/uptime; export DSDOCTOR_SHELL_AT; echo "<<<dsdoctor-shell"; exec "$@"',
-    "sh",
+    'read DSDOCTOR_SHELL_AT _ 2>/dev/null </proc/uptime; export DSDOCTOR_SHELL_AT; echo "<<<dsdoctor-shell"; '
 )
 PRINTED = 2000  # characters kept of what a login shell prints
 PARALLEL = 32
@@ -130,7 +128,7 @@ def gather(
     def examine(entry: HostEntry, question: str) -> Member:
         argv = [entry.python or python or (sys.executable if entry.local else "python3"), "-u", "-c", BOOT, question]
         argv = with_setup(argv, setup)
-        member = _examine(entry, lines, argv if entry.local else [*_THROUGH_SHELL, *argv], blob, timeout)
+        member = _examine(entry, lines, argv if entry.local else prefaced(_THROUGH_SHELL, argv), blob, timeout)
         if member.facts is None or not setup:
             return member
         return replace(member, facts=HostFacts(_with_session(member.facts.snapshot, setup=list(setup))))

@@ -1,12 +1,13 @@
 """The line that ssh carries means the same in every login shell."""
 
 import os
+import shlex
 import shutil
 import subprocess
 
 import pytest
 
-from dsdoctor.hosts.transport.quoting import OWN_255, exit_code, remote_command
+from dsdoctor.hosts.transport.quoting import OWN_255, exit_code, prefaced, remote_command
 from tests.hosts.test_transports import NASTY
 
 SHELLS = ["sh", "dash", "bash", "zsh", "tcsh", "fish"]
@@ -64,3 +65,30 @@ def test_no_command_is_no_line():
 )
 def test_what_a_shell_says_of_signals(status, code):
     assert exit_code(status) == code
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+def test_a_preface_is_said_before_the_command_in_every_login_shell(shell, limit):
+    for preface in ('NOTE=a; export NOTE; echo "first"; ', "NOTE='a'; export NOTE; printf 'first\\n'; "):
+        argv = prefaced(preface, ["sh", "-c", 'echo "$NOTE $1"; exit 3', "sh", "a b"])
+        for line in (remote_command(argv, limit), shlex.join(argv) if shell in ("sh", "dash", "bash") else ""):
+            if line:
+                done = run(shell, line)
+                assert (done.returncode, done.stdout) == (3, b"first\na a b\n")
+
+
+def test_a_preface_costs_no_shell_of_its_own():
+    line = remote_command(prefaced("NOTE=a; ", ["echo", "b"]), 5)
+    assert line.count("sh") == 2  # the word and the name of the one that waits
+    assert line.endswith(" sh echo b")
+
+
+@pytest.mark.parametrize("argv", [["sh", "-c", "exit 3"], ["sh", "-c", 'exit 3; exec "$@"', "sh"]])
+def test_a_shell_command_is_no_preface(argv):
+    assert run("sh", remote_command(argv, 5)).returncode == 3
+
+
+def test_a_program_that_is_not_there_is_told_by_the_shell():
+    done = run("sh", remote_command(["no-such-program"], 5))
+    assert done.returncode == 127
+    assert b"not found" in done.stderr and b"timeout" not in done.stderr

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 # is told apart by this line on standard error.
 OWN_255 = b"dsdoctor: the command itself ended with 255\n"
 _REPORT = f's=$?; [ $s = 255 ] && echo "{OWN_255.decode().strip()}" >&2; exit $s'
+_IN_PLACE = 'exec "$@"'
 _DECODE = 'eval "set -- $(printf %b "$1")"; '
 _UNLIKE = frozenset("\\!\n\r")
 
@@ -30,15 +31,33 @@ def remote_command(argv: Sequence[str], limit: float | None = None) -> str:
     """
     if not argv or any("\0" in argument for argument in argv):
         raise ValueError(f"not a command line: {list(argv)!r}")
+    preface, argv = _parted(argv)
     command = '(exec "$@"); '  # exec: a program of that name, never a word of the shell
     if limit is not None:
         seconds = max(1, int(limit) + 1)
         timed = f'timeout -k 5 {seconds} "$@"'
-        command = f"if command -v timeout >/dev/null 2>&1; then {timed}; else {command}fi; "
+        # A program that is not there is the shell's to tell of, not timeout's.
+        both = 'command -v timeout >/dev/null 2>&1 && command -v "$1" >/dev/null 2>&1'
+        command = f"if {both}; then {timed}; else {command}fi; "
+    command = preface + command
     line = shlex.join(argv)
     if _UNLIKE.isdisjoint(line):
         return f"exec sh -c {shlex.quote(command + _REPORT)} sh {line}"
     return f"exec sh -c {shlex.quote(_DECODE + command + _REPORT)} sh {shlex.quote(_octal(line))}"
+
+
+def prefaced(preface: str, argv: Sequence[str]) -> list[str]:
+    """The command behind words of sh that do not end it ("umask 022; "), as a command of its own."""
+    return ["sh", "-c", preface + _IN_PLACE, "sh", *argv]
+
+
+def _parted(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The words of :func:`prefaced`, which the sh that waits says as well as another would, and the command."""
+    if [*argv[:2], *argv[3:4]] == ["sh", "-c", "sh"] and argv[2].endswith("; " + _IN_PLACE) and len(argv) > 4:
+        preface = argv[2][: -len(_IN_PLACE)]
+        if _UNLIKE.isdisjoint(preface):
+            return preface, argv[4:]
+    return "", argv
 
 
 def _octal(line: str) -> str:
