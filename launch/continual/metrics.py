@@ -1,17 +1,21 @@
-"""What a run is judged by: the accuracy matrix, its average, backward transfer and forgetting; the files of figures.
+"""What a run is judged by: the accuracy matrix, average, backward and forward transfer, forgetting; the files of these.
 
 `matrix[k][i]` is the accuracy in per cent on task i after stage k (both from 0); a row is None where a stage is
 missing, and an entry is None or not there where a task was not measured. The definitions are those of GEM
-(arXiv 1706.08840) for the average and backward transfer, and of arXiv 1801.10112 for forgetting.
+(arXiv 1706.08840) for the average and the transfers, and of arXiv 1801.10112 for forgetting.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
+
+from continual.orders import PUBLISHED
 
 if TYPE_CHECKING:
     from continual.data import Task
@@ -23,8 +27,9 @@ Row = Sequence["float | None"]
 Matrix = Sequence["Row | None"]
 
 
-def _entry(matrix: Matrix, stage: int, task: int) -> float | None:
-    row = matrix[stage]
+def entry(matrix: Matrix, stage: int, task: int) -> float | None:
+    """The accuracy on a task after a stage, or None where it is not known."""
+    row = matrix[stage] if stage < len(matrix) else None
     return row[task] if row is not None and task < len(row) else None
 
 
@@ -37,7 +42,7 @@ def _mean(values: list[float | None]) -> float | None:
 def average(matrix: Matrix) -> float | None:
     """The mean accuracy over the tasks seen, after the last stage, in per cent."""
     last = len(matrix) - 1
-    return _mean([_entry(matrix, last, task) for task in range(last + 1)])
+    return _mean([entry(matrix, last, task) for task in range(last + 1)])
 
 
 def backward_transfer(matrix: Matrix) -> float | None:
@@ -45,7 +50,7 @@ def backward_transfer(matrix: Matrix) -> float | None:
     last = len(matrix) - 1
     changes: list[float | None] = []
     for task in range(last):
-        learnt, kept = _entry(matrix, task, task), _entry(matrix, last, task)
+        learnt, kept = entry(matrix, task, task), entry(matrix, last, task)
         changes.append(None if learnt is None or kept is None else kept - learnt)
     return _mean(changes)
 
@@ -55,14 +60,30 @@ def forgetting(matrix: Matrix) -> float | None:
     last = len(matrix) - 1
     losses: list[float | None] = []
     for task in range(last):
-        before = [value for stage in range(last) if (value := _entry(matrix, stage, task)) is not None]
-        kept = _entry(matrix, last, task)
+        before = [value for stage in range(last) if (value := entry(matrix, stage, task)) is not None]
+        kept = entry(matrix, last, task)
         losses.append(None if not before or kept is None else max(before) - kept)
     return _mean(losses)
 
 
-def table(matrix: Matrix, tasks: Sequence[str], titles: Sequence[str]) -> str:
-    """The matrix as text, a line a stage and a column a task, with the three figures under it; `-` where unknown.
+def forward_transfer(matrix: Matrix, untrained: Row, ahead: Row) -> float | None:
+    """The mean over the later tasks of (accuracy just before it is learnt - accuracy of the bare model), in points.
+
+    `untrained` and `ahead` are those two accuracies, task by task; the first task has no stage before it.
+    """
+
+    def known(row: Row, task: int) -> float | None:
+        return row[task] if task < len(row) else None
+
+    gains: list[float | None] = []
+    for task in range(1, len(matrix)):
+        before, bare = known(ahead, task), known(untrained, task)
+        gains.append(None if before is None or bare is None else before - bare)
+    return _mean(gains)
+
+
+def table(matrix: Matrix, tasks: Sequence[str], titles: Sequence[str], forward: float | None = None) -> str:
+    """The matrix as text, a line a stage and a column a task, with the figures under it; `-` where unknown.
 
     `tasks` are all tasks of the order, so that a table in the middle of a run shows what is to come; `titles` are
     what stands over the columns.
@@ -76,7 +97,7 @@ def table(matrix: Matrix, tasks: Sequence[str], titles: Sequence[str]) -> str:
     widths = [max(len(title), 6) for title in titles]
     lines = ["  ".join(["after stage".ljust(first), *(t.rjust(w) for t, w in zip(titles, widths, strict=True))])]
     for number, stage in enumerate(stages):
-        row = [_entry(matrix, number, task) if number < len(matrix) else None for task in range(len(tasks))]
+        row = [entry(matrix, number, task) for task in range(len(tasks))]
         cells = [figure(value).rjust(width) for value, width in zip(row, widths, strict=True)]
         lines.append("  ".join([stage.ljust(first), *cells]))
     lines += [
@@ -85,6 +106,8 @@ def table(matrix: Matrix, tasks: Sequence[str], titles: Sequence[str]) -> str:
         f"backward transfer  {figure(backward_transfer(matrix), sign=True):>7}   earlier tasks, since they were learnt",
         f"forgetting         {figure(forgetting(matrix)):>7}   earlier tasks, since they were best",
     ]
+    if forward is not None:
+        lines.append(f"forward transfer   {figure(forward, sign=True):>7}   later tasks, before they are learnt")
     return "\n".join(lines) + "\n"
 
 
@@ -96,6 +119,12 @@ class Figures:
     tasks: Sequence[Task]
     state: State
     base: str
+
+    @property
+    def titles(self) -> list[str]:
+        """The order's tasks with what stands in for them."""
+        builtin = any(task.stand_in and not self.order.names_data_of(task.name) for task in self.tasks)
+        return [self.order.title(task, builtin) for task in self.order.tasks]
 
 
 def result_files(figures: Figures, trained: Result, measured: float) -> dict[str, str]:
@@ -127,11 +156,40 @@ def result_files(figures: Figures, trained: Result, measured: float) -> dict[str
         "average": average(state.matrix),
         "backward_transfer": backward_transfer(state.matrix),
         "forgetting": forgetting(state.matrix),
+        "forward_transfer": forward_transfer(state.matrix, state.untrained, state.ahead),  # null: not measured
+        **{"untrained": state.untrained, "ahead": state.ahead},
+        "held_out": {task.name: len(task.test) for task in tasks},
+        "left_out": {task.name: task.left_out for task in tasks if task.left_out},
     }
     values = {"train": train, "predict": predict, "all": train | predict}
     files = {f"{name}_results.json": value for name, value in values.items()} | {"results.json": results}
     texts = {name: json.dumps(value, indent=2) + "\n" for name, value in files.items()}
-    return texts | {"summary.txt": _summary(figures)}
+    return (
+        texts
+        | {"summary.txt": _summary(figures), "accuracy.csv": csv_table(state.matrix, order.tasks)}
+        | _pictures(figures)
+    )
+
+
+def csv_table(matrix: Matrix, tasks: Sequence[str]) -> str:
+    """The matrix as CSV, a line a stage and a column a task; empty where unknown."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["stage", "task", *tasks])
+    for number in range(len(matrix)):
+        cells = (entry(matrix, number, task) for task in range(len(tasks)))
+        rows.writerow([number + 1, tasks[number], *("" if cell is None else cell for cell in cells)])
+    return text.getvalue()
+
+
+def _pictures(figures: Figures) -> dict[str, str]:
+    from continual import drawing
+
+    stages = [f"{number} {task}" for number, task in enumerate(figures.order.tasks, 1)]
+    return {
+        "accuracy.svg": drawing.heat_map(figures.state.matrix, stages, figures.titles),
+        "curves.svg": drawing.curves(figures.state.matrix, stages, figures.titles),
+    }
 
 
 def _summary(figures: Figures) -> str:
@@ -141,7 +199,11 @@ def _summary(figures: Figures) -> str:
         f"{state.order}, {state.method}, seed {state.seed}: accuracy in % on held-out examples",
         f"base model {figures.base}",
     ]
-    titles = [order.title(task, tasks[-1].stand_in is not None) for task in order.tasks]
     if any(task.stand_in for task in tasks):
         lines.append("In brackets the small built-in task that was trained and measured in the place of the named one.")
-    return "\n".join(lines) + "\n\n" + table(state.matrix, order.tasks, titles)
+    for task in tasks:
+        published = PUBLISHED.get(task.name)
+        if published and not task.stand_in and len(task.test) != published[1]:
+            lines.append(f"{task.name}: {len(task.test)} held-out examples; O-LoRA's logs have {published[1]}")
+    forward = forward_transfer(state.matrix, state.untrained, state.ahead)
+    return "\n".join(lines) + "\n\n" + table(state.matrix, order.tasks, figures.titles, forward)

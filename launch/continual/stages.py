@@ -32,6 +32,8 @@ class State:
     lora: dict[str, Any]
     data: dict[str, str]  # task: fingerprint of its held-out examples
     matrix: list[list[float]]
+    untrained: list[float | None] = field(default_factory=list)  # of every task by the bare model, where measured
+    ahead: list[float | None] = field(default_factory=list)  # of every task just before it was learnt, where measured
     files: dict[str, str] = field(default_factory=dict)  # adapter file: sha256
 
 
