@@ -40,6 +40,7 @@ def config_disagrees(context: JobContext) -> Iterator[Finding | Skipped]:
         for pair in PAIRS:
             yield from _compared(context, config, stage, pair)
         yield from _global_batch(context, config, stage)
+        yield from _accumulation_left_out(context, config, stage)
 
 
 def _compared(context: JobContext, config: DeepSpeedConfig, stage: StageSettings, pair: Pair) -> Iterator[Finding]:
@@ -96,6 +97,26 @@ def _global_batch(context: JobContext, config: DeepSpeedConfig, stage: StageSett
                 else []
             ),
         ],
+    )
+
+
+def _accumulation_left_out(context: JobContext, config: DeepSpeedConfig, stage: StageSettings) -> Iterator[Finding]:
+    """No gradient_accumulation_steps in the config, which then is 1 for the engine, whatever the arguments say."""
+    name = "gradient_accumulation_steps"
+    pair = next(pair for pair in PAIRS if pair.key == name)
+    asked = None if name in _own(context) else wanted_by_arguments(context, stage, pair)
+    if name in config.value or asked is None or not isinstance(asked.value, int) or asked.value < 2:
+        return
+    counted = config.value.get("train_batch_size") is not None
+    what = "DeepSpeed stops: the batch sizes do not fit" if counted else "every micro-batch becomes a step of its own"
+    yield config_disagrees.finding(
+        f"{name} is missing in the DeepSpeed config, where it is 1 then, and {asked.said}; {what}",
+        severity=Severity.ERROR if counted else Severity.WARNING,
+        evidence=[
+            *([config_evidence(config, "train_batch_size")] if counted else []),
+            *_given(context, stage, (name,)),
+        ],
+        fix=[Fix(f'Add "{name}": "auto" to {config.path}')],
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from dsdoctor.cluster import Cluster, HostEntry
 from dsdoctor.facts import FactUnavailable, HostFacts
 from dsdoctor.jobs.job import DeepSpeedConfig, ResolvedJob, StageSettings, Variables
+from dsdoctor.jobs.program import Program
 from dsdoctor.jobs.unknown import Unknown
 from dsdoctor.report.model import Evidence
 
@@ -90,11 +91,29 @@ class JobContext:
 
     def uses_trainer(self, stage: StageSettings) -> bool:
         """Whether the stage's program looks like one built on transformers' Trainer, which compares settings itself."""
-        if not stage.complete:  # what is not among the arguments at hand may be among the others
+        if not stage.complete or self._starts_engine:  # what is not among the arguments may be among the others
             return False
-        if any(plain(name) in _TRAINER_ARGUMENTS for name in stage.args):
+        if self.surely_trainer(stage):
             return True
         return self.deepspeed is not None and _has_auto(self.deepspeed.value)
+
+    def surely_trainer(self, stage: StageSettings) -> bool:
+        """Whether the program is one built on the Trainer by its source, or by arguments that no other has."""
+        if self._starts_engine:
+            return False
+        given = any(plain(name) in _TRAINER_ARGUMENTS for name in stage.args)
+        return given or (self.program is not None and "trainer" in self.program.marks)
+
+    @property
+    def program(self) -> Program | None:
+        """The source of the job's program, where it is at hand."""
+        return self.job.programs.get(self.job.job.script or self.job.job.module or "")
+
+    @property
+    def _starts_engine(self) -> bool:
+        """Whether the program calls deepspeed.initialize itself and makes no Trainer."""
+        marks = self.program.marks if self.program is not None else {}
+        return "engine" in marks and "trainer" not in marks
 
     def variables(self, entry: HostEntry, host: HostFacts | None) -> dict[str, str]:
         """The variables that the job file sets for a host: of its GPU kind, the job's over them, the stages' on top."""

@@ -54,6 +54,18 @@ def _engine(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and ast.unparse(node.func) == "deepspeed.initialize"
 
 
+def _own_optimizer(node: ast.AST) -> bool:
+    """`deepspeed.initialize(optimizer=…)`."""
+    value = _keyword(node, "optimizer")
+    return _engine(node) and value is not None and not _is(value, None)
+
+
+def _cpu_adam(node: ast.AST) -> bool:
+    """One of DeepSpeed's optimizers for the CPU is named."""
+    name = getattr(node, "id", None) or getattr(node, "attr", None)
+    return isinstance(name, str) and name.startswith("DeepSpeedCPU")
+
+
 def _device_map(node: ast.AST) -> bool:
     value = _keyword(node, "device_map")
     return _called(node) == "from_pretrained" and value is not None and not _is(value, None)
@@ -111,6 +123,8 @@ def _is_word(node: ast.expr, word: str) -> bool:
 _MARKS: dict[str, Callable[[ast.AST], bool]] = {
     "trainer": _trainer,
     "engine": _engine,
+    "own_optimizer": _own_optimizer,
+    "cpu_adam": _cpu_adam,
     "device_map": _device_map,
     "low_cpu_mem_usage": _low_memory,
     "not_reentrant": _not_reentrant,
