@@ -1,0 +1,46 @@
+"""The table of what DeepSpeed takes in optimizer, scheduler and zero_optimization (`data/deepspeed_parts.yaml`)."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from dsdoctor import yamlfile
+from dsdoctor.checks import tables
+
+
+class ConfigParts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The optimizers and schedulers with their parameters, and the values of zero_optimization by kind."""
+
+    optimizers: dict[str, frozenset[str]]
+    schedulers: dict[str, frozenset[str]]
+    torch: dict[str, frozenset[str]]
+    needed: dict[str, frozenset[str]]
+    whole: dict[str, int]
+    devices: tuple[str, ...]
+
+    def parameters(self, block: str, kind: Any) -> frozenset[str]:
+        """The parameters of an optimizer or a scheduler; empty where they are not known."""
+        if not isinstance(kind, str):
+            return frozenset()
+        known = self.optimizers.get(kind.lower()) if block == "optimizer" else self.schedulers.get(kind)
+        return known or frozenset()
+
+    def has(self, block: str, kind: str) -> bool:
+        """Whether DeepSpeed can make an optimizer or a scheduler of that name."""
+        own = kind.lower() in self.optimizers if block == "optimizer" else kind in self.schedulers
+        return own or kind in self.torch[block]
+
+
+@cache
+def config_parts() -> ConfigParts:
+    """The table; its names stand in it as words of one text."""
+    name = "deepspeed_parts.yaml"
+    content = tables.text("data", name)
+    value = yamlfile.parse(content, name)
+    if isinstance(value, dict):
+        for key in ("optimizers", "schedulers", "torch", "needed"):
+            value[key] = {kind: words.split() for kind, words in value[key].items()}
+    return yamlfile.convert(value, ConfigParts, name, content)
