@@ -20,6 +20,7 @@ from dsdoctor.run.attempt import Attempt, Left, signals_as_interrupt
 from dsdoctor.run.directory import RunDirectory, RunState, StageState, Status
 from dsdoctor.run.events import Noted, Show, StageDone, StageSkipped, StageStarted
 from dsdoctor.run.kept import secrets_wanted
+from dsdoctor.run.page import write_page
 from dsdoctor.run.stage import StageRun
 from dsdoctor.run.stage_end import Limits, StageEnd, failure_of
 from dsdoctor.run.stage_logs import StageLogs
@@ -297,6 +298,7 @@ class _Run:
         self.state = state
         self.directory.save_state(state)
 
+        write_page(self.directory, self.plan, state)
     def _save_stage(self, stage: StageState) -> None:
         self._save(self.state.with_stage(stage))
 

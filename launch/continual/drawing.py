@@ -51,12 +51,13 @@ def heat_map(matrix: Matrix, stages: Sequence[str], titles: Sequence[str]) -> st
 
 def curves(matrix: Matrix, stages: Sequence[str], titles: Sequence[str]) -> str:
     """The accuracy of each task over the stages as an SVG; a stage that is missing is a gap in the line."""
-    left, top = 44.0, MARGIN + 6
     step = PLOT[0] / max(1, len(stages) - 1)
+    leaning = [LETTER * 0.75 * len(text) for text in stages]  # the names below lean by 45 degrees, to the left
+    left = max(44.0, *(reach + MARGIN - step * number for number, reach in enumerate(leaning)))
+    top = MARGIN + 6
     labels = left + PLOT[0] + 16
     width = labels + 26 + LETTER * max(len(text) for text in titles) + MARGIN
-    lean = LETTER * 0.75 * max(len(text) for text in stages)
-    height = top + max(PLOT[1], 18.0 * len(titles)) + 12 + lean + MARGIN
+    height = top + max(PLOT[1], 18.0 * len(titles)) + 16 + max(leaning) + MARGIN
 
     def point(stage: int, value: float) -> tuple[float, float]:
         return left + step * stage, top + PLOT[1] * (1 - min(max(value, 0.0), 100.0) / 100)
@@ -104,7 +105,7 @@ def _cell(value: float | None, x: float, y: float, what: str) -> str:
         return f'<rect {box} class="n"><title>{_q(what)}: not measured</title></rect>'
     share = min(max(value, 0.0), 100.0) / 100
     red, green, blue = (round(light + (dark - light) * share) for light, dark in ((232, 8), (240, 76), (250, 140)))
-    ink = "#ffffff" if share > 0.5 else "#1c2128"
+    ink = "#ffffff" if share > 0.66 else "#1c2128"
     return (
         f'<rect {box} fill="#{red:02x}{green:02x}{blue:02x}"><title>{_q(what)}: {value:.2f}</title></rect>'
         f'<text x="{x + CELL[0] / 2:.1f}" y="{y + 18:.1f}" text-anchor="middle" style="fill:{ink}">{value:.1f}</text>'

@@ -11,7 +11,7 @@ from dsdoctor.report.model import Evidence, Finding, Fix, Report, Severity
 from tests.report.reports import ALL, DIAGNOSED, ILL
 from tests.report.test_text import REPORT
 
-VOID = {"meta", "br"}
+VOID = {"meta", "br", "img"}
 
 
 class Page(HTMLParser):
