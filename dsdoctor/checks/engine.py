@@ -236,6 +236,9 @@ def _run(check: Check, cluster: Cluster | None, offered: dict[type, Any]) -> _Re
         if arguments is None:
             return None
         _collect(check, arguments, (), result)
+        silent = not (result.found or result.skipped or result.crashed)
+        if cluster is not None and not cluster.examined and silent and _about_hosts(check, offered):
+            result.skipped.append(_nobody(check, cluster))
         return result
     if cluster is None or _arguments(check, {HostFacts: None, HostEntry: None, **offered}) is None:
         return None
@@ -243,9 +246,18 @@ def _run(check: Check, cluster: Cluster | None, offered: dict[type, Any]) -> _Re
         arguments = _arguments(check, {HostFacts: member.facts, HostEntry: member.entry, **offered})
         _collect(check, arguments or [], (member.name,), result)
     if not cluster.examined:
-        names = tuple(member.name for member in cluster)
-        result.skipped.append(check.skipped(names, "no host was examined"))
+        result.skipped.append(_nobody(check, cluster))
     return result
+
+
+def _nobody(check: Check, cluster: Cluster) -> Skipped:
+    """Said of a check for which there was no host to look at: not finding is not passing."""
+    return check.skipped((member.name for member in cluster), "no host was examined")
+
+
+def _about_hosts(check: Check, offered: dict[type, Any]) -> bool:
+    """Whether a check over the cluster judges hosts: it must have them, or it may and is given nothing else."""
+    return any(kind is Cluster and (required or JobContext not in offered) for kind, required in check.wants)
 
 
 def _was_tried(trial: str, cluster: Cluster | None) -> bool:

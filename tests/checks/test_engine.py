@@ -154,6 +154,42 @@ def test_nobody_examined_is_not_passed() -> None:
     assert not outcome.passed
 
 
+@check(since="0.1")
+def silent_cluster(cluster: Cluster) -> Said:
+    yield from ()
+
+
+@check(since="0.1")
+def silent_both(cluster: Cluster, context: JobContext | None) -> Said:
+    yield from ()
+
+
+@check(since="0.1")
+def silent_either(cluster: Cluster | None, context: JobContext | None) -> Said:
+    yield from ()
+
+
+@check(since="0.1")
+def silent_job(context: JobContext) -> Said:
+    yield from ()
+
+
+def test_a_check_of_hosts_has_not_passed_where_none_was_examined() -> None:
+    dead = Cluster(tuple(type(member)(member.entry, member.reach) for member in XUANYUAN))
+    checks = [silent_cluster, silent_both, silent_either, silent_job, once]
+    without = run_these(checks, dead)
+    assert [skipped.name for skipped in without.skipped] == ["silent-cluster", "silent-both", "silent-either"]
+    assert {(skipped.hosts, skipped.reason) for skipped in without.skipped} == {
+        (("gpu-a", "gpu-b"), "no host was examined")
+    }
+    assert without.passed == ()
+    assert [finding.name for finding in without.findings] == ["once", "once"]  # who says something is not skipped
+    of_job_too = run_these(checks, dead, resolved(CaseJob()))
+    assert [skipped.name for skipped in of_job_too.skipped] == ["silent-cluster", "silent-both"]
+    assert of_job_too.passed == ("silent-either", "silent-job")  # these looked at the job
+    assert run_these(checks[:3], XUANYUAN).passed == ("silent-cluster", "silent-both", "silent-either")
+
+
 def test_a_cluster_of_no_hosts_is_none() -> None:
     assert run_checks(Cluster(())) == run_checks(None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
 from pathlib import Path
 from xml.etree import ElementTree
@@ -111,12 +112,23 @@ def test_an_interpreter_that_is_not_there_is_not_examined() -> None:
     assert names(result.stdout) == {"unreachable-host": "error"}
 
 
-def test_a_host_that_does_not_resolve(tmp_path: Path) -> None:
-    hostfile = tmp_path / "hostfile"
-    hostfile.write_text("no-such-host.invalid slots=1\n")
-    result = run("check", "--hostfile", hostfile, "--timeout", "20")
+def test_where_no_host_can_be_examined_no_check_has_passed(tmp_path: Path) -> None:
+    with socket.socket() as taken:  # bound and not listening: it refuses
+        taken.bind(("127.0.0.1", 0))
+        hostfile = tmp_path / "hostfile"
+        hostfile.write_text(f"no-such-host.invalid slots=1\n127.0.0.1 slots=1 port={taken.getsockname()[1]}\n")
+        result = run("check", "--hostfile", hostfile, "--format", "json")
+        text = run("check", "--hostfile", hostfile).stdout
     assert result.exit_code == 3
-    assert "no-such-host.invalid could not be examined" in result.stdout.splitlines()[0]
+    report = json.loads(result.stdout)
+    reasons = {host["name"]: host["error"].partition(":")[0] for host in report["hosts"]}
+    assert reasons == {"no-such-host.invalid": "unresolvable", "127.0.0.1": "refused"}
+    assert names(result.stdout) == {"unreachable-host": "error"}
+    assert report["passed"] == [] and report["counts"]["passed"] == 0
+    assert {skipped["reason"] for skipped in report["skipped"]} == {"no host was examined"}
+    assert {"clock-spread", "duplicate-nccl"} <= {skipped["name"] for skipped in report["skipped"]}
+    assert text.splitlines()[0] == "? no-such-host.invalid, 127.0.0.1 could not be examined."
+    assert " 0 passed, " in text and "checks passed" not in text
 
 
 def test_facts_are_kept_and_judged_alike(ill: Path, tmp_path: Path) -> None:
