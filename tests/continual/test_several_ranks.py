@@ -140,7 +140,7 @@ sys.exit(main())
 """
 
 
-POISON = "self.matcher.encoder.base_model.model.embeddings.word_embeddings.weight.data.fill_(float('nan'))"
+POISON = "self.learner.encoder.base_model.model.embeddings.word_embeddings.weight.data.fill_(float('nan'))"
 
 
 @pytest.mark.parametrize(
