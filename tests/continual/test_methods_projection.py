@@ -1,0 +1,275 @@
+"""GORP: projections against the formula written out, what they must keep, and what is handed to the next stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from continual import ContinualError
+from continual.methods import memory
+from continual.methods.gorp import BETA_1, BETA_2, EPSILON, GORP, extended, off
+from continual.methods.memory import Memory
+from continual.methods.method import Learning, Start
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from tests.continual.stacks import NAMES, WIDE, examples, stack
+
+pytestmark = pytest.mark.train
+RATE = 0.05
+METHOD = GORP(galore_rank=2, galore_lr=0.02, galore_scale=0.5, galore_update_proj_gap=2, gorp_energy=0.9)
+FULL = "base_model.model.layer.{}.intermediate.dense.weight"
+
+
+def basis_of(seed: int, count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(torch.randn(WIDE, count, generator=generator))[0][:, :count]
+
+
+def loras(model: nn.Module) -> dict[str, nn.Parameter]:
+    """A of the trained LoRA by the name that its basis has."""
+    return {
+        name.removesuffix(f".{NAMES[-1]}.weight"): parameter
+        for name, parameter in model.named_parameters()
+        if f"lora_A.{NAMES[-1]}." in name
+    }
+
+
+def earlier(model: nn.Module, count: int = 3) -> Memory:
+    """A memory as the stages before could have left it: bases of `count` dimensions, the weights as they are."""
+    weights = {name: p for name, p in model.named_parameters() if "intermediate.dense.weight" in name}
+    tensors = {f"weight.{name}": weight.detach().clone() for name, weight in weights.items()}
+    for seed, name in enumerate([*loras(model), *weights]):
+        tensors[f"basis.{name}"] = basis_of(seed, count)
+    return Memory(tensors)
+
+
+def begun(model: nn.Module, kept: Memory, method: GORP = METHOD) -> Learning:
+    return method.begin(Start(model, NAMES, kept, RATE))
+
+
+def optimizer(model: nn.Module, learning: Learning) -> torch.optim.Adam:
+    own = {id(parameter) for _, parameter in learning.own}
+    trained = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
+    return torch.optim.AdamW(trained, lr=RATE, weight_decay=0)
+
+
+def train(model: nn.Module, learning: Learning, steps: int, first: int = 0, adam: torch.optim.Adam | None = None):
+    """What the training does with the hooks; gives its optimizer."""
+    adam = adam or optimizer(model, learning)
+    for step in range(first, first + steps):
+        x, gold = examples(seed=step)
+        model.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(model(x), gold).backward()
+        learning.before_step(RATE)
+        adam.step()
+        learning.after_step(RATE)
+    return adam
+
+
+def values(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+@given(st.integers(0, 10**6), st.integers(1, WIDE), st.integers(1, 8))
+def test_what_is_projected_off_is_orthogonal_and_stays(seed: int, count: int, rows: int):
+    basis = basis_of(seed, count)
+    matrix = torch.randn(rows, WIDE, generator=torch.Generator().manual_seed(seed + 1))
+    rest = off(matrix, basis)
+    torch.testing.assert_close(rest @ basis, torch.zeros(rows, count), atol=1e-5, rtol=0)
+    torch.testing.assert_close(off(rest, basis), rest, atol=1e-5, rtol=0)
+    torch.testing.assert_close(rest + (matrix @ basis) @ basis.T, matrix, atol=1e-5, rtol=0)
+    assert off(matrix, None) is matrix
+
+
+@given(st.integers(0, 10**6), st.integers(0, WIDE), st.integers(1, 8), st.floats(0.05, 0.99))
+def test_a_basis_grows_by_the_fewest_directions(seed: int, count: int, rows: int, energy: float):
+    generator = torch.Generator().manual_seed(seed)
+    old = basis_of(seed, count) if count else None
+    moment = torch.randn(rows, WIDE, generator=generator) * torch.logspace(0, -3, WIDE)
+    new = extended(old, moment, energy)
+    torch.testing.assert_close(new.T @ new, torch.eye(new.shape[1]), atol=1e-5, rtol=0)
+    if old is not None:
+        torch.testing.assert_close(off(old.T, new), torch.zeros(count, WIDE), atol=1e-5, rtol=0)
+    held = 1 - (off(moment, new).norm() / moment.norm()).square().item()
+    assert held >= energy - 1e-4
+    if new.shape[1] > count:  # with one direction less it would not do: the best that many cannot either
+        values_ = torch.linalg.svdvals(off(moment, old).double()).square()
+        fewer = values_[new.shape[1] - count - 1 :].sum() / moment.double().square().sum()
+        assert 1 - fewer.item() < energy + 1e-4
+
+
+def test_a_moment_of_nothing_adds_nothing():
+    assert extended(None, torch.zeros(3, WIDE), 0.9).shape == (WIDE, 0)
+    basis = basis_of(1, 4)
+    inside = torch.randn(3, 4) @ basis.T
+    assert extended(basis, inside, 0.9).shape == (WIDE, 4)
+    assert extended(basis_of(1, WIDE), torch.randn(3, WIDE), 0.9).shape == (WIDE, WIDE)
+
+
+def written_out(model: nn.Module, kept: Mapping[str, Tensor], steps: int) -> dict[str, Tensor]:
+    """The formula, with projection matrices and Adam spelled out; gives the parameters after the steps."""
+    now = {name: p for name, p in model.named_parameters() if f".{NAMES[-1]}." in name or "intermediate" in name}
+    now = {name: p.requires_grad_() for name, p in now.items() if name.endswith("weight")}
+    whole = {name: torch.eye(WIDE) for name in now}
+    for name in now:
+        key = f"basis.{name.removesuffix(f'.{NAMES[-1]}.weight')}"
+        if key in kept:
+            whole[name] = torch.eye(WIDE) - kept[key] @ kept[key].T
+    first: dict[str, Tensor] = {}
+    second: dict[str, Tensor] = {}
+    turned: dict[str, Tensor] = {}
+    for step in range(1, steps + 1):
+        x, gold = examples(seed=step - 1)
+        gradients = torch.autograd.grad(nn.functional.cross_entropy(model(x), gold), list(now.values()))
+        for (name, p), gradient in zip(now.items(), gradients, strict=True):
+            inside = whole[name] if "lora_B" not in name else torch.eye(gradient.shape[1])
+            g = gradient @ inside
+            turn = torch.eye(g.shape[1])
+            if "intermediate" in name:
+                if step % 2 == 1:  # every second step, from the first
+                    vectors = torch.linalg.svd(g, full_matrices=False)[2][:2].T
+                    if name in turned:
+                        first[name] = first[name] @ turned[name].T @ vectors
+                    turned[name] = vectors
+                turn = turned[name]
+            g = g @ turn
+            first[name] = BETA_1 * first.get(name, torch.zeros_like(g)) + (1 - BETA_1) * g
+            second[name] = BETA_2 * second.get(name, torch.zeros_like(g)) + (1 - BETA_2) * g * g
+            made = first[name] / (1 - BETA_1**step) / ((second[name] / (1 - BETA_2**step)).sqrt() + EPSILON)
+            rate = 0.02 * 0.5 if "intermediate" in name else RATE
+            p.data -= rate * made @ turn.T @ inside
+    return {name: p.detach() for name, p in now.items()}
+
+
+def test_three_steps_are_the_formula():
+    model, other = stack(), stack()
+    kept = earlier(model)
+    train(model, begun(model, kept), 3)
+    wanted = written_out(other, kept.tensors, 3)
+    now = values(model)
+    assert len(wanted) == 2 * (2 + 2 + 1)  # A and B of query and value, and a full-rank weight, in two layers
+    for name, value in wanted.items():
+        torch.testing.assert_close(now[name], value, atol=2e-4, rtol=1e-3)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 6), st.integers(1, WIDE - 1))
+def test_nothing_moves_within_the_earlier_subspace(steps: int, count: int):
+    model = stack()
+    kept, before = earlier(model, count), values(model)
+    train(model, begun(model, kept), steps)
+    moved = {name: value - before[name] for name, value in values(model).items()}
+    for name, full in [(n, FULL.format(n)) for n in (0, 1)]:
+        inside = moved[full] @ kept.tensors[f"basis.{full}"]
+        assert moved[full].norm() > 1e-3, name
+        assert inside.norm() <= 1e-5 * (1 + before[full].norm())
+    for name in loras(model):
+        change = moved[f"{name}.{NAMES[-1]}.weight"]
+        assert (change @ kept.tensors[f"basis.{name}"]).norm() <= 1e-5 * (1 + change.norm())
+
+
+def test_without_the_second_projection_adam_leaves_the_subspace():
+    """What the authors' program does: the reason for projecting Adam's step too."""
+    model = stack()
+    kept, before = earlier(model), values(model)
+    learning = begun(model, kept)
+    learning.after_step = lambda rate: None
+    train(model, learning, 3)
+    name = next(iter(loras(model)))
+    change = values(model)[f"{name}.{NAMES[-1]}.weight"] - before[f"{name}.{NAMES[-1]}.weight"]
+    assert (change @ kept.tensors[f"basis.{name}"]).norm() > 1e-2 * change.norm()
+
+
+def test_what_is_not_trained_stays_bit_for_bit():
+    model = stack()
+    before = values(model)
+    train(model, begun(model, earlier(model)), 4)
+    changed = {name for name, value in values(model).items() if not torch.equal(value, before[name])}
+    assert changed == {n for n in before if f".{NAMES[-1]}." in n} | {FULL.format(0), FULL.format(1)}
+
+
+def test_the_next_stage_starts_from_the_weights_and_the_grown_bases(tmp_path: Path):
+    model = stack()
+    kept = earlier(model)
+    learning = begun(model, kept)
+    train(model, learning, 4)
+    handed = learning.keep("c", [])
+    memory.write(handed, tmp_path)
+    read = memory.read(tmp_path)
+    assert read.tensors.keys() == kept.tensors.keys()
+    for name, basis in read.tensors.items():
+        if name.startswith("basis."):
+            torch.testing.assert_close(off(kept.tensors[name].T, basis), torch.zeros(3, WIDE), atol=1e-5, rtol=0)
+            assert 3 < basis.shape[1] <= WIDE
+    following = stack()
+    begun(following, read)
+    for number in (0, 1):
+        assert torch.equal(values(following)[FULL.format(number)], values(model)[FULL.format(number)])
+
+
+def test_it_goes_on_alike_from_the_middle():
+    through = stack()
+    kept = earlier(through)
+    learning = begun(through, kept)
+    train(through, learning, 5)
+
+    one = stack()
+    half = begun(one, kept)
+    adam = train(one, half, 3)
+    saved, now = {name: value.clone() for name, value in half.state().items()}, values(one)
+    two = stack()
+    rest = begun(two, kept)
+    for name, parameter in two.named_parameters():
+        parameter.data.copy_(now[name])
+    rest.restore(saved)
+    again = optimizer(two, rest)
+    again.load_state_dict(adam.state_dict())
+    train(two, rest, 2, first=3, adam=again)
+    for name, value in values(through).items():
+        assert torch.equal(value, values(two)[name]), name
+    assert all(
+        torch.equal(value, rest.keep("c", []).tensors[name]) for name, value in learning.keep("c", []).tensors.items()
+    )
+
+
+def test_the_learning_rates_course_holds_for_the_full_rank_weights_too():
+    moved = []
+    for rate in (RATE, RATE / 2):
+        model = stack()
+        learning, before = begun(model, Memory()), values(model)
+        x, gold = examples()
+        nn.functional.cross_entropy(model(x), gold).backward()
+        learning.before_step(rate)
+        learning.after_step(rate)
+        moved.append(values(model)[FULL.format(0)] - before[FULL.format(0)])
+    torch.testing.assert_close(moved[0], 2 * moved[1], atol=1e-7, rtol=1e-3)
+
+
+@pytest.mark.parametrize("pattern", ["nothing", "intermediate"])
+def test_modules_that_are_not_there(pattern: str):
+    with pytest.raises(ContinualError, match=rf"--optim_target_modules {pattern}: no weight .*whole names"):
+        begun(stack(), Memory(), GORP(optim_target_modules=pattern))
+
+
+def test_other_modules_than_in_the_stage_before():
+    model = stack()
+    kept = earlier(model)
+    with pytest.raises(ContinualError, match="wanted the same --optim_target_modules in all stages"):
+        begun(model, kept, GORP(optim_target_modules=r".*attention\.query"))
+
+
+def test_a_module_with_a_lora_may_be_chosen():
+    learning = begun(stack(), Memory(), GORP(optim_target_modules=r".*attention\.value"))
+    assert [name.split(".")[-3:] for name, _ in learning.own] == [["value", "base_layer", "weight"]] * 2
+
+
+def test_quantized_weights_are_refused():
+    model = stack()
+    dense = model.base_model.model.layer[0].intermediate["dense"]
+    dense.weight = nn.Parameter(dense.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(ContinualError, match=r"is quantized \(torch.int8\)"):
+        begun(model, Memory())
