@@ -9,9 +9,8 @@ import click
 from dsdoctor.cli._options import host_options, with_options
 
 if TYPE_CHECKING:
-    from dsdoctor.cluster import Cluster
-    from dsdoctor.hosts.transport import Transport
     from dsdoctor.plan.model import LaunchPlan
+    from dsdoctor.run.sync.ways import Ways
 
 
 @click.command("sync")
@@ -41,46 +40,51 @@ def sync(base: str, dry_run: bool, lifeline: float, **options: Any) -> int:
     Nothing is started. Hosts on a shared file system are copied to once, data and model only where a host does not
     have them whole, and a host that could not be reached does not keep the others from their copies.
     """
-    from dsdoctor.cli._options import host_choice
-    from dsdoctor.hosts.examine import examine
-    from dsdoctor.jobs.load import load_job
-    from dsdoctor.run.launch import Target, prepare
-
-    job = load_job(options["job"], options["profile"], options["settings"])
-    transports: dict[str, Transport] = {}
-    try:
-        cluster = examine(host_choice(options), job=job, transports=transports)
-        reached, code = _reached(cluster)
-        if not reached:
-            return code
-        from pathlib import Path
-
-        from dsdoctor.plan.build import Wishes
-
-        prepared = prepare(job, reached, Target("sync", Path(base) / "sync", None), Wishes(), check=False)
-        if prepared.plan is None:
-            _say(f"\ndsdoctor: no plan can be made: {prepared.problem or ''}")
-            return code or 1
-        if dry_run:
-            _print_lines(prepared.plan)
-            return code
-        return _copy(prepared.plan, transports, lifeline) or code
-    finally:
-        for transport in transports.values():
-            transport.close()
-
-
-def _reached(cluster: Cluster) -> tuple[Cluster | None, int]:
-    """The hosts that answered, and the exit code for those that did not; they are named on standard error."""
-    from dataclasses import replace
+    from pathlib import Path
 
     from dsdoctor.cli._failures import UNEXAMINED
+    from dsdoctor.cli._options import host_choice
+    from dsdoctor.escape import escape
+    from dsdoctor.hosts.examine import CONNECT_SECONDS, choose
+    from dsdoctor.run.sync.ways import Ways
 
-    lost = [member for member in cluster if member.facts is None]
-    for member in lost:
-        _say(f"{member.name} could not be examined and gets no copy: {member.reach.detail or member.reach.problem}")
-    examined = tuple(member for member in cluster if member.facts is not None)
-    return replace(cluster, members=examined) if examined else None, UNEXAMINED if lost else 0
+    choice = host_choice(options)
+    chosen = choose(choice)
+    for warning in chosen.warnings:
+        _say(escape(warning))
+    entries = [entry for entry in chosen.entries if entry.processes > 0]
+    with Ways(entries, choice.transport, min(CONNECT_SECONDS, choice.timeout)) as ways:
+        from dsdoctor.jobs.load import load_job
+        from dsdoctor.plan.copies import copy_plan, interpreter
+        from dsdoctor.plan.model import PlanError
+        from dsdoctor.run.places import paths_of
+        from dsdoctor.terminal import status_line
+
+        job = load_job(options["job"], options["profile"], options["settings"])
+        paths = paths_of(job, Path(base, "sync"))
+        with status_line() as line:
+            line.show(f"connecting to {len(entries)} hosts" if len(entries) > 1 else "connecting")
+            homes = ways.homes(
+                lambda entry: interpreter(job, entry, paths),
+                job.job.setup,
+                lifeline=lifeline,
+                patience=choice.timeout,
+            )
+        for name, why in ways.lost.items():
+            _say(f"{name} is not reached and gets no copy: {why}")
+        code = UNEXAMINED if ways.lost else 0
+        reached = [entry for entry in entries if entry.name not in ways.lost]
+        if not reached:
+            return code
+        try:
+            plan = copy_plan(job, reached, homes, paths)
+        except PlanError as error:
+            _say(f"\ndsdoctor: no plan can be made: {error}")
+            return code or 1
+        if dry_run:
+            _print_lines(plan)
+            return code
+        return _copy(plan, ways, lifeline) or code
 
 
 def _print_lines(plan: LaunchPlan) -> None:
@@ -94,7 +98,7 @@ def _print_lines(plan: LaunchPlan) -> None:
     write("\n".join(lines))
 
 
-def _copy(plan: LaunchPlan, transports: dict[str, Transport], lifeline: float) -> int:
+def _copy(plan: LaunchPlan, ways: Ways, lifeline: float) -> int:
     import signal
 
     from dsdoctor.cli._copy_view import CopyView
@@ -108,7 +112,7 @@ def _copy(plan: LaunchPlan, transports: dict[str, Transport], lifeline: float) -
             signal.signal(number, signal.default_int_handler)
     view = CopyView()
     try:
-        copies = copy(plan, transports, view, lifeline=lifeline)
+        copies = copy(plan, ways.transports, view, lifeline=lifeline, sessions=ways.sessions)
     except SyncError as error:
         view.close()
         _say(f"\ndsdoctor: {error}")

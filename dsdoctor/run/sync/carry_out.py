@@ -45,6 +45,7 @@ def sync(
     lifeline: float = 20.0,
     directory: Path | None = None,
     relay_from: int = RELAY_BYTES,
+    sessions: Mapping[str, Session] | None = None,
 ) -> list[Got]:
     """Copy to every host that is not this machine what it lacks; returns for each how it got it.
 
@@ -56,6 +57,7 @@ def sync(
         lifeline: seconds of silence after which a host is given up.
         directory: the run's directory here; None when the copy is for no run.
         relay_from: bytes of data or model that a host lacks, from which on hosts that are done help.
+        sessions: hosts that were talked with already; they are hung up at the end, as the others are.
 
     Raises:
         SyncError: the first host, in the plan's order, where it did not work; the others were still finished.
@@ -64,7 +66,11 @@ def sync(
     if not remote:
         return []
     rsync = Rsync(timeout, lifeline)
-    hosts = [Host(Session(host, transports[host.name], plan.setup, lifeline), secrets.token_hex(8)) for host in remote]
+    hosts = []
+    for place in remote:
+        session = (sessions or {}).get(place.name) or Session(place, transports[place.name], plan.setup, lifeline)
+        session.host = place  # whoever talked with it before did not know its folders
+        hosts.append(Host(session, secrets.token_hex(8)))
     with ThreadPoolExecutor(max_workers=min(32, len(hosts))) as pool:
         try:
             return _Sync(plan, hosts, rsync, progress, pool, directory, relay_from).carry_out()

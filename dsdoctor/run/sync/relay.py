@@ -122,7 +122,7 @@ class Relay:
         try:
             self.from_head(taker)
         except SyncError as error:
-            return str(error).partition(": ")[2]
+            return error.detail
         except TransportError as error:
             return error.detail
         self._took(True, began)

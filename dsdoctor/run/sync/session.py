@@ -31,6 +31,7 @@ class SyncError(Exception):
     def __init__(self, host: str, message: str) -> None:
         super().__init__(f"{host}: {message}")
         self.host = host
+        self.detail = message
 
 
 def program() -> bytes:
@@ -41,12 +42,23 @@ def program() -> bytes:
 class Session:
     """One host during one sync. `ask` may be called by one thread at a time."""
 
-    def __init__(self, host: HostPlan, transport: Transport, setup: Sequence[str] = (), lifeline: float = 20.0) -> None:
-        """Nothing is started before the first question. `lifeline` is how long the host may be silent, in seconds."""
+    def __init__(
+        self,
+        host: HostPlan,
+        transport: Transport,
+        setup: Sequence[str] = (),
+        lifeline: float = 20.0,
+        patience: float = 30.0,
+    ) -> None:
+        """Nothing is started before the first question.
+
+        `lifeline` is how long the host may be silent, in seconds. Until its first word, when it may be busy with the
+        job's setup lines or with a slow disk under its Python, that is `patience` where it is longer.
+        """
         self.host = host
         self.transport = transport
         self._setup = setup
-        self._lifeline = lifeline
+        self._lifeline, self._patience = lifeline, max(patience, lifeline)
         self._heard = time.monotonic()
         self._greeted = False
         self._process: RemoteProcess | None = None
@@ -82,13 +94,12 @@ class Session:
 
     def _answer(self) -> bytes | None:
         """The next answer; None when the line has ended."""
-        # Until its first word a host may be busy with the job's setup lines, or with a slow disk under its Python.
         deadline = time.monotonic() + ANSWER_SECONDS
         while True:
             try:
                 return self._answers.get(timeout=min(0.5, self._lifeline))
             except queue.Empty:
-                limit = self._lifeline if self._greeted else max(30.0, self._lifeline)
+                limit = self._lifeline if self._greeted else self._patience
                 if self.silent_for > limit or time.monotonic() > deadline:
                     raise SyncError(self.host.name, f"no answer for {self.silent_for:.0f} s") from None
 
