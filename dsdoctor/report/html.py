@@ -18,12 +18,13 @@ from dsdoctor.resources import folder
 def render(report: Report) -> str:
     """The whole page. Everything out of the report is quoted for HTML, and control characters are written out."""
     report = escaped(report)
-    page = Template((folder("templates") / "report.html").read_text(encoding="utf-8"))
-    return page.substitute(
-        title=quote(f"dsdoctor {report.command}: {headline(report)}"),
-        generator=f"dsdoctor {__version__}",
-        body="\n".join(_body(report)),
-    )
+    return page(f"dsdoctor {report.command}: {headline(report)}", _body(report))
+
+
+def page(title: str, body: Iterable[str]) -> str:
+    """The page with a title, which is quoted here, and a body that is HTML already."""
+    template = Template((folder("templates") / "report.html").read_text(encoding="utf-8"))
+    return template.substitute(title=quote(title), generator=f"dsdoctor {__version__}", body="\n".join(body))
 
 
 def _body(report: Report) -> Iterator[str]:

@@ -10,14 +10,13 @@ import base64
 import math
 from collections.abc import Iterator, Sequence
 from html import escape as quote
-from string import Template
 
 import msgspec
 
 from dsdoctor import __version__
 from dsdoctor.escape import escaped
+from dsdoctor.report import html
 from dsdoctor.report.layout import count, fold
-from dsdoctor.resources import folder
 
 MOST_TASKS = 100  # a table of more is nobody's to read
 _STATES = {"done": "ok", "failed": "error", "interrupted": "warning", "running": "info"}
@@ -84,12 +83,7 @@ def results_of(content: bytes) -> Results | None:
 def render(page: RunPage, curves: bytes | None = None) -> str:
     """The whole page. `curves` is a picture (SVG) of the accuracy over the stages."""
     page = escaped(page)
-    template = Template((folder("templates") / "report.html").read_text(encoding="utf-8"))
-    return template.substitute(
-        title=quote(f"dsdoctor run {page.run}: {page.status}"),
-        generator=f"dsdoctor {__version__}",
-        body="\n".join(_body(page, curves)),
-    )
+    return html.page(f"dsdoctor run {page.run}: {page.status}", _body(page, curves))
 
 
 def _body(page: RunPage, curves: bytes | None) -> Iterator[str]:
