@@ -134,7 +134,7 @@ def test_targets_that_the_model_does_not_have(encoder: Path):
 
 
 def test_the_base_is_a_local_encoder(encoder: Path, tmp_path: Path):
-    with pytest.raises(ContinualError, match="no such folder on this host, and not in the hub.s cache"):
+    with pytest.raises(ContinualError, match=r"no such folder on this host, and not in the hub.s cache"):
         models.find("bert-base-uncased")
     with pytest.raises(ContinualError, match=r"--num_hidden_layers 3: .* has 2"):
         models.load(models.find(str(encoder), layers=3))
