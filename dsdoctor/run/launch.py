@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from dsdoctor.cluster import Cluster
 from dsdoctor.jobs.engines import program_of
 from dsdoctor.jobs.job import ResolvedJob
 from dsdoctor.plan.build import Wishes, plan
-from dsdoctor.plan.copies import Paths
 from dsdoctor.plan.model import LaunchPlan, PlanError
 from dsdoctor.plan.overlay import with_planned_environment
 from dsdoctor.report.model import Report
@@ -36,6 +34,7 @@ from dsdoctor.run.directory import (
     unfinished,
 )
 from dsdoctor.run.kept import Way, save
+from dsdoctor.run.places import code_folder, paths_of
 from dsdoctor.run.stage_end import Limits
 from dsdoctor.yamlfile import FileError
 
@@ -138,11 +137,6 @@ def job_fingerprint(job: ResolvedJob) -> str:
     return fingerprint(job.name, job.profile, settings, program_of(job.job))
 
 
-def code_folder(job: ResolvedJob) -> str:
-    """The folder that is copied to the hosts (and run in place on this machine)."""
-    return str((Path(job.root) / job.job.sync.code).resolve())
-
-
 def prepare(
     job: ResolvedJob,
     cluster: Cluster,
@@ -156,15 +150,7 @@ def prepare(
 
     Where no plan can be made, the checks are run on the hosts as they are: they usually say why.
     """
-    run_dir, code = target.path.absolute(), Path(code_folder(job))
-    inside = run_dir.parent.is_relative_to(code) and run_dir.parent != code
-    paths = Paths(
-        str(run_dir),
-        str(code),
-        sys.executable,
-        exclude=(f"/{run_dir.parent.relative_to(code)}/",) if inside else (),
-        deepspeed=str(Path(job.deepspeed.path).resolve()) if job.deepspeed else None,
-    )
+    paths = paths_of(job, target.path)
     made, problem = None, None
     try:
         made = plan(job, cluster, target.name, paths, wishes)
