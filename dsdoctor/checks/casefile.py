@@ -65,7 +65,10 @@ class CaseJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One case. `change` is laid over the facts by host ("*": all) and section; `missing` takes sections away."""
+    """One case. `change` is laid over the facts by host ("*": all) and section; `missing` takes sections away.
+
+    Where the check has `nothing` to judge, it is not listed: it neither passed nor was skipped.
+    """
 
     name: str
     why: str
@@ -79,6 +82,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     master_addr: str | None = None
     job: CaseJob | None = None
     skipped: tuple[ExpectedSkip, ...] = ()
+    nothing: bool = False
 
 
 def cases(name: str) -> tuple[Case, ...]:

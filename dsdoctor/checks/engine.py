@@ -3,7 +3,8 @@
 A check asks by the types of its parameters. A first parameter of type :class:`HostFacts` makes it run once for each
 examined host; otherwise it runs once. Further parameters may be the host's :class:`HostEntry`, the :class:`Cluster`
 and the :class:`JobContext`; `X | None` makes one optional. A check whose wants are not there (no job was given), or
-which judges a trial that was not made, is not run and not listed.
+which judges a trial that was not made, is not run and not listed; neither is one that raises :class:`NothingToJudge`
+wherever it runs.
 """
 
 from __future__ import annotations
@@ -43,6 +44,14 @@ class UnknownCheckError(ValueError):
         hint = f"did you mean {near[0]}?" if near else "`dsdoctor explain --all` lists them"
         super().__init__(f"no check is called {name}; {hint}")
         self.name = name
+
+
+class NothingToJudge(Exception):  # noqa: N818 - no error: as where no job was given at all
+    """Raised by a check that is about something which is not here at all, as a forecast for a job without a model.
+
+    It has not passed then, and that it could not judge is no news: it is not listed. What is here and could not be
+    learnt is :class:`FactUnavailable`, which is told.
+    """
 
 
 @dataclass(frozen=True)
@@ -235,19 +244,21 @@ def _run(check: Check, cluster: Cluster | None, offered: dict[type, Any]) -> _Re
         arguments = _arguments(check, offered)
         if arguments is None:
             return None
-        _collect(check, arguments, (), result)
+        if not _collect(check, arguments, (), result):
+            return None
         silent = not (result.found or result.skipped or result.crashed)
         if cluster is not None and not cluster.examined and silent and _about_hosts(check, offered):
             result.skipped.append(_nobody(check, cluster))
         return result
     if cluster is None or _arguments(check, {HostFacts: None, HostEntry: None, **offered}) is None:
         return None
+    judged = []
     for member in cluster.examined:
         arguments = _arguments(check, {HostFacts: member.facts, HostEntry: member.entry, **offered})
-        _collect(check, arguments or [], (member.name,), result)
+        judged.append(_collect(check, arguments or [], (member.name,), result))
     if not cluster.examined:
         result.skipped.append(_nobody(check, cluster))
-    return result
+    return result if any(judged) or not judged else None
 
 
 def _nobody(check: Check, cluster: Cluster) -> Skipped:
@@ -266,18 +277,22 @@ def _was_tried(trial: str, cluster: Cluster | None) -> bool:
     return any(member.facts is not None and trial in member.facts.snapshot.sections for member in examined)
 
 
-def _collect(check: Check, arguments: list[Any], hosts: tuple[str, ...], result: _Result) -> None:
-    """Take what one call yields; an exception ends that call alone."""
+def _collect(check: Check, arguments: list[Any], hosts: tuple[str, ...], result: _Result) -> bool:
+    """Take what one call yields; an exception ends that call alone. False: there was nothing to judge."""
+    before = len(result.found) + len(result.skipped)
     try:
         for said in check(*arguments):
             if isinstance(said, Skipped):
                 result.skipped.append(said)
             else:
                 result.found.append(said if said.hosts else msgspec.structs.replace(said, hosts=hosts))
+    except NothingToJudge:
+        return len(result.found) + len(result.skipped) > before
     except FactUnavailable as missing:
         result.skipped.append(check.skipped(hosts, str(missing)))
     except Exception:  # a bug in one check must not cost the findings of the others
         result.crashed.append(Crashed(name=check.name, hosts=hosts, traceback=traceback.format_exc()))
+    return True
 
 
 def _arguments(check: Check, offered: dict[type, Any]) -> list[Any] | None:

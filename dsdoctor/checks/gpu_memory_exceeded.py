@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dsdoctor.checks.amounts import amount
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
-from dsdoctor.checks.room import PROGRAM, CardRoom, Need, card_room, evidence, needs, ram_limit, shown
+from dsdoctor.checks.room import PROGRAM, CardRoom, Need, ask_model, card_room, evidence, needs, ram_limit, shown
 from dsdoctor.cluster import Cluster, HostEntry
 from dsdoctor.facts import FactUnavailable, HostFacts
 from dsdoctor.jobs.forecast.remedies import remedies
@@ -35,6 +35,7 @@ def gpu_memory_exceeded(
     of 0.5 GiB. Where the most does not fit (15 % lost to fragmentation, a context of 1.3 GiB) it is a warning; all
     recorded runs lie between the two. The table of forecasts against measurements is in benchmarks/README.md.
     """
+    ask_model(context.job)
     room = card_room(host, entry)
     if room is None:
         return

@@ -8,7 +8,7 @@ from dataclasses import replace
 from dsdoctor.checks.amounts import amount
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
-from dsdoctor.checks.room import card_room, evidence, needs, shown
+from dsdoctor.checks.room import ask_model, card_room, evidence, needs, shown
 from dsdoctor.cluster import Cluster
 from dsdoctor.facts import FactUnavailable
 from dsdoctor.jobs.forecast.memory import forecast
@@ -34,6 +34,7 @@ def gpu_memory_unused(cluster: Cluster, context: JobContext) -> Iterator[Finding
     The memory forecast with and without the setting, against the smallest card of all hosts. It is said only where
     the most that the training may need without it is below four fifths of that card.
     """
+    ask_model(context.job)
     rooms = []
     for member in cluster.examined:
         try:

@@ -8,6 +8,7 @@ from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.duration import StageTime, durations
 from dsdoctor.checks.engine import check
 from dsdoctor.checks.job_gpus import job_gpus
+from dsdoctor.checks.room import ask_model
 from dsdoctor.cluster import Cluster
 from dsdoctor.facts import FactUnavailable
 from dsdoctor.jobs.forecast.speed import LAUNCH, LINK_USE, UTILISATION, span
@@ -35,6 +36,7 @@ def long_training(cluster: Cluster, context: JobContext) -> Iterator[Finding | S
     compared with recorded runs in the tests; the rates of the cards with their sources are in
     dsdoctor/jobs/forecast/data/gpus.yaml.
     """
+    ask_model(context.job)
     try:
         if not any(job_gpus(member.facts, member.entry) for member in cluster.examined if member.facts):
             return  # a training on CPUs is a trial

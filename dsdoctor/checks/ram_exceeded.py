@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dsdoctor.checks.amounts import amount
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
-from dsdoctor.checks.room import PROGRAM, Need, evidence, needs, ram_limit
+from dsdoctor.checks.room import PROGRAM, Need, ask_model, evidence, needs, ram_limit
 from dsdoctor.cluster import Cluster, HostEntry
 from dsdoctor.facts import HostFacts
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity
@@ -30,6 +30,7 @@ def ram_exceeded(host: HostFacts, entry: HostEntry, cluster: Cluster, context: J
     same), over all ranks, and 1.1 GB for each rank's program; against MemTotal and the limits of the cgroups. It is
     a warning where it fits, but not into what is available now.
     """
+    ask_model(context.job)
     if context.deepspeed is None:
         return  # nothing else offloads
     need = needs(context.job, cluster)[0]

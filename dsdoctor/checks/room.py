@@ -5,17 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dsdoctor.checks.amounts import MIB, amount
+from dsdoctor.checks.engine import NothingToJudge
 from dsdoctor.checks.job_gpus import job_gpus
 from dsdoctor.cluster import Cluster, HostEntry
 from dsdoctor.facts import FactUnavailable, Gpu, HostFacts
 from dsdoctor.jobs.forecast.memory import MemoryForecast, Part, forecast
-from dsdoctor.jobs.forecast.outlook import Outlook, UnknownJobError, outlooks
+from dsdoctor.jobs.forecast.outlook import Outlook, UnknownJobError, names_model, outlooks
 from dsdoctor.jobs.job import ResolvedJob
 from dsdoctor.report.model import Evidence
 
 # A rank's own memory beside what is offloaded: its program with torch's CUDA libraries. Of a recorded run with all
 # its weights on the card, 2.21 GB for two ranks and 1.32 GB for one.
 PROGRAM = 1_100_000_000
+
+
+def ask_model(job: ResolvedJob) -> None:
+    """Raises NothingToJudge for a job that names no model: there is nothing to forecast from."""
+    if not names_model(job):
+        raise NothingToJudge("the job names no model by a path")
 
 
 @dataclass(frozen=True)

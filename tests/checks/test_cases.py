@@ -54,7 +54,7 @@ def test_case(name: str, case: Case) -> None:
         assert found, f"expected {as_text(skip)}\namong {as_text(outcome.skipped)}"
         assert not skip.hosts or found[0].hosts == skip.hosts
     assert len(outcome.skipped) == len(case.skipped), as_text(outcome.skipped)
-    assert bool(outcome.passed) is not bool(case.expect or case.skipped)
+    assert bool(outcome.passed) is not bool(case.expect or case.skipped or case.nothing)
 
 
 def _is(name: str, expected: Expected, finding: Finding) -> bool:
@@ -158,10 +158,7 @@ def test_a_bad_evening_all_at_once() -> None:
     assert {(entry.name, entry.hosts) for entry in outcome.skipped} == {
         ("nccl-differs-between-hosts", ("gpu-a",)),
         ("nccl-differs-from-torch", ("gpu-a",)),
-        # The job names no model, so there is nothing to forecast from.
-        ("gpu-memory-exceeded", ("gpu-a",)),
-        ("gpu-memory-unused", ()),
-        ("long-training", ("gpu-a", "gpu-b")),
-        ("ram-exceeded", ("gpu-a", "gpu-b")),
     }
+    # The job names no model, so there is nothing to forecast from, and no word is lost about that.
+    assert not {"gpu-memory-exceeded", "gpu-memory-unused", "long-training", "ram-exceeded"} & set(outcome.passed)
     assert not outcome.crashed

@@ -8,7 +8,7 @@ import pytest
 
 from dsdoctor.checks import JobContext, UnknownCheckError, run_checks
 from dsdoctor.checks.casefile import CaseJob
-from dsdoctor.checks.engine import Check, check, discover, find, run_these
+from dsdoctor.checks.engine import Check, NothingToJudge, check, discover, find, run_these
 from dsdoctor.cluster import Cluster, HostEntry
 from dsdoctor.facts import FactUnavailable, HostFacts
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity, Skipped
@@ -152,6 +152,35 @@ def test_nobody_examined_is_not_passed() -> None:
     outcome = run_these([clean], cluster)
     assert outcome.skipped == (Skipped("clean", ("gpu-a", "gpu-b"), "no host was examined"),)
     assert not outcome.passed
+
+
+@check(since="0.1")
+def about_a_model(host: HostFacts) -> Said:
+    if host.name == "gpu-b":
+        yield about_a_model.finding("seen, and no more")
+    raise NothingToJudge("no model")
+
+
+@check(since="0.1")
+def about_nothing(host: HostFacts) -> Said:
+    if host.name:
+        raise NothingToJudge("no model")
+    yield about_nothing.finding("never")
+
+
+@check(since="0.1")
+def about_nothing_at_once(cluster: Cluster, context: JobContext | None) -> Said:
+    if len(cluster):
+        raise NothingToJudge("no model")
+    yield about_nothing_at_once.finding("never")
+
+
+def test_a_check_with_nothing_to_judge_is_in_no_list() -> None:
+    outcome = run_these([about_nothing, about_nothing_at_once, clean], XUANYUAN)
+    assert (outcome.passed, outcome.skipped, outcome.findings, outcome.crashed) == (("clean",), (), (), ())
+    said = run_these([about_a_model], XUANYUAN)
+    assert [(finding.message, finding.hosts) for finding in said.findings] == [("seen, and no more", ("gpu-b",))]
+    assert said.passed == ()
 
 
 @check(since="0.1")

@@ -78,6 +78,11 @@ def _model(job: ResolvedJob, cluster: Cluster) -> tuple[ModelShape, ModelFiles, 
     raise UnknownJobError(reasons[0] if reasons else f"{named[0].path} was not looked at on any host")
 
 
+def names_model(job: ResolvedJob) -> bool:
+    """Whether the job says by a path what it trains, so that there is something to forecast from."""
+    return any(True for _ in _bases(job))
+
+
 def _bases(job: ResolvedJob) -> Iterator[NamedPath]:
     """The models that the job trains: no tokenizer, no adapter, no teacher."""
     for named in named_paths(job):
