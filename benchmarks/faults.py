@@ -69,7 +69,8 @@ class Seen:
     said: str = ""  # its first words
     ended: float | None = None  # the launcher's own end
     code: int | None = None
-    gone: float | None = None  # no process of the run is left on a host that can be reached, the head included
+    gone: float | None = None  # no process of the run is left on a host that can be reached
+    head_gone: float | None = None  # nor on the head
     left: list[str] = field(default_factory=list)
     left_on_return: list[str] | None = None  # on a host that was away, after it was back for a while
     neighbours_killed: list[str] = field(default_factory=list)
@@ -111,7 +112,8 @@ class Trial:
 
     def _watch(self, running: HostProcess, since: int, struck: float, watch: float) -> dict[str, Any]:
         seen: dict[str, Any] = {}
-        reachable = [host.name for host in self.hosts if host.name not in self.fault.lost]
+        places = {"gone": [host.name for host in self.cluster.hosts if host.name not in self.fault.lost]}
+        places["head_gone"] = [self.cluster.head.name]
         while True:
             at = round(time.monotonic() - struck, 2)
             if "ended" not in seen and running.poll() is not None:
@@ -119,16 +121,17 @@ class Trial:
             said = next((line for line in self._lines(since) if not NOTHING.match(line)), None)
             if "noticed" not in seen and (said is not None or "ended" in seen):
                 seen |= {"noticed": at, "said": (said or "").strip()[:200]}
-            left = self._left(reachable)
-            if not left and "gone" not in seen:
-                seen["gone"] = at
-            if left:
-                seen.pop("gone", None)  # something that only looked so, between two processes
-            if (not left and "ended" in seen) or at > watch:
+            left = {what: self._left(names) for what, names in places.items()}
+            for what, processes in left.items():
+                if not processes:
+                    seen.setdefault(what, at)
+                else:
+                    seen.pop(what, None)  # it only looked so, between two processes
+            if at > watch or ("ended" in seen and not any(left.values())):
                 break
             time.sleep(POLL)
         killed = [name for name, host, each in self.neighbours if host.is_up and each.poll() is not None]
-        return {**seen, "left": left, "neighbours_killed": killed}
+        return {**seen, "left": [each for those in left.values() for each in those], "neighbours_killed": killed}
 
     def _until_gone(self, names: Sequence[str], seconds: float) -> list[str]:
         deadline = time.monotonic() + seconds
@@ -184,18 +187,24 @@ def _cell(seen: dict[str, Any] | None, watch: float) -> str:
     if seen["error"]:
         return "no trial"
     noticed, gone, code = seen["noticed"], seen["gone"], seen["code"]
+    if code == 0 and not seen["left"]:
+        return "the run goes on to its end; exit 0"
     words = [f"noticed {noticed:.1f} s" if noticed is not None else f"nothing said in {watch:g} s"]
-    if gone is not None:
-        words.append(f"gone {gone:.1f} s")
-    else:
-        where = sorted({each.partition(":")[0] for each in seen["left"]})
-        words.append(f"**{len(seen['left'])} processes left** on {', '.join(where)}")
+    words.append(f"gone {gone:.1f} s" if gone is not None else "")
+    where = sorted({each.partition(":")[0] for each in seen["left"]})
+    count = f"{len(seen['left'])} process{'' if len(seen['left']) == 1 else 'es'}"
+    if where == ["head"]:
+        words.append(f"{count} left on the head")
+    elif where:
+        words.append(f"**{count} left** on {', '.join(where)}")
+    elif seen["head_gone"] > seen["gone"] + 5:
+        words.append(f"on the head {seen['head_gone']:.1f} s")
     if seen["left_on_return"]:
         words.append(f"**{len(seen['left_on_return'])} on the host that came back**")
     words.append(f"exit {code}" if code is not None else "still waiting")
     if seen["neighbours_killed"]:
         words.append(f"**killed a neighbour's {', '.join(seen['neighbours_killed'])}**")
-    return "; ".join(words)
+    return "; ".join(filter(None, words))
 
 
 def measure(faults: Sequence[Fault], launchers: Sequence[Launcher], watch: float, together: int) -> dict[str, Any]:
@@ -254,6 +263,9 @@ def main(words: Sequence[str] = ()) -> str:
     options = parser.parse_args(words)
     if options.show:
         return table(json.loads(options.show.read_text(encoding="utf-8")))
+    # Started in the background, these would be ignored by all that is started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     missing = missing_for_cluster() or next(
         (f"{name} is not installed" for name in ("pdsh", str(BIN / "deepspeed")) if shutil.which(name) is None), ""
     )
