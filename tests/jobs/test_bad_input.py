@@ -81,6 +81,13 @@ def test_values_that_double_and_nests_that_do_not_end() -> None:
         read_program("x = " + "(" * 5000 + ")" * 5000, "t.py")
 
 
+def test_the_grammar_is_not_given_characters_that_its_table_does_not_reach() -> None:
+    """It reads memory behind its table for them: sometimes nothing happens, sometimes the process dies."""
+    (call,) = read("python t.py \U0010fffd \U00030000 \U0001f680 \u4e2d --lr 1\n").calls
+    assert [word.text for word in call.arguments] == ["\ufffd?", "\ufffd?", "\U0001f680", "\u4e2d", "--lr", "1"]
+    assert [word.column for word in call.arguments] == [13, 18, 23, 28, 32, 37]
+
+
 def resolved(text: str) -> ResolvedJob | None:
     try:
         return resolve_script(read_script(text, "job.sh"), ".", lambda name: None)

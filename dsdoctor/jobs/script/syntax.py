@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 LARGEST = 4_000_000  # bytes; a script that starts training has a few thousand
 
 _BLANK = re.compile(rb"\\(?=[ \t])[ \t]+(?P<said>(?://|#)[^\n]*)?(?=\n|\Z)")
+# The grammar's scanner asks the C library of every character whether it is a letter, in a table that ends long before
+# Unicode does: far behind it lies memory that is not there. No such character stands in a script but to do harm.
+_BEHIND_THE_TABLE = re.compile(rb"[\xf0-\xf4][\x80-\xbf]{3}")
+_FIRST_BEHIND = "\U00030000".encode()
 _LITERAL = frozenset({"comment", "heredoc_body", "raw_string", "string", "ansi_c_string", "string_content"})
 _CLOSES = {
     '"': ('"', "the double quote"),
@@ -49,7 +53,7 @@ def parse(text: str, source: str) -> tuple[Node, tuple[Trouble, ...]]:
         FileError: a quote, a bracket or a block that is never closed, with the line where it opens; or a file that is
             too large to be a script.
     """
-    data = text.encode("utf-8", "surrogatepass")
+    data = _BEHIND_THE_TABLE.sub(_told_apart, text.encode("utf-8", "surrogatepass"))
     if len(data) > LARGEST:
         raise FileError(source, f"{len(data)} bytes are too many for a script that starts training (at most {LARGEST})")
     troubles, mended = _mended(data)
@@ -57,6 +61,11 @@ def parse(text: str, source: str) -> tuple[Node, tuple[Trouble, ...]]:
     if root.has_error:
         _refuse_what_is_open(root, mended, source)
     return root, tuple(troubles)
+
+
+def _told_apart(found: re.Match[bytes]) -> bytes:
+    """A character that the scanner cannot be given, as another one and a letter of the same length in all."""
+    return found[0] if found[0] < _FIRST_BEHIND else "\N{REPLACEMENT CHARACTER}?".encode()
 
 
 @cache
