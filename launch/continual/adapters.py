@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import shutil
+import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +19,7 @@ from torch import nn
 from continual import ContinualError
 from continual.models import Base
 
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -120,3 +125,89 @@ def verify(folder: Path, names: Sequence[str], expected: int) -> None:
                 raise ContinualError(f"saved adapter {path}: {key} is not finite")
             if name == names[-1] and "lora_B" in key and not tensor.any():
                 raise ContinualError(f"saved adapter {path}: {key} is all zeros: nothing was learnt")
+
+
+def export(saved: Path, target: Path) -> int:
+    """Write the adapters of a finished stage (its folder `adapter`) as one adapter that computes their sum; its rank.
+
+    The A are put on top of each other, the B side by side with alpha / r in them: what peft's
+    `add_weighted_adapter(combination_type="cat")` makes on a loaded model, here without one. `target` is a new folder,
+    there whole or not at all.
+
+    Raises:
+        ContinualError: no adapter lies there, one cannot be read or cannot be added to others, GORP's weights belong to
+            them, or the target is there already.
+    """
+    from safetensors.torch import save_file
+
+    from continual.methods import memory
+
+    if target.exists():
+        raise ContinualError(f"export: {target} is there already; wanted a new folder")
+    if any(name.startswith("weight.") for name in memory.read(saved).tensors):
+        raise ContinualError(f"export: {saved}: full-rank weights were trained too (gorp), which no LoRA can hold")
+    parts = [_part(path.parent) for path in sorted(saved.glob(f"*/{WEIGHTS}"))]
+    if not parts:
+        raise ContinualError(f"export: {saved}: no */{WEIGHTS} in it; wanted the folder adapter of a finished stage")
+    keys = set(parts[0][1])
+    for config, tensors in parts:
+        if set(tensors) != keys or config.get("base_model_name_or_path") != parts[0][0].get("base_model_name_or_path"):
+            raise ContinualError(f"export: {saved}: its adapters are not of one base model and the same modules")
+    rank = sum(config["r"] for config, _ in parts)
+    joined = {
+        key: torch.cat([tensors[key] for _, tensors in parts], dim=0 if ".lora_A." in key else 1).contiguous()
+        for key in sorted(keys)
+    }
+    config = parts[-1][0] | {"r": rank, "lora_alpha": rank, "use_rslora": False, "inference_mode": True}
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            save_file(joined, work / WEIGHTS, metadata={"format": "pt"})
+            (work / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            work.chmod(0o755)
+            work.rename(target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise ContinualError(f"export: {target}: cannot be written: {error.strerror or error}") from None
+    return rank
+
+
+def _part(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """One saved adapter's settings and matrices, its alpha / r multiplied into B."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        tensors = load_file(folder / WEIGHTS)
+        scaling = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ContinualError(f"export: {folder}: cannot be read: {error}") from None
+    for key in ("use_dora", "lora_bias", "rank_pattern", "alpha_pattern", "modules_to_save"):
+        if config.get(key):
+            raise ContinualError(f"export: {folder}: {key} is {config[key]}; only plain LoRAs can be added to one")
+    for key in tensors:
+        if not key.endswith((".lora_A.weight", ".lora_B.weight")):
+            raise ContinualError(f"export: {folder}: {key} is no matrix of a LoRA")
+    return config, {key: tensor * (scaling if ".lora_B." in key else 1) for key, tensor in tensors.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the LoRAs of a finished stage as one adapter, for peft and for servers that load one LoRA."""
+    parser = argparse.ArgumentParser(prog="python -m continual.adapters", description=main.__doc__)
+    parser.add_argument("stage", type=Path, help="the --output_dir of a finished stage")
+    parser.add_argument("target", type=Path, help="a new folder for the adapter")
+    args = parser.parse_args(argv)
+    try:
+        rank = export(args.stage / "adapter", args.target)
+    except ContinualError as error:
+        print(f"continual: {error}", file=sys.stderr)
+        return 1
+    print(f"continual: {args.target}: one LoRA of rank {rank}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
