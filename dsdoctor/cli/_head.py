@@ -20,8 +20,9 @@ def main() -> int:
     from dsdoctor.escape import escape
     from dsdoctor.run.directory import RunDirectory
     from dsdoctor.run.events import Event, HostsStarted
-    from dsdoctor.run.execute import Manner, execute
+    from dsdoctor.run.execute import execute
     from dsdoctor.run.kept import lines_to, load, with_secrets
+    from dsdoctor.run.outcome import Manner
     from dsdoctor.run.reach import stop_when_reached
     from dsdoctor.terminal import say
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from dsdoctor.plan.model import LaunchPlan
     from dsdoctor.report.model import Report
     from dsdoctor.run.directory import RunDirectory
-    from dsdoctor.run.execute import Outcome
     from dsdoctor.run.launch import Prepared, Target
+    from dsdoctor.run.outcome import Outcome
     from dsdoctor.run.stage_end import Limits
 
 
@@ -145,9 +145,10 @@ def _say_plan(launching: Launching, plan: LaunchPlan) -> None:
 def _carry_out(launching: Launching, plan: LaunchPlan, transport: TransportKind, limits: Limits, detach: bool) -> int:
     """Write the run down and carry it out: here, or by a head of its own."""
     from dsdoctor.cli._run_view import RunView
-    from dsdoctor.run.execute import Manner, execute
+    from dsdoctor.run.execute import execute
     from dsdoctor.run.kept import secrets_of, way_of
     from dsdoctor.run.launch import directory_of, write_down
+    from dsdoctor.run.outcome import Manner
 
     began = time.monotonic()
     target = launching.target

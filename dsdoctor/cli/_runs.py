@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -63,11 +65,17 @@ def standing(run: RunDirectory) -> Standing:
     return Standing(state, None) if holder is None else Standing(state, holder.pid, holder.host)
 
 
-def lines_of(kept: Kept) -> dict[str, Transport]:
-    """Transports to the hosts of a run, for the caller to close."""
+@contextmanager
+def lines_of(kept: Kept) -> Iterator[dict[str, Transport]]:
+    """Transports to the hosts of a run, closed behind it."""
     from dsdoctor.run.kept import lines_to
 
-    return lines_to(kept)
+    transports = lines_to(kept)
+    try:
+        yield transports
+    finally:
+        for transport in transports.values():
+            transport.close()
 
 
 def since(created: str) -> str:

@@ -17,11 +17,19 @@ if TYPE_CHECKING:
 @click.command("runs")
 @with_options(runs_option())
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def runs(base: str, form: str) -> int:
+@click.option(
+    "--clear",
+    "cleared",
+    metavar="RUN",
+    help="Take away what the hosts keep of a run that is over: the lines that no head has fetched. Its directory here "
+    "and its outputs stay.",
+)
+def runs(base: str, form: str, cleared: str | None) -> int:
     """List the runs, the newest first.
 
     A run is called running only when the process that carries it out is proven to be alive. The hosts are not asked:
-    dsdoctor status does that.
+    dsdoctor status does that. What hosts keep of a run (lines that a head did not fetch, because the host was lost or
+    the disk here full) is named with the hosts.
     """
     import json
     import sys
@@ -33,6 +41,8 @@ def runs(base: str, form: str) -> int:
     from dsdoctor.terminal import look_of, say, write
     from dsdoctor.yamlfile import FileError
 
+    if cleared is not None:
+        return _clear(cleared, base)
     rows = []
     for run in all_runs(Path(base)):
         try:
@@ -64,16 +74,53 @@ def _row(run: RunDirectory, now: Standing) -> dict[str, Any]:
         "stages": len(state.stages),
         "hosts": list(state.hosts),
         "created": state.created,
+        "spools_on": list(state.spools_on) if now.head is None else [],
     }
+
+
+def _clear(name: str, base: str) -> int:
+    """Take the spools of a run away on its hosts. Returns the exit code."""
+    import msgspec
+
+    from dsdoctor.cli._failures import UNEXAMINED, USAGE
+    from dsdoctor.cli._runs import lines_of, meant, standing
+    from dsdoctor.escape import escape
+    from dsdoctor.run.kept import load
+    from dsdoctor.run.reach import clear
+    from dsdoctor.terminal import say
+
+    run = meant(name, base)
+    now = standing(run)
+    if now.head is not None or now.state.status == "running":
+        say(f"{escape(run.name)} is not over: what its hosts keep is still to be fetched (dsdoctor attach, or stop)")
+        return USAGE
+    kept = load(run)
+    with lines_of(kept) as transports, run.locked():
+        answers = clear(kept, transports)
+        left = tuple(answer.host for answer in answers if answer.problem is not None or answer.left)
+        run.save_state(msgspec.structs.replace(run.state(), spools_on=left))
+    for answer in answers:
+        if answer.problem is not None:
+            say(f"{escape(answer.host)}: could not be reached ({escape(answer.problem)})")
+        elif answer.left:
+            say(f"{escape(answer.host)}: {answer.left} could not be removed, {answer.removed} removed")
+        else:
+            say(
+                f"{escape(answer.host)}: {answer.removed} removed" if answer.removed else f"{escape(answer.host)}: none"
+            )
+    return UNEXAMINED if left else 0
 
 
 def _words(row: dict[str, Any]) -> str:
     """How a run stands, in words."""
+    from dsdoctor.report.layout import fold
+
     if row["status"] == "headless":
         return "without a head: attach or stop" if row["detached"] else "killed: launch again"
     if row["status"] == "running":
         return "running, detached" if row["detached"] else "running"
-    return "not finished" if row["status"] == "planned" else str(row["status"])
+    words = "not finished" if row["status"] == "planned" else str(row["status"])
+    return f"{words}; lines kept on {fold(row['spools_on'])}" if row["spools_on"] else words
 
 
 def _table(rows: list[dict[str, Any]], width: int | None) -> str:

@@ -35,12 +35,8 @@ def status(run: str | None, base: str, form: str) -> int:
     directory = meant(run, base)
     now = standing(directory)
     kept = load(directory)
-    transports = lines_of(kept)
-    try:
+    with lines_of(kept) as transports:
         hosts = look(kept, transports)
-    finally:
-        for transport in transports.values():
-            transport.close()
     told = _told(directory, now, hosts)
     write(json.dumps(told, indent=1, ensure_ascii=False) if form == "json" else _text(told))
     return UNEXAMINED if any(host.problem for host in hosts) else 0
@@ -81,6 +77,7 @@ def _host(directory: RunDirectory, now: Standing, host: HostSeen) -> dict[str, A
         "asleep": alive is not None and alive.stopped,
         "quiet": None if alive is None or alive.quiet < 0 else round(alive.quiet, 1),
         "last_line": last,
+        "left_behind": host.left_behind,
     }
 
 
@@ -146,7 +143,10 @@ def _host_line(host: dict[str, Any]) -> str:
 
     if host["problem"]:
         return f"{host['name']}: could not be asked ({host['problem']})"
-    guardian = host["guardian"]
+    guardian, left = host["guardian"], host["left_behind"]
+    if left:
+        what = "1 process that nobody guards is" if left == 1 else f"{left} processes that nobody guards are"
+        return f"{host['name']}: {what} left behind; dsdoctor stop ends {'it' if left == 1 else 'them'}"
     if guardian is None:
         return f"{host['name']}: nothing runs"
     line = f"{host['name']}: {guardian['attempt']} has run for {duration(guardian['seconds'])}"

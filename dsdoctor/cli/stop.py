@@ -32,12 +32,8 @@ def stop(run: str | None, base: str) -> int:
     directory = meant(run, base)
     kept = load(directory)
     head_gone = _end_head(directory)
-    transports = lines_of(kept)
-    try:
+    with lines_of(kept) as transports:
         hosts = stop_hosts(kept, transports)
-    finally:
-        for transport in transports.values():
-            transport.close()
     state = directory.state()
     for host in hosts:
         if host.problem is not None:

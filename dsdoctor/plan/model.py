@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 SCHEMA = "dsdoctor.plan/1"
+MARK = "DSDOCTOR_RUN"  # the variable that every process of a run has; guardian/left_behind.py knows it, too
 
 # Later layers win over earlier ones (DESIGN §5); the plan shows which one did. What a person has set on a host - in
 # NCCL's own files, in the session that every command there begins in, in DeepSpeed's file - wins over what is derived,

@@ -1,4 +1,7 @@
-"""What follows a stage: its outputs looked at where they lie and brought to the head, or its log diagnosed."""
+"""What follows a stage: its outputs looked at where they lie and brought to the head, or its log diagnosed.
+
+And what is left behind on hosts ended, where guardian and keeper were killed at one blow.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,11 @@ from dsdoctor.plan.model import LaunchPlan, StagePlan
 from dsdoctor.report.model import Report
 from dsdoctor.run.directory import RunDirectory
 from dsdoctor.run.events import Diagnosed, Noted, Show
+from dsdoctor.run.kept import Kept
 from dsdoctor.run.on_host import HostAnswerError, ask
 from dsdoctor.run.outputs_on_host import broken_outputs
+from dsdoctor.run.reach import stop
+from dsdoctor.run.stage_end import Limits, StageEnd
 from dsdoctor.run.sync import fetch
 from dsdoctor.yamlfile import FileError
 
@@ -42,6 +48,21 @@ def _found_before(run: RunDirectory) -> Report | None:
         return msgspec.convert(run.read_json("report.json"), Report)
     except (FileError, msgspec.ValidationError):
         return None
+
+
+def end_what_is_left(
+    plan: LaunchPlan, limits: Limits, transports: Mapping[str, Transport], end: StageEnd, show: Show
+) -> None:
+    """End what still runs on hosts whose guardian said no last word, though they can be reached; no wait for others."""
+    hosts = [name for name, host in end.hosts.items() if host.closed]
+    if not hosts:
+        return
+    for host in stop(Kept(plan, limits=limits), transports, hosts=hosts, timeout=3 * limits.grace + 15):
+        if host.ended:
+            show(Noted(f"ended on {host.host}, where its guardian was killed: {', '.join(host.ended)}", warning=True))
+        elif host.problem or host.left:
+            why = host.problem or f"{', '.join(host.left)} did not end"
+            show(Noted(f"what runs on {host.host} is not known to have ended ({why})", warning=True))
 
 
 def problem_of_outputs(plan: LaunchPlan, stage: StagePlan, transports: Mapping[str, Transport]) -> str | None:

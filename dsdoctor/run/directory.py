@@ -51,6 +51,7 @@ class RunState(msgspec.Struct, frozen=True):
     created: str = ""  # local time, ISO 8601
     detached: bool = False  # its guardians need no head
     failure: str | None = None  # of the run as a whole, in one sentence
+    spools_on: tuple[str, ...] = ()  # hosts that keep what their guardians had to say
     schema: str = "dsdoctor.run/1"
 
     def stage(self, name: str) -> StageState:
@@ -215,6 +216,13 @@ class RunDirectory:
     def logs(self, folder: str) -> Path:
         """Where the logs of a stage are."""
         return self.path / "logs" / folder
+
+    def set_aside(self, folder: str, attempt: int) -> None:
+        """Keep the logs of an earlier attempt apart, so that a verdict is about the last one."""
+        logs = self.logs(folder)
+        aside = logs.with_name(f"{folder}.attempt{attempt}")
+        if attempt and logs.exists() and not aside.exists():
+            logs.rename(aside)
 
 
 def fingerprint(job: str, profile: str | None, settings: dict[str, Any], program: str) -> str:

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import msgspec
 
 from dsdoctor.hosts.transport import Transport, TransportError
 from dsdoctor.plan.model import LaunchPlan, StagePlan
-from dsdoctor.report.model import Report
 from dsdoctor.run import retry
-from dsdoctor.run.after_stage import diagnosed, fetch_outputs, problem_of_outputs
+from dsdoctor.run.after_stage import diagnosed, end_what_is_left, fetch_outputs, problem_of_outputs
 from dsdoctor.run.attempt import Attempt, Left, signals_as_interrupt
 from dsdoctor.run.directory import RunDirectory, RunState, StageState, Status
 from dsdoctor.run.events import Noted, Show, StageDone, StageSkipped, StageStarted
-from dsdoctor.run.kept import secrets_wanted
+from dsdoctor.run.fetched import Fetched
+from dsdoctor.run.kept import secrets_gone, secrets_wanted
+from dsdoctor.run.outcome import Manner, Outcome
 from dsdoctor.run.page import write_page
 from dsdoctor.run.stage import StageRun
 from dsdoctor.run.stage_end import Limits, StageEnd, failure_of
@@ -27,41 +28,6 @@ from dsdoctor.run.stage_logs import StageLogs
 from dsdoctor.run.sync import SyncError, sync
 from dsdoctor.run.taken import Taken, restore, save
 from dsdoctor.run.watch import Watch
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a launch ended. `failure` says it in one sentence."""
-
-    status: Status
-    stage: str | None = None
-    host: str | None = None
-    rank: int | None = None
-    failure: str | None = None
-    report: Report | None = None
-    unsure: tuple[str, ...] = ()  # detached hosts that were lost: what runs there goes on
-    attempt: str | None = None  # at which stage that is, as the spools call it: `1-first.2`
-    sync_seconds: float = 0.0
-    stage_seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def exit_code(self) -> int:
-        """0 done, 1 a stage failed, 130 interrupted."""
-        return {"done": 0, "failed": 1, "interrupted": 130}.get(self.status, 1)
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How a plan is carried out.
-
-    `detach`: guardians go on without this head, and it leaves them when it is told to end. `chosen` are the stages to
-    carry out, though they be done; without them the first that is not done, and all after it. `copy`: the code is
-    copied to the hosts before; another head takes over a run with the code that it began with.
-    """
-
-    detach: bool = False
-    chosen: tuple[str, ...] = ()
-    copy: bool = True
 
 
 def execute(
@@ -113,14 +79,17 @@ class _Run:
         self.unsure: tuple[str, ...] = ()
         self.attempt: str | None = None
         self.end: StageEnd | None = None  # of the stage that was last carried out
+        self.fetched = Fetched()
 
     def mark(self, status: Status, failure: str | None = None) -> None:
         """Write the run's status down."""
         self._save(msgspec.structs.replace(self.state, status=status, failure=failure))
 
     def carry_out(self) -> Outcome:
+        before = self.state.spools_on
         going_on = self.state.detached and any(stage.status == "running" for stage in self.state.stages)
-        self._save(msgspec.structs.replace(self.state, detached=self.manner.detach or going_on))
+        hosts = tuple(host.name for host in self.plan.hosts)
+        self._save(msgspec.structs.replace(self.state, detached=self.manner.detach or going_on, spools_on=hosts))
         self.mark("running")
         self.directory.remove("stop")
         began = time.monotonic()
@@ -135,6 +104,7 @@ class _Run:
         outcome = self._stages()
         unfinished = outcome.status == "done" and any(stage.status != "done" for stage in self.state.stages)
         self.mark("planned" if unfinished else outcome.status, outcome.failure)
+        self._clear(before, everything=outcome.status == "done" and not unfinished)
         return replace(
             outcome,
             unsure=self.unsure,
@@ -156,6 +126,11 @@ class _Run:
                 self.show(Noted(got.sentence))
             for warning in got.warnings:
                 self.show(Noted(warning, warning=True))
+
+    def _clear(self, before: tuple[str, ...], *, everything: bool) -> None:
+        """Take away what the hosts need not keep any more, once it is written down how the run stands."""
+        left = self.fetched.take_away(self.plan, self.limits, self.transports, before, everything=everything)
+        self._save(msgspec.structs.replace(self.state, spools_on=left))
 
     def _not_copied(self, failure: str, host: str | None = None) -> Outcome:
         self.mark("failed", failure)
@@ -213,11 +188,11 @@ class _Run:
         """Run one stage; None when it ended well."""
         wanted = secrets_wanted(self.plan, stage)
         if wanted:
-            return Outcome("failed", stage.name, failure=_secrets_gone(stage, wanted, self.plan))
+            return Outcome("failed", stage.name, failure=secrets_gone(stage.name, wanted, self.plan.run))
         self.show(StageStarted(stage.name, stage.index, len(self.plan.stages)))
         attempt = known.attempts + 1
         # Aside first: a head that is killed here must not leave old logs to be taken for the new attempt's.
-        _set_aside(self.directory, stage.folder, known.attempts)
+        self.directory.set_aside(stage.folder, known.attempts)
         known = msgspec.structs.replace(known, status="running", attempts=attempt, failure=None)
         self._save_stage(known)
         return self._follow(stage, known, Attempt(attempt, self.manner.detach, keep=self._keeper(stage)))
@@ -260,6 +235,8 @@ class _Run:
                 watch=watch,
             )
             end = self.end = running.run()
+        self.fetched.add(f"{stage.folder}.{attempt.number}", end, logs.failed is None)
+        end_what_is_left(self.plan, self.limits, self.transports, end, self.show)
         if attempt.detach:
             self.unsure = tuple(name for name, host in end.hosts.items() if host.lost and not host.gone)
             self.attempt = f"{stage.folder}.{attempt.number}"
@@ -297,24 +274,7 @@ class _Run:
     def _save(self, state: RunState) -> None:
         self.state = state
         self.directory.save_state(state)
-
         write_page(self.directory, self.plan, state)
+
     def _save_stage(self, stage: StageState) -> None:
         self._save(self.state.with_stage(stage))
-
-
-def _set_aside(directory: RunDirectory, folder: str, attempt: int) -> None:
-    """Keep the logs of an earlier attempt apart, so that a verdict is about the last one."""
-    logs = directory.logs(folder)
-    aside = logs.with_name(f"{folder}.attempt{attempt}")
-    if attempt and logs.exists() and not aside.exists():
-        logs.rename(aside)
-
-
-def _secrets_gone(stage: StagePlan, wanted: Mapping[str, str], plan: LaunchPlan) -> str:
-    """Secrets are kept nowhere: what a later head needs of them must be given again."""
-    names = "; ".join(f"{name} (came from {because})" for name, because in wanted.items())
-    return (
-        f"stage {stage.name} was not started: it needs secret variables whose values are kept nowhere and went with "
-        f"the head of the run: {names}. Set them in this shell and give dsdoctor attach {plan.run} again"
-    )

@@ -115,6 +115,15 @@ def secrets_wanted(plan: LaunchPlan, stage: StagePlan | None = None) -> dict[str
     }
 
 
+def secrets_gone(stage: str, wanted: Mapping[str, str], run: str) -> str:
+    """What to do about secrets that a later head needs: they are kept nowhere, and must be given again."""
+    names = "; ".join(f"{name} (came from {because})" for name, because in wanted.items())
+    return (
+        f"stage {stage} was not started: it needs secret variables whose values are kept nowhere and went with "
+        f"the head of the run: {names}. Set them in this shell and give dsdoctor attach {run} again"
+    )
+
+
 def _environments(plan: LaunchPlan, stage: StagePlan | None = None) -> Iterator[tuple[str, Env]]:
     yield from ((host.name, host.env) for host in plan.hosts)
     for each in plan.stages if stage is None else (stage,):

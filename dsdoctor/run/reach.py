@@ -1,4 +1,4 @@
-"""Asking the hosts of a run about its guardians, and ending those, with no head between: for `status` and `stop`."""
+"""Asking the hosts of a run about its guardians, ending those, taking away their spools: with no head between."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ class HostSeen:
     host: str
     guardians: tuple[GuardianSeen, ...] = ()
     problem: str | None = None
+    left_behind: int = 0  # processes of the run that no guardian owns any more
 
     @property
     def alive(self) -> GuardianSeen | None:
@@ -66,7 +67,9 @@ def look(kept: Kept, transports: Mapping[str, Transport], timeout: float = 30.0)
     def ask(host: HostPlan) -> HostSeen:
         try:
             lines = _asked(kept, host, transports[host.name], {"do": "look"}, timeout)
-            return HostSeen(host.name, tuple(msgspec.convert(line, GuardianSeen) for line in lines))
+            seen = tuple(msgspec.convert(line, GuardianSeen) for line in lines if "attempt" in line)
+            left = sum(int(line.get("left_behind", 0)) for line in lines)
+            return HostSeen(host.name, seen, left_behind=left)
         except (TransportError, OSError, subprocess.TimeoutExpired, ValueError) as error:
             return HostSeen(host.name, problem=_words(error))
 
@@ -94,12 +97,55 @@ def stop(
             lines = _asked(kept, host, transports[host.name], order, timeout)
         except (TransportError, OSError, subprocess.TimeoutExpired, ValueError) as error:
             return HostStopped(host.name, problem=_words(error))
-        ended = tuple(str(line["attempt"]) for line in lines if line.get("gone"))
-        left = tuple(str(line["attempt"]) for line in lines if not line.get("gone"))
+        told = [(_attempt(line), bool(line.get("gone"))) for line in lines]
+        ended = tuple(what for what, gone in told if what and gone)
+        left = tuple(what for what, gone in told if what and not gone)
         return HostStopped(host.name, ended, left)
 
     with ThreadPoolExecutor(max_workers=max(1, min(PARALLEL, len(places)))) as pool:
         return list(pool.map(end, places))
+
+
+@dataclass(frozen=True)
+class HostCleared:
+    """How many spools of a run were taken away on a host, and how many are left there."""
+
+    host: str
+    removed: int = 0
+    left: int = 0
+    problem: str | None = None
+
+
+def clear(
+    kept: Kept,
+    transports: Mapping[str, Transport],
+    attempts: Mapping[str, Collection[str]] | None = None,
+    timeout: float = 30.0,
+) -> list[HostCleared]:
+    """Take the spools of a run away on all hosts, all at once; with `attempts` those of these, by host.
+
+    What a guardian writes that lives stays, and so does every file that no guardian has made.
+    """
+    places = [host for host in kept.plan.hosts if attempts is None or attempts.get(host.name)]
+
+    def take_away(host: HostPlan) -> HostCleared:
+        order = {"do": "clear", "attempts": None if attempts is None else sorted(attempts[host.name])}
+        try:
+            (line,) = _asked(kept, host, transports[host.name], order, timeout)
+            return HostCleared(host.name, int(line["removed"]), int(line["left"]))
+        except (TransportError, OSError, subprocess.TimeoutExpired, ValueError, KeyError) as error:
+            return HostCleared(host.name, problem=_words(error))
+
+    with ThreadPoolExecutor(max_workers=max(1, min(PARALLEL, len(places)))) as pool:
+        return list(pool.map(take_away, places))
+
+
+def _attempt(line: Mapping[str, Any]) -> str:
+    """What a line of an answer to `stop` is about; empty for nothing."""
+    count = int(line.get("left_behind", 0))
+    if "attempt" in line or not count:
+        return str(line.get("attempt", ""))
+    return "1 process that was left behind" if count == 1 else f"{count} processes that were left behind"
 
 
 def stop_when_reached(

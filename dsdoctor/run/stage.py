@@ -201,6 +201,7 @@ class StageRun:
             self._ended(name, frame, True)
         elif kind in ("lost", "gone", "closed"):
             self._lose(name, str(frame.get("text")))
+            end.closed = kind == "closed"
             if kind == "gone":
                 end.gone = True
                 # Others' ranks failed of that, and their guardians were there to tell it at once.

@@ -45,6 +45,7 @@ class HostEnd:
     code: int | None = None  # None: no exit was reported, the host was lost
     lost: str | None = None
     gone: bool = False  # a lost one whose guardian is proven to be gone: nothing is left there to be stopped
+    closed: bool = False  # the line to its guardian ended by itself: the host may well be reached
     stopped: str | None = None  # its guardian ended the job without being told to, and why
     failed_ranks: dict[int, int] = field(default_factory=dict)  # global rank -> exit code
     held_up: str | None = None  # it kept the others waiting, and how

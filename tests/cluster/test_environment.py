@@ -23,7 +23,7 @@ GIVEN = """
 import os, pathlib, sys, time
 folder = pathlib.Path(sys.argv[sys.argv.index("--output_dir") + 1])
 folder.mkdir(parents=True, exist_ok=True)
-rank = int(os.environ["RANK"])
+rank = os.environ.get("RANK", "of" + os.environ.get("NODE_RANK", ""))
 (folder / f"environ.{rank}").write_bytes(pathlib.Path("/proc/self/environ").read_bytes())
 time.sleep(float(os.environ.get("PAUSE", "0")))
 """
@@ -96,12 +96,20 @@ def planned(head: Head, host: str, secrets: dict[str, str]) -> tuple[dict[str, s
     return sent, gone
 
 
-def held_to_the_plan(head: Head, rank: int, host: str, of_engine: set[str]) -> dict[str, str]:
+def of_rank(head: Head, rank: int | str) -> dict[str, str]:
+    """What the plan gives to one rank alone, where the guardian starts every rank itself."""
+    plan = json.loads(head.host.read(f"{head.state()['path']}/plan.json"))
+    parts = [part for command in plan["stages"][0]["commands"] for part in command["ranks"]]
+    return next((dict(part["env"]) for part in parts if part["rank"] == rank), {})
+
+
+def held_to_the_plan(head: Head, rank: int | str, host: str, of_engine: set[str]) -> dict[str, str]:
     """What a rank found in its environment: its host's session, the plan, the engine's names, and not one more."""
     found = head.cluster[host].run(["sh", "-c", f"ls /root/.dsdoctor/work/given/runs/*/outputs/*/environ.{rank}"])
     got = environ(head.cluster[host].read_bytes(found.stdout.strip()))
     sent, gone = planned(head, host, {"HF_TOKEN": SECRET})
     expected = {name: value for name, value in session(head, host).items() if name not in gone} | sent
+    expected |= of_rank(head, rank)
     if "LC_CTYPE" in got and not {"LC_ALL", "LC_CTYPE", "LANG"} & set(expected):
         expected["LC_CTYPE"] = "C.UTF-8"  # any Python in the C locale sets it for its children (PEP 538)
     assert set(got) - OF_ONE_SESSION == (set(expected) | of_engine) - OF_ONE_SESSION
@@ -169,6 +177,38 @@ def test_deepspeed_s_own_file_reaches_its_ranks_and_what_is_wrong_in_it_does_not
         assert got["HF_HOME"] == "/root/hf data;x"
         assert got["GLOO_SOCKET_IFNAME"] == head.cluster[host].nic
         assert got["RANK"] == str(rank)
+
+
+PROGRAM = 'command: ["${python}", given.py, --output_dir, "${output_dir}"]'
+
+
+@pytest.mark.parametrize(
+    ("engine", "ranks"),
+    [("engine: python\n", RANKS), (f"engine: program\n{PROGRAM}\n", {"of0": "node0", "of1": "node1"})],
+    ids=["python", "program"],
+)
+def test_what_dsdoctor_starts_itself_gets_the_plan_and_not_a_name_more(
+    head: Head, engine: str, ranks: dict[int | str, str]
+) -> None:
+    """No launcher between: not one variable that the plan does not show, and none of an earlier launch."""
+    plant_sessions(head)
+    text = head.host.read(f"{WORK}/given/given.yaml").replace("name: given\n", f"name: given\n{engine}")
+    head.host.write(f"{WORK}/given/given.yaml", text.replace("script: given.py\n", "") if ": program" in text else text)
+    done = head.dsdoctor(*LAUNCH, "--env", "HF_TOKEN", HF_TOKEN=SECRET)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for rank, host in ranks.items():
+        got = held_to_the_plan(head, rank, host, set())
+        assert {name: got[name] for name in ODD} == ODD
+        assert got["HF_TOKEN"] == SECRET
+        assert got["DSDOCTOR_RUN"] == f"/root/.dsdoctor/work/given/runs/{head.state()['run']}"
+        assert got["MASTER_ADDR"] == "10.77.0.10"
+        assert got["WORLD_SIZE"] == "3", "not the 8 of an earlier launch"
+        if isinstance(rank, int):
+            assert (got["RANK"], got["LOCAL_RANK"]) == (str(rank), "01"[rank % 2] if rank < 2 else "0")
+        else:
+            assert "RANK" not in got
+            assert (got["NNODES"], got["NODE_RANK"]) == ("2", rank[2:])
+            assert got["NPROC_PER_NODE"] == {"node0": "2", "node1": "1"}[host]
 
 
 def commands_of(host: ClusterHost) -> str:

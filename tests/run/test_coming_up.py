@@ -12,7 +12,8 @@ import pytest
 
 from dsdoctor.plan.model import LaunchPlan, RankPart
 from dsdoctor.run.coming_up import ComingUp
-from dsdoctor.run.execute import Outcome, execute
+from dsdoctor.run.execute import execute
+from dsdoctor.run.outcome import Outcome
 from dsdoctor.run.stage_end import Limits
 from tests.run.plans import Seen, directory_for, plan_of, transports_of
 

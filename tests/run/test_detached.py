@@ -16,7 +16,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from dsdoctor.cli.runs import runs
 from dsdoctor.hosts.transport import Completed, Transport, TransportError
 from dsdoctor.hosts.transport.local import LocalTransport
 from dsdoctor.jobs.load import load_job
@@ -25,9 +27,10 @@ from dsdoctor.plan.model import EnvVar, LaunchPlan
 from dsdoctor.run import kept, work
 from dsdoctor.run.directory import RunDirectory, find_run
 from dsdoctor.run.events import LineSeen, Noted
-from dsdoctor.run.execute import Manner, Outcome, execute
+from dsdoctor.run.execute import execute
 from dsdoctor.run.guardian.process_table import identity, is_alive
 from dsdoctor.run.launch import changes_since, choose_target, job_fingerprint
+from dsdoctor.run.outcome import Manner, Outcome
 from dsdoctor.run.reach import look, stop, stop_when_reached
 from dsdoctor.run.stage_end import Limits
 from dsdoctor.run.taken import Taken, restore, save
@@ -44,7 +47,8 @@ import sys
 from pathlib import Path
 from dsdoctor.run import kept
 from dsdoctor.run.directory import RunDirectory
-from dsdoctor.run.execute import Manner, execute
+from dsdoctor.run.execute import execute
+from dsdoctor.run.outcome import Manner
 run = RunDirectory(Path(sys.argv[1]))
 with run.locked():
     what = kept.load(run)
@@ -344,3 +348,60 @@ def test_a_launch_that_goes_on_shows_changed_data_and_asks(tmp_path: Path) -> No
     now = changes_since(run, job)
     assert now == ("data: train.json was changed",)
     assert choose_target(tmp_path / "runs", job, fresh=False).changes == now, "whoever launches is asked about these"
+
+
+def spools(directory: RunDirectory) -> list[str]:
+    return sorted(str(path.parent.relative_to(directory.path)) for path in directory.path.glob("*/guard/*/*/frames"))
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_what_hosts_kept_is_taken_away_once_the_head_has_it(tmp_path: Path, detach: bool) -> None:
+    failing = f"echo up; [ -e {tmp_path}/go ] || exit 3"
+    directory, plan = written_down({"one": {"a": "echo up", "b": failing}, "two": {"a": "true", "b": "true"}}, tmp_path)
+    manner = Manner(detach=detach)
+    outcome = execute(plan, transports_of(plan), directory, Seen(), limits=QUICK, manner=manner)
+    assert outcome.status == "failed"
+    assert spools(directory) == [], "of a failed run, too: all of it is in the logs"
+    assert directory.state().spools_on == ()
+    mine = directory.path / "a/guard/1-one.7/a"
+    mine.mkdir(parents=True)
+    (mine / "notes.txt").write_text("by a person")
+    (tmp_path / "go").touch()
+    outcome = execute(plan, transports_of(plan), directory, Seen(), limits=QUICK, manner=manner)
+    assert outcome.status == "done"
+    assert (mine / "notes.txt").read_text() == "by a person", "no file of ours"
+    assert not (directory.path / "b/guard").exists()
+    assert directory.state().spools_on == ("a",)
+
+
+def test_what_a_lost_host_said_stays_there_until_it_is_fetched_or_cleared(tmp_path: Path) -> None:
+    directory = directory_for({"one": {}}, tmp_path)
+    script = "echo up; kill -9 $(ps -o ppid= $PPID) $PPID; sleep 60"
+    plan = plan_of({"one": {"a": script, "b": "sleep 60"}}, directory.path)
+    kept.save(directory, plan, kept.Way(), QUICK)
+    outcome = execute(plan, transports_of(plan), directory, Seen(), limits=QUICK)
+    assert outcome.status == "failed"
+    assert spools(directory) == ["a/guard/1-one.1/a"]
+    assert directory.state().spools_on == ("a",)
+    runner = CliRunner()
+    listed = runner.invoke(runs, ["--runs", str(tmp_path), "--format", "json"])
+    assert json.loads(listed.stdout)["runs"][0]["spools_on"] == ["a"]
+    assert "failed; lines kept on a" in runner.invoke(runs, ["--runs", str(tmp_path)]).stdout
+    with directory.locked():
+        refused = runner.invoke(runs, ["--runs", str(tmp_path), "--clear", "demo-1"], standalone_mode=False)
+        assert refused.return_value == 2
+    cleared = runner.invoke(runs, ["--runs", str(tmp_path), "--clear", "demo-1"], standalone_mode=False)
+    assert cleared.return_value == 0, cleared.output
+    assert spools(directory) == []
+    assert directory.state().spools_on == ()
+
+
+def test_lines_that_could_not_be_logged_here_stay_on_their_host(tmp_path: Path) -> None:
+    directory, plan = written_down({"one": {"a": "echo up; exit 1"}}, tmp_path)
+    (directory.logs("1-one") / "merged.log").mkdir(parents=True)
+    seen = Seen()
+    outcome = execute(plan, transports_of(plan), directory, seen, limits=QUICK)
+    assert outcome.status == "failed"
+    assert any("the rest of this stage is not logged" in event.text for event in seen.of(Noted))  # type: ignore[attr-defined]
+    assert spools(directory) == ["a/guard/1-one.1/a"]
+    assert directory.state().spools_on == ("a",)

@@ -14,7 +14,8 @@ import pytest
 from dsdoctor.hosts.transport.local import LocalTransport
 from dsdoctor.run.directory import Holder
 from dsdoctor.run.events import LineSeen, Noted, StageDone, StageSkipped, StageStarted
-from dsdoctor.run.execute import Outcome, execute
+from dsdoctor.run.execute import execute
+from dsdoctor.run.outcome import Outcome
 from dsdoctor.run.stage import StageRun
 from dsdoctor.run.stage_end import Limits
 from dsdoctor.yamlfile import FileError

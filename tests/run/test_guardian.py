@@ -314,3 +314,32 @@ def test_another_process_is_left_alone() -> None:
     finally:
         other.kill()
         other.wait()
+
+
+def test_what_nobody_guards_is_ended_by_the_next_attempt_and_nothing_else(tmp_path: Path) -> None:
+    guards = tmp_path / "run/guard"
+    marked = {**os.environ, "DSDOCTOR_RUN": str(tmp_path / "run")}
+    sleeping = ["sleep", "1000"]
+    script = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(1000)"
+    deaf = [sys.executable, "-c", script]
+    orphan = subprocess.Popen(deaf, env=marked, stdout=subprocess.PIPE)
+    others = [
+        subprocess.Popen(sleeping),
+        subprocess.Popen(sleeping, env={**marked, "DSDOCTOR_RUN": f"{tmp_path}/run2"}),
+        subprocess.Popen(sleeping, env={**os.environ, "X": f"DSDOCTOR_RUN={tmp_path}/run"}),
+    ]
+    order = {"env": {"DSDOCTOR_RUN": marked["DSDOCTOR_RUN"]}}
+    try:
+        assert orphan.stdout is not None
+        orphan.stdout.readline()
+        with guardian(["bash", "-c", "echo $$; sleep 1000"], spool=f"{guards}/1-one.1/a", **order) as other_host:
+            guarded = int(other_host.line())
+            with guardian(["true"], spool=f"{guards}/1-one.1/b", **order) as started:
+                assert started.frames()[-1]["code"] == 0
+            assert orphan.wait(timeout=20) == -9
+            assert alive(guarded), "a host of another name here, of the same run"
+            assert all(other.poll() is None for other in others)
+    finally:
+        for process in (orphan, *others):
+            process.kill()
+            process.wait()

@@ -15,11 +15,12 @@ from dsdoctor.hosts.transport import RemoteProcess
 from dsdoctor.hosts.transport.local import LocalTransport
 from dsdoctor.run import guard
 from dsdoctor.run.events import LineSeen
-from dsdoctor.run.execute import Manner, execute
+from dsdoctor.run.execute import execute
 from dsdoctor.run.guardian import peers as module
 from dsdoctor.run.guardian.peers import Line, Peers
 from dsdoctor.run.in_order import InOrder
 from dsdoctor.run.kept import load
+from dsdoctor.run.outcome import Manner
 from dsdoctor.run.reach import look
 from dsdoctor.run.stage_end import Failures, HostEnd, StageEnd, failure_of
 from tests.run.plans import Seen, plan_of, transports_of

@@ -12,7 +12,8 @@ from dsdoctor.plan.model import Command, EnvVar, LaunchPlan, RankPart
 from dsdoctor.report.model import Report, Verdict
 from dsdoctor.run import retry
 from dsdoctor.run.events import Noted
-from dsdoctor.run.execute import Outcome, execute
+from dsdoctor.run.execute import execute
+from dsdoctor.run.outcome import Outcome
 from dsdoctor.run.retry import with_port, worth_it
 from dsdoctor.run.stage_end import HostEnd, Limits, StageEnd
 from tests.run.plans import Scripts, Seen, directory_for, plan_of, transports_of

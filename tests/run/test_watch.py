@@ -13,7 +13,8 @@ import pytest
 
 from dsdoctor.logs.diagnose import diagnose
 from dsdoctor.run.events import Noted, Progressed
-from dsdoctor.run.execute import Outcome, execute
+from dsdoctor.run.execute import execute
+from dsdoctor.run.outcome import Outcome
 from dsdoctor.run.progress_file import read_progress
 from dsdoctor.run.stage_end import Limits, Watching
 from dsdoctor.run.watch import Watch

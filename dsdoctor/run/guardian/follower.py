@@ -11,6 +11,7 @@ import time
 from typing import IO, Any, Dict, Optional
 
 from dsdoctor.run.guardian import process_table
+from dsdoctor.run.guardian.left_behind import end_left_behind
 from dsdoctor.run.guardian.spool import ask_to_stop, encoded, read_json
 
 CHUNK = 1 << 18
@@ -91,8 +92,11 @@ class Follower:
             return end
         now = process_table.boot_id(), process_table.namespace()
         then = proofs["guardian"].get("boot"), proofs["guardian"].get("table")
-        why = "its guardian and its keeper were killed" if now == then else "the host was started anew meanwhile"
-        return {"e": "gone", "text": why}
+        if now != then:
+            return {"e": "gone", "text": "the host was started anew meanwhile"}
+        count = end_left_behind(os.path.dirname(os.path.dirname(self.folder)), self.patience / 4)
+        more = "; %d processes that they left behind were ended" % count if count else ""
+        return {"e": "gone", "text": "its guardian and its keeper were killed" + more}
 
     def read_control(self) -> None:
         """Take commands; the end of the line ends the follower alone."""

@@ -1,6 +1,6 @@
 """What starts on a host: reads its order from standard input, and becomes a keeper, a follower, or answers and ends.
 
-The first line after the source is the order (JSON); its `do` is `guard` (the default), `follow`, `look` or `stop`.
+The first line after the source is the order (JSON); its `do` is one of `ORDERS`, `guard` without it.
 Further lines are commands. What is written is one JSON object a line after a marker line.
 """
 
@@ -13,8 +13,10 @@ from typing import Any, Callable, Dict, Iterator, List
 from dsdoctor.run.guardian import MARKER
 from dsdoctor.run.guardian.follower import Follower, end_guardian, lives
 from dsdoctor.run.guardian.keeper import keep
+from dsdoctor.run.guardian.left_behind import end_left_behind, left_behind
+from dsdoctor.run.guardian.peers import WORD_SECONDS
 from dsdoctor.run.guardian.process_table import stat_of
-from dsdoctor.run.guardian.spool import encoded, read_json
+from dsdoctor.run.guardian.spool import encoded, read_json, remove
 
 
 def main() -> None:
@@ -32,6 +34,8 @@ def guard(order: Dict[str, Any]) -> int:
     """Guard a job: here, or, detached, in a process of its own that is then followed."""
     for spool in others(order):
         end_guardian(spool, order["grace_seconds"], "another attempt begins")
+    if order.get("spool"):
+        end_left_behind(os.path.dirname(os.path.dirname(order["spool"])), order["grace_seconds"])
     if not order.get("detach"):
         return keep(order, sys.stdin.buffer, sys.stdout.buffer)
     if read_json(order["spool"], "identity") is None:
@@ -103,6 +107,7 @@ def look(order: Dict[str, Any]) -> int:
             "end": read_json(spool, "end"),
         }
         sys.stdout.buffer.write(encoded(told))
+    sys.stdout.buffer.write(encoded({"left_behind": len(left_behind(order["guards"]))}))
     return 0
 
 
@@ -115,13 +120,50 @@ def quiet(path: str) -> float:
 
 
 def stop(order: Dict[str, Any]) -> int:
-    """End every guardian of a run on this host, or that of one attempt; tells of each that lived whether it is gone."""
+    """End every guardian of a run on this host, or that of one attempt; tells of each that lived whether it is gone.
+
+    Then what no guardian owns any more, which is told with its number.
+    """
     for spool in spools(order["guards"], order["host"]):
         attempt = os.path.basename(os.path.dirname(spool))
         if order.get("attempt") in (None, attempt) and lives(read_json(spool, "identity") or {}):
             gone = end_guardian(spool, order["grace_seconds"], "told to")
             sys.stdout.buffer.write(encoded({"attempt": attempt, "gone": gone}))
+    count = end_left_behind(order["guards"], order["grace_seconds"])
+    sys.stdout.buffer.write(encoded({"left_behind": count, "gone": not left_behind(order["guards"])}))
     return 0
 
 
-ORDERS: Dict[str, Callable[[Dict[str, Any]], int]] = {"guard": guard, "follow": follow, "look": look, "stop": stop}
+def clear(order: Dict[str, Any]) -> int:
+    """Take the spools of a run on this host away, or those of some attempts; one with a living guardian stays."""
+    removed = 0
+    for spool in spools(order["guards"], order["host"]):
+        attempt = os.path.basename(os.path.dirname(spool))
+        if attempt in (order.get("attempts") or [attempt]) and is_over(spool):
+            try:
+                remove(spool)
+                removed += 1
+            except OSError:
+                continue
+    left = len(spools(order["guards"], order["host"]))
+    sys.stdout.buffer.write(encoded({"removed": removed, "left": left}))
+    return 0
+
+
+def is_over(spool: str) -> bool:
+    """Whether a spool's guardian is gone; one that has said its last word is waited for."""
+    until = time.monotonic() + WORD_SECONDS + 4
+    while lives(read_json(spool, "identity") or {}):
+        if read_json(spool, "end") is None or time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+ORDERS: Dict[str, Callable[[Dict[str, Any]], int]] = {
+    "guard": guard,
+    "follow": follow,
+    "look": look,
+    "stop": stop,
+    "clear": clear,
+}

@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
@@ -71,14 +71,22 @@ def reap() -> Dict[int, int]:
 
 def end_descendants(grace: float) -> Dict[int, int]:
     """TERM to every descendant, KILL to those left after the grace (seconds); the exit codes of who was collected."""
+    return end(descendants, grace)
+
+
+def end(find: Callable[[], List[int]], grace: float) -> Dict[int, int]:
+    """TERM to the processes that `find` gives, KILL to those it still gives after the grace (seconds).
+
+    Returns the exit codes of children that were collected meanwhile.
+    """
     deadline = time.monotonic() + grace
     ended: Dict[int, int] = {}
-    send_signal(descendants(), signal.SIGTERM)
-    while descendants() and time.monotonic() < deadline:
+    send_signal(find(), signal.SIGTERM)
+    while find() and time.monotonic() < deadline:
         ended.update(reap())
         time.sleep(0.05)
     for _ in range(100):
-        left = descendants()
+        left = find()
         if not left:
             break
         send_signal(left, signal.SIGKILL)

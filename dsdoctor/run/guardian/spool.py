@@ -10,6 +10,7 @@ import os
 import time
 from typing import Any, Dict, Optional
 
+FILES = ("frames", "identity", "identity.new", "end", "stop", "stop.new")
 RESERVED = 4096  # bytes of the `end` file
 RETRY_SECONDS = 1.0  # how often a spool that cannot be written is tried again
 
@@ -129,3 +130,18 @@ def stop_asked(folder: str) -> Optional[str]:
     if not os.path.exists(path):
         return None
     return str((read_json(folder, "stop") or {}).get("why") or "told to")
+
+
+def remove(folder: str) -> None:
+    """Take a spool away, and folders above it that are empty then; a file that is not ours stays. Raises OSError."""
+    for name in FILES:
+        try:
+            os.unlink(os.path.join(folder, name))
+        except FileNotFoundError:
+            pass
+    os.rmdir(folder)
+    for above in (os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))):
+        try:
+            os.rmdir(above)  # the attempt's, of which other hosts may have theirs on a shared disk; then `guard`
+        except OSError:
+            return
