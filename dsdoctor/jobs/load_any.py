@@ -95,7 +95,17 @@ def load_script(path: Path, text: str | None = None) -> ResolvedJob:
     from dsdoctor.jobs.script.read import read_script
     from dsdoctor.jobs.script.resolve import resolve_script
 
-    script = read_script(read_exactly(path) if text is None else text, str(path))
+    own = path.resolve().parent
+    folders = [Path.cwd(), own, *list(own.parents)[:_ABOVE]]
+
+    def open_script(name: str, beside: bool) -> tuple[str, str] | None:
+        tried = (_found(folder, name) for folder in ([own] if beside else folders))
+        found = next((one for one in tried if one is not None), None)
+        if found is None:
+            return None
+        return read_exactly(found), str(path) if found.samefile(path) else _shown(found)
+
+    script = read_script(read_exactly(path) if text is None else text, str(path), open_script)
     root = _started_in(path, script)
 
     def open_file(name: str) -> tuple[str, str] | None:

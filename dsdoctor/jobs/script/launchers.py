@@ -81,6 +81,12 @@ def call_of(command: Command) -> Call | None:
     return _call(command, words, wrappers)
 
 
+def unwrapped(words: Sequence[Word]) -> tuple[Word, ...]:
+    """The words of a command behind `nohup`, `env X=1` and their kin; none where srun or mpirun start it many times."""
+    rest, wrappers = _unwrapped(tuple(words))
+    return () if wrappers else rest
+
+
 def _call(command: Command, words: tuple[Word, ...], wrappers: tuple[tuple[Word, ...], ...]) -> Call | None:
     name = _name(words[0])
     rest = words[1:]

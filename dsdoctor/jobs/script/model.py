@@ -148,7 +148,8 @@ class Script:
     directives: tuple[Word, ...] = ()  # the words of its #SBATCH lines, in order
     late_directives: tuple[Word, ...] = ()  # those behind the first command, which Slurm does not read
     unread: tuple[int, ...] = ()  # lines that could not be understood; what they start is missing here
-    sourced: tuple[Word, ...] = ()  # files that it reads in with `source`
+    sourced: tuple[Word, ...] = ()  # files that it reads in with `source`, and that were not followed
+    notes: tuple[str, ...] = ()  # what of the scripts that it leads to was not followed
 
     def line_text(self, line: int) -> str:
         """The text of a line, without the blanks around it."""

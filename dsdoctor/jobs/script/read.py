@@ -1,4 +1,4 @@
-"""A shell script's text read into a :class:`Script`. Nothing of it is run, and no file is opened."""
+"""A shell script's text read into a :class:`Script`. Nothing of it is run; scripts that it names are opened for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 from dsdoctor.jobs.script.launchers import call_of
 from dsdoctor.jobs.script.model import Script, Word
+from dsdoctor.jobs.script.nested import Following, OpenScript
 from dsdoctor.jobs.script.syntax import broken, parse
 from dsdoctor.jobs.script.walk import Walker
 
@@ -13,14 +14,15 @@ _SHEBANG_ERREXIT = re.compile(r"#!\s*\S*sh\s+-\w*e")
 _OWN_LINE = re.compile(r"#!.*\b(?:ba|da|z|k|a)?sh\b")
 
 
-def read_script(text: str, source: str) -> Script:
-    """What a shell script does.
+def read_script(text: str, source: str, open_script: OpenScript | None = None) -> Script:
+    """What a shell script does, with the scripts that it reads in or starts where `open_script` gives their text.
 
     Raises:
         FileError: something in it is never closed, or it is no script in any readable size; with the line.
     """
     root, troubles = parse(text, source)
-    walker = Walker(source)
+    following = Following(open_script)
+    walker = Walker(source, following)
     walker.run(root, errexit=bool(_SHEBANG_ERREXIT.match(text)))
     calls = tuple(call for command in walker.commands if (call := call_of(command)) is not None)
     directives, late = _directives(text)
@@ -34,6 +36,7 @@ def read_script(text: str, source: str) -> Script:
         late_directives=late,
         unread=tuple(dict.fromkeys(node.start_point.row + 1 for node in broken(root))),
         sourced=tuple(walker.sourced),
+        notes=tuple(following.notes),
     )
 
 

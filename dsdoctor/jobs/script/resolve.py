@@ -57,7 +57,7 @@ def resolve_script(script: Script, root: str, open_file: OpenFile) -> ResolvedJo
             "starts no training that can be seen: no deepspeed, torchrun, accelerate launch, srun, mpirun, "
             "llamafactory-cli or python with a program",
         )
-    read = _Read(open_file)
+    read = _Read(open_file, notes=list(script.notes))
     if script.unread:
         lines = ", ".join(map(str, script.unread[:5])) + (" and others" if len(script.unread) > 5 else "")
         read.notes.append(f"{script.source}: line {lines} could not be understood; what starts there was not judged")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dsdoctor.jobs.script.assigning import assigned, redirects_of
 from dsdoctor.jobs.script.expand import Expander, text_of
+from dsdoctor.jobs.script.launchers import unwrapped
 from dsdoctor.jobs.script.model import Command, Redirect, Variable, Word
+from dsdoctor.jobs.script.nested import Following, inherited, moved, moved_variables, started
 from dsdoctor.jobs.script.nodes import asks_for_status, assigned_in, case_body, goes_on, is_open
 from dsdoctor.jobs.script.state import Shell, State, settled
+from dsdoctor.jobs.script.syntax import parse
 from dsdoctor.jobs.unknown import Unknown
 from dsdoctor.yamlfile import FileError
 
@@ -17,6 +22,7 @@ if TYPE_CHECKING:
     from tree_sitter import Node
 
 MOST_COMMANDS = 5_000
+_SHEBANG_ERREXIT = re.compile(r"#!\s*\S*sh\s+-\w*e")
 _MOST_ROUNDS = 200  # of a loop over a literal list
 _DEEPEST = 100
 _CALLS_DEEP = 10  # functions in functions
@@ -27,16 +33,19 @@ _PASSED_OVER = frozenset({"comment", "heredoc_body", "heredoc_end", "ERROR"})
 class Walker:
     """Goes through a script once, in the order in which the shell would, and keeps every command."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, following: Following | None = None) -> None:
         self.commands: list[Command] = []
         self.sourced: list[Word] = []
         self._source = source
+        self._following = following or Following()
         self._functions: dict[str, Node] = {}
+        self._foreign: dict[str, Node] = {}  # of these, those that a script which was read in has made
         self._depth = 0
         self._calling = 0
 
     def run(self, root: Node, errexit: bool) -> None:
         """Walk a whole script. Raises FileError for one that is no script of commands in a readable depth."""
+        self._following.stack = (self._source,)
         self._body(root.children, State(shared=Shell(errexit=errexit)))
 
     def _body(self, nodes: Iterable[Node], state: State) -> None:
@@ -66,10 +75,10 @@ class Walker:
         last_row = node.start_point.row
         for child in node.children:
             if child.type == "variable_assignment":
-                made = self._assigned(child, state, expander)
+                made = assigned(child, state, expander)
                 own[made.name] = made
             elif child.type in ("file_redirect", "herestring_redirect", "heredoc_redirect"):
-                found += self._redirects(child, expander)
+                found += redirects_of(child, expander)
             elif child.is_named:
                 if own and not words and child.start_point.row > last_row and not goes_on(node, child):
                     state.variables.update(own)  # the grammar takes a line of assignments for the next one's prefix
@@ -89,14 +98,18 @@ class Walker:
         if name in self._functions and self._calling < _CALLS_DEEP:
             self._calling += 1
             inside = replace(state.here(), positional=tuple(words[1:]))
+            first, before = len(self.commands), dict(state.variables)
             self._statement(self._functions[name], inside)
+            if self._foreign.get(name) is self._functions.get(name):
+                self._move(first, words[0].line, before, state)
             self._calling -= 1
             return
         if len(self.commands) >= MOST_COMMANDS:
             raise FileError(self._source, f"more than {MOST_COMMANDS} commands; this is no script that starts training")
         if name in ("source", "."):
-            self.sourced += words[1:2]
-            state.shared.sourced = ", ".join(word.text for word in self.sourced)
+            if not (words[1:] and self._read_in(words[1], tuple(words[2:]), state)):
+                self.sourced += words[1:2]
+                state.shared.sourced = ", ".join(word.text for word in self.sourced)
         elif name == "cd":
             state.go_to(words[1] if len(words) > 1 else None)
         elif name == "set":
@@ -119,51 +132,62 @@ class Walker:
                 piped=state.swallowed,
             )
         )
+        self._start(words, everything, state)
 
-    def _assigned(self, node: Node, state: State, expander: Expander) -> Variable:
-        """What an assignment makes of its variable. The value is written where the first word of it stands."""
-        parts = node.children
-        name, line = text_of(parts[0]), node.start_point.row + 1
-        before = state.variables.get(name)
-        value = parts[2] if len(parts) > 2 else None
-        adding = len(parts) > 1 and parts[1].type == "+="
-        exported = (before.exported if before else False) or state.shared.allexport
-        if parts[0].type == "subscript":
-            name = text_of(parts[0].children[0])
-            held = Word(Unknown(f"${name}", f"its elements are set one by one in line {line}"), line)
-            return Variable(name, (held,), line, exported, array=True)
-        if value is not None and value.type == "array":
-            words = tuple(word for child in value.named_children for word in expander.words(child))
-            return Variable(name, (*(before.words if before and adding else ()), *words), line, exported, array=True)
-        text = expander.text(value) if value is not None else ""
-        column = (value or node).start_point.column + 1
-        if adding and before is not None:
-            old = before.value
-            joined = old + text
-            reason = next((one.reason for one in (old, text) if isinstance(one, Unknown)), None)
-            if len(joined) > 100_000:
-                reason = "it grows beyond 100,000 characters"
-            text = joined if reason is None else Unknown(joined[:1000], reason)
-        return Variable(name, (Word(text, line, column),), line, exported)
+    def _read_in(self, script: Word, arguments: tuple[Word, ...], state: State) -> bool:
+        """`source x.sh`: its commands here, with the variables of here. False where it is not followed."""
+        inside = replace(state.here(), positional=arguments or state.positional)
+        return self._follow(script, inside, state, own_shell=False)
 
-    def _redirects(self, node: Node, expander: Expander) -> list[Redirect]:
-        found = []
-        operator = next((child.type for child in node.children if ">" in child.type or "<" in child.type), "")
-        for child in node.named_children:
-            if child.type == "file_redirect":
-                found += self._redirects(child, expander)
-            elif child.type not in ("file_descriptor", "heredoc_start", "heredoc_body", "heredoc_end"):
-                if node.type != "file_redirect":
-                    continue
-                word = Word(expander.text(child), child.start_point.row + 1, child.start_point.column + 1)
-                found.append(Redirect(operator, word))
-        return found
+    def _start(self, words: list[Word], variables: dict[str, Variable], state: State) -> None:
+        """`bash x.sh`: its commands in a shell of its own, which has what is exported."""
+        found = started(unwrapped(words))
+        if found is None:
+            return
+        script, arguments, errexit = found
+        seen = state.checked or state.shared.errexit
+        shared = Shell(errexit=errexit, cwd=state.shared.cwd)
+        inside = replace(
+            state, variables=inherited(variables), shared=shared, positional=arguments, checked=seen and not errexit
+        )
+        self._follow(script, inside, state, own_shell=True)
+
+    def _follow(self, script: Word, inside: State, state: State, *, own_shell: bool) -> bool:
+        """Walk another file's tree, and put what it does at the line that leads there."""
+        following = self._following
+        try:
+            found = following.text_of(script, self._source)
+            root = parse(*found)[0] if found is not None else None
+        except FileError as error:
+            following.notes.append(
+                f"{error}; line {script.line} of {self._source} leads there, and nothing of it was judged"
+            )
+            return False
+        if found is None or root is None:
+            return False
+        before = dict(inside.variables)
+        outer, functions, first = self._source, self._functions, len(self.commands)
+        stack, following.stack = following.stack, (*following.stack, found[1])
+        self._source, self._functions = found[1], {} if own_shell else dict(functions)
+        inside.shared.errexit = inside.shared.errexit or (own_shell and bool(_SHEBANG_ERREXIT.match(found[0])))
+        self._body(root.children, inside)
+        made = {} if own_shell else self._functions
+        self._foreign.update({name: node for name, node in made.items() if functions.get(name) is not node})
+        self._source, self._functions, following.stack = outer, {**functions, **made}, stack
+        self._move(first, script.line, before, None if own_shell else state)
+        return True
+
+    def _move(self, first: int, line: int, before: dict[str, Variable], state: State | None) -> None:
+        """Put the commands from the first on, and the variables that are new in a state, at a line."""
+        self.commands[first:] = [moved(command, line, before) for command in self.commands[first:]]
+        if state is not None:
+            state.variables.update(moved_variables(state.variables, line, before))
 
     def _expander(self, state: State) -> Expander:
         return Expander(state.variables, state.positional, state.shared.sourced)
 
     def _assignment(self, node: Node, state: State) -> None:
-        made = self._assigned(node, state, self._expander(state))
+        made = assigned(node, state, self._expander(state))
         state.variables[made.name] = made
 
     def _assignments(self, node: Node, state: State) -> None:
@@ -176,7 +200,7 @@ class Walker:
         exports = keyword == "export" or any("x" in flag for flag in flags)
         for child in node.named_children:
             if child.type == "variable_assignment":
-                made = self._assigned(child, state, self._expander(state))
+                made = assigned(child, state, self._expander(state))
                 state.variables[made.name] = replace(made, exported=made.exported or exports)
             elif child.type == "variable_name" and exports and "-n" not in flags:
                 name = text_of(child)
@@ -193,7 +217,7 @@ class Walker:
         redirects: list[Redirect] = []
         for child in others:
             if child.type in ("file_redirect", "heredoc_redirect", "herestring_redirect"):
-                redirects += self._redirects(child, expander)
+                redirects += redirects_of(child, expander)
         if inner.type == "command":
             self._command(inner, state, tuple(redirects))
             return
