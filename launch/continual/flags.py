@@ -84,6 +84,9 @@ def parser() -> argparse.ArgumentParser:
     stage.add_argument("--stage_index", required=True, type=count, help="its place in the order, from 1")
     stage.add_argument("--output_dir", required=True, type=Path, help="what the stage leaves")
     stage.add_argument("--previous_output_dir", default="", help="what the stage before left; empty in stage 1")
+    stage.add_argument(
+        "--measure_ahead", type=_truth, default=False, help="tasks also before they are learnt, for forward transfer"
+    )
     stage.add_argument("--seed", type=natural, default=0, help="fresh adapters, order of examples")
 
     source = result.add_argument_group("model and data")

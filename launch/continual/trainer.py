@@ -85,6 +85,7 @@ class Result:
     seconds: float
     steps: int
     samples: int
+    history: tuple[dict[str, Any], ...] = ()  # the printed lines; those before a checkpoint are not among them
 
 
 @dataclass
@@ -118,6 +119,7 @@ class Training:
             else Zero(learner, self.parameters, zero, ranks, **adamw)
         )
         self.health = Health(ranks, self.joined.scales)
+        self.history: list[dict[str, Any]] = []
         # DeepSpeed turns the module itself to half precision.
         dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16} if zero is None else {}
         self.dtype = dtypes.get(ranks.precision)
@@ -169,7 +171,8 @@ class Training:
                 sums.seconds = time.monotonic() - began
                 self._save(checkpoints, step, sums)
         seconds = time.monotonic() - began
-        return Result(sums.total / settings.steps, seconds, settings.steps, settings.steps * size)
+        steps = settings.steps
+        return Result(sums.total / steps, seconds, steps, steps * size, tuple(self.history))
 
     def _line(self, step: int, loss: float, penalty: float | None, norm: float, epoch: float) -> dict[str, Any]:
         line: dict[str, Any] = {"loss": round(loss, 4), "grad_norm": round(norm, 4)}
@@ -246,6 +249,7 @@ class Training:
         return step, sums
 
     def _say(self, line: dict[str, Any]) -> None:
+        self.history.append(line)
         if self.ranks.place.rank == 0:
             print(line, flush=True)
 
