@@ -107,9 +107,8 @@ def parser() -> argparse.ArgumentParser:
 
     method = result.add_argument_group("method")
     method.add_argument("--method", choices=methods.NAMES, default="olora", help="what is trained, and how")
-    method.add_argument(
-        "--lamda_1", type=_number(float, 0), help="olora: weight of orthogonality (0.5); nlora: of sparsity (1e-4)"
-    )
+    method.add_argument("--lamda_1", type=_number(float, 0), help="olora: weight of orthogonality (0.5)")
+    method.add_argument("--nlora_lamda", type=_number(float, 0), help="nlora: weight of sparsity (1e-4)")
     method.add_argument("--lamda_2", type=_number(float, 0), help="olora: weight of the new LoRA's norm (0)")
     method.add_argument("--replay_size", type=count, help="replay: stored examples a task (50)")
     method.add_argument("--replay_share", type=_share, help="replay: their share of each global batch (0.25)")

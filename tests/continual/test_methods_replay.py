@@ -105,8 +105,8 @@ def test_each_method_is_chosen_by_its_word_and_starts_from_its_own_defaults(name
 
 
 def test_flags_reach_the_method_that_has_them():
-    flags = {"lamda_1": 0.25, "replay_share": 0.5, "galore_rank": 3}
-    assert methods.choose("nlora", flags).lamda_1 == 0.25
+    flags = {"lamda_1": 0.75, "nlora_lamda": 0.25, "replay_share": 0.5, "galore_rank": 3}
+    assert methods.choose("nlora", flags).nlora_lamda == 0.25
     assert methods.choose("replay", flags).share == 0.5
     assert methods.choose("gorp", flags).galore_rank == 3
 

@@ -58,7 +58,7 @@ def test_the_penalty_is_the_sum_over_the_new_lora_alone():
     model = stack()
     for matrix in matrices(model, "lora_B", NAMES[-1]):
         matrix.data.normal_()
-    penalty = NLoRA(lamda_1=0.01).penalty(model, NAMES)
+    penalty = NLoRA(nlora_lamda=0.01).penalty(model, NAMES)
     pairs = zip(matrices(model, "lora_A", NAMES[-1]), matrices(model, "lora_B", NAMES[-1]), strict=True)
     assert penalty.item() == pytest.approx(0.01 * sum(written_out(a, b) for a, b in pairs), rel=1e-4)
     penalty.backward()
@@ -68,15 +68,15 @@ def test_the_penalty_is_the_sum_over_the_new_lora_alone():
 
 def test_a_fresh_lora_costs_nothing_and_its_gradient_is_finite():
     model = stack()
-    penalty = NLoRA(lamda_1=1.0).penalty(model, NAMES)
+    penalty = NLoRA(nlora_lamda=1.0).penalty(model, NAMES)
     assert penalty.item() == 0  # B is zero
     penalty.backward()
     assert all(matrix.grad.isfinite().all() for matrix in matrices(model, "lora_A", NAMES[-1]))
 
 
 def test_it_counts_in_the_first_task_too_and_not_without_weight():
-    assert NLoRA(lamda_1=0.1).penalty(stack(NAMES[:1]), NAMES[:1]) is not None
-    assert NLoRA(lamda_1=0.0).penalty(stack(), NAMES) is None
+    assert NLoRA(nlora_lamda=0.1).penalty(stack(NAMES[:1]), NAMES[:1]) is not None
+    assert NLoRA(nlora_lamda=0.0).penalty(stack(), NAMES) is None
 
 
 def test_under_autocast_it_is_computed_in_full_precision():
