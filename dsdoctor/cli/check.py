@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -19,6 +19,7 @@ from dsdoctor.cli._options import (
 from dsdoctor.cli._project import judged, keep_baseline
 
 if TYPE_CHECKING:
+    from dsdoctor.cluster import Cluster
     from dsdoctor.hosts.examine import HostChoice
     from dsdoctor.hosts.mend import Mend
     from dsdoctor.jobs.job import ResolvedJob
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     click.option("--baseline", metavar="FILE", help="Let the findings pass that are in this file; new ones count."),
     click.option("--save-baseline", "accepted", metavar="FILE", help="Write the findings into such a file."),
     *report_options(),
-    click.option("--fix", "mend", is_flag=True, help="Run the fixes that are safe, after showing them and asking."),
+    click.option("--fix", "mend", is_flag=True, help="Run safe fixes, and write mended copies of configs; asks."),
     click.option("--yes", is_flag=True, help="Do not ask before --fix runs them."),
 )
 def check(**options: Any) -> int:
@@ -50,9 +51,8 @@ def check(**options: Any) -> int:
 
     choice = host_choice(options)
     _consistent(choice, options)
-    report = _look(choice, options)
-    if options["mend"]:
-        report = _mended(report, choice, options)
+    looked = _look(choice, options)
+    report = _mended(looked, choice, options) if options["mend"] else looked.report
     if options["accepted"] is not None:
         keep_baseline(report, options["accepted"])
     _print(report, options)
@@ -79,7 +79,15 @@ def _consistent(choice: HostChoice, options: dict[str, Any]) -> None:
         raise click.UsageError("--fix asks first, and nobody can answer here; add --yes")
 
 
-def _look(choice: HostChoice, options: dict[str, Any]) -> Report:
+class Looked(NamedTuple):
+    """A report, and what it was made of."""
+
+    report: Report
+    cluster: Cluster
+    job: ResolvedJob | None
+
+
+def _look(choice: HostChoice, options: dict[str, Any]) -> Looked:
     """Examine, keep the facts where that was asked, judge."""
     import threading
 
@@ -100,7 +108,8 @@ def _look(choice: HostChoice, options: dict[str, Any]) -> Report:
     except UnknownCheckError as error:
         raise click.UsageError(str(error)) from None
     notes = (*_notes(options["recorded"], job), *trial_notes(cluster, options["verbose"]))
-    return judged(report_of(cluster, outcome, time.monotonic() - began, notes=notes), options["baseline"])
+    report = report_of(cluster, outcome, time.monotonic() - began, notes=notes)
+    return Looked(judged(report, options["baseline"]), cluster, job)
 
 
 def _notes(recorded: str | None, job: ResolvedJob | None) -> tuple[str, ...]:
@@ -115,24 +124,30 @@ def _notes(recorded: str | None, job: ResolvedJob | None) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _mended(report: Report, choice: HostChoice, options: dict[str, Any]) -> Report:
-    """Show the safe fixes, ask, run them and look again; the same report when there is nothing to run."""
+def _mended(looked: Looked, choice: HostChoice, options: dict[str, Any]) -> Report:
+    """Offer mended copies of the job's configs; show the safe fixes, ask, run them and look again.
+
+    The same report when there is nothing to run: a copy of a config changes nothing of what was looked at.
+    """
+    from dsdoctor.cli._mending import mend_configs
     from dsdoctor.escape import escape
     from dsdoctor.hosts.mend import carry_out, safe_mends
     from dsdoctor.terminal import say
 
-    mends = safe_mends(report.findings)
+    offered = looked.job is not None and mend_configs(looked.job, looked.cluster, ask=not options["yes"])
+    mends = safe_mends(looked.report.findings)
     if not mends:
-        say("--fix: none of the findings has a fix that is safe to run unseen; the report shows what to do by hand")
-        return report
+        if not offered:
+            say("--fix: none of the findings has a fix that is safe to run unseen; the report shows what to do by hand")
+        return looked.report
     _show(mends)
     if not options["yes"] and not click.confirm("Run them now?", default=False, err=True):
-        return report
+        return looked.report
     for mend in mends:
         failed = carry_out(mend.fix.commands)
         if failed is not None:
             say(f"--fix: {escape(failed[0])} ended with exit code {failed[1]}; its other commands were not run")
-    return _look(choice, options)
+    return _look(choice, options).report
 
 
 def _show(mends: tuple[Mend, ...]) -> None:

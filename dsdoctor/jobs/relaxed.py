@@ -7,7 +7,7 @@ import re
 from dsdoctor.jobs.dsconfig import parse_config
 from dsdoctor.jobs.job import DeepSpeedConfig, Looseness
 
-_PIECE = re.compile(
+NOT_JSON = re.compile(
     r"""(?P<text>"(?:[^"\\\n]|\\.)*")|(?P<comment>//[^\n]*|\#[^\n]*|/\*.*?\*/)|(?P<comma>,)(?=(?:\s|//[^\n]*|\#[^\n]*"""
     r"""|/\*.*?\*/)*[}\]])""",
     re.DOTALL,
@@ -30,5 +30,5 @@ def parse_relaxed(text: str, source: str) -> DeepSpeedConfig:
         loose.append(Looseness(line, what, found[0].split("\n", 1)[0][:60]))
         return re.sub(r"[^\n]", " ", found[0])
 
-    config = parse_config(_PIECE.sub(blanked, text), source)
+    config = parse_config(NOT_JSON.sub(blanked, text), source)
     return DeepSpeedConfig(path=source, value=config.value, text=config.text, loose=tuple(loose))
