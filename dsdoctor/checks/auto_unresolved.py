@@ -25,7 +25,7 @@ _FILLED = frozenset(
         *("train_batch_size", "fp16.enabled", "bf16.enabled", "bfloat16.enabled", "amp.enabled", "amp.opt_level"),
         *("scheduler.params.warmup_min_lr", "zero_optimization.reduce_bucket_size"),
         *("zero_optimization.stage3_prefetch_bucket_size", "zero_optimization.stage3_param_persistence_threshold"),
-        "zero_optimization.stage3_gather_16bit_weights_on_model_save",
+        *("zero_optimization.stage3_gather_16bit_weights_on_model_save", "steps_per_print"),
     }
 )
 
@@ -36,8 +36,8 @@ def auto_unresolved(context: JobContext) -> Iterator[Finding]:
 
     ## Why it matters
     "auto" is a word of transformers and accelerate, which put the arguments' values in its place, for a fixed list of
-    keys. Under the Trainer any other stops: "ValueError: `steps_per_print` not found in kwargs. Please specify
-    `steps_per_print` without `auto`". A program that calls deepspeed.initialize itself has nobody to fill in any:
+    keys. Under the Trainer any other stops: "ValueError: `wall_clock_breakdown` not found in kwargs. Please specify
+    `wall_clock_breakdown` without `auto`". A program that calls deepspeed.initialize itself has nobody to fill in any:
     DeepSpeed takes batch sizes, clipping and the optimizer's numbers as they stand, and stops at a text where it wants
     a number. In zero_optimization, fp16 and bf16 it drops the key and has its default.
 

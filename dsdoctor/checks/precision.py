@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from packaging.version import Version
+
 from dsdoctor.checks.context import JobContext, is_true, plain
+from dsdoctor.checks.installed import version
 from dsdoctor.jobs import dsconfig
 from dsdoctor.jobs.job import DeepSpeedConfig, StageSettings
 from dsdoctor.report.model import Evidence
+
+_ACCELERATE = Version("4.30.0")  # the first transformers whose Trainer starts DeepSpeed through accelerate
 
 
 def config_evidence(config: DeepSpeedConfig, dotted: str) -> Evidence:
@@ -43,6 +48,17 @@ def _flag(stage: StageSettings, names: tuple[str, ...], otherwise: bool | None) 
     return otherwise
 
 
+def old_key_counts(context: JobContext, stage: StageSettings) -> bool:
+    """Whether DeepSpeed gets to read the old key `bfloat16` where the config has no `bf16`.
+
+    Under a Trainer of transformers 4.30 and newer it does not: accelerate puts `bf16` beside it, switched off.
+    """
+    if not context.uses_trainer(stage):
+        return True
+    versions = [version(text) for text in context.versions("transformers").values()]
+    return bool(versions) and all(found is not None and found < _ACCELERATE for found in versions)
+
+
 def runs_in(context: JobContext, stage: StageSettings) -> str | None:
     """The precision that a stage really computes in: "fp16", "bf16", "fp32"; None where that cannot be told.
 
@@ -55,7 +71,10 @@ def runs_in(context: JobContext, stage: StageSettings) -> str | None:
             return None
         return "fp16" if fp16 else "bf16" if bf16 else "fp32" if fp16 is False and bf16 is False else None
     known = True
-    for block, flag, name in (("fp16", fp16, "fp16"), ("bf16", bf16, "bf16"), ("bfloat16", None, "bf16")):
+    blocks = [("fp16", fp16, "fp16"), ("bf16", bf16, "bf16")]
+    if old_key_counts(context, stage):
+        blocks.append(("bfloat16", None, "bf16"))
+    for block, flag, name in blocks:
         there = dsconfig.get(config, f"{block}.enabled")
         if there == "auto" and block == "bfloat16":
             known = False  # by release: older ones take the text for true

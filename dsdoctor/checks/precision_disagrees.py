@@ -8,7 +8,7 @@ from typing import Any
 
 from dsdoctor.checks.context import JobContext, is_true, plain, value_of
 from dsdoctor.checks.engine import check
-from dsdoctor.checks.precision import argument_flags, config_evidence
+from dsdoctor.checks.precision import argument_flags, config_evidence, old_key_counts
 from dsdoctor.jobs import dsconfig
 from dsdoctor.jobs.job import DeepSpeedConfig, StageSettings
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity, Skipped
@@ -28,15 +28,17 @@ def precision_disagrees(context: JobContext) -> Iterator[Finding | Skipped]:
     ## Why it matters
     transformers compares the two before the first step and stops: `Please correct the following DeepSpeed config
     values that mismatch TrainingArguments values: - ds fp16.enabled=True vs hf fp16|fp16_full_eval=False`, one run at
-    a time. What it does not compare it trains silently: the old key `bfloat16` is read by DeepSpeed alone, so that
-    the model is loaded in fp32 and trained in bf16.
+    a time. What it does not compare goes wrong silently: the old key `bfloat16` is read by DeepSpeed alone. Up to
+    transformers 4.29 the model is loaded in fp32 and trained in bf16; from 4.30 on accelerate puts `bf16` beside it,
+    switched off, and all of it is fp32.
 
     ## How to fix it
     Write "auto" into the config and say the precision once, by --fp16 or --bf16.
 
     ## Source
     transformers, integrations/deepspeed.py, 4.34 to 5.23 (amp only up to 4.57); DeepSpeed,
-    runtime/precision_config.py; accelerate's ValueError for `bfloat16: auto` was seen with 0.30 to 1.15.
+    runtime/precision_config.py; accelerate's ValueError for `bfloat16: auto` was seen with 0.30 to 1.15, and
+    that it switches bf16 off beside `bfloat16: true` with 1.15.
     """
     for stage in context.stages:
         for wrong in _wrongs(context, stage):
@@ -60,7 +62,9 @@ def _wrongs(context: JobContext, stage: StageSettings) -> Iterator[_Wrong]:
     trainer = context.uses_trainer(stage)
     old_key = "bfloat16" if "bfloat16" in config.value and "bf16" not in config.value else None
     in_fp16 = _resolved(dsconfig.get(config, "fp16.enabled"), fp16 if trainer else None)
-    in_bf16 = _resolved(dsconfig.get(config, f"{old_key or 'bf16'}.enabled"), None if old_key or not trainer else bf16)
+    counts = old_key is None or old_key_counts(context, stage)
+    there = dsconfig.get(config, f"{old_key or 'bf16'}.enabled")
+    in_bf16 = counts and _resolved(there, None if old_key or not trainer else bf16)
     if in_fp16 and in_bf16:
         keys = ("fp16.enabled", f"{old_key or 'bf16'}.enabled")
         message = "the DeepSpeed config ends up with both fp16 and bf16 on, which DeepSpeed refuses; one is wanted"
@@ -73,7 +77,7 @@ def _wrongs(context: JobContext, stage: StageSettings) -> Iterator[_Wrong]:
     if _is_below_5(context):
         yield from _amp(config, stage, bool(fp16))
     if old_key:
-        yield from _old_key(dsconfig.get(config, "bfloat16.enabled"), bf16)
+        yield from _old_key(there, fp16, bf16, counts)
 
 
 def _compared(config: DeepSpeedConfig, key: str, wanted: Any, said: str, option: str) -> Iterator[_Wrong]:
@@ -97,7 +101,7 @@ def _amp(config: DeepSpeedConfig, stage: StageSettings, fp16: bool) -> Iterator[
     yield from _compared(config, "amp.opt_level", level, f"fp16_opt_level is {level}", "--fp16_opt_level")
 
 
-def _old_key(there: Any, bf16: bool | None) -> Iterator[_Wrong]:
+def _old_key(there: Any, fp16: bool | None, bf16: bool | None, counts: bool) -> Iterator[_Wrong]:
     """What becomes of `bfloat16`, which DeepSpeed takes for bf16 and transformers does not look at."""
     fix = ('Rename bfloat16 to bf16 in the config, and write true or "auto" without quotes around true',)
     if there == "auto":
@@ -108,6 +112,11 @@ def _old_key(there: Any, bf16: bool | None) -> Iterator[_Wrong]:
             "DeepSpeed trains in bf16 by the old key bfloat16, which transformers does not look at: "
             "without --bf16 it loads the model in fp32"
         )
+        if not counts:
+            message = (
+                "the old key bfloat16 does nothing: from transformers 4.30 on accelerate puts bf16 beside it, switched "
+                f"off, and the job trains in {'fp16' if fp16 else 'fp32'}"
+            )
         yield _Wrong(message, ("bfloat16.enabled",), fix)
 
 

@@ -58,7 +58,11 @@ def unknown_config_key(context: JobContext) -> Iterator[Finding]:
 
 
 def _strange(config: DeepSpeedConfig, table: ConfigKeys) -> Iterator[tuple[tuple[str, ...], int | None]]:
-    """The keys that the table does not have in their block, with their lines; comments among keys are passed over."""
+    """The keys that the table does not have in their block, with their lines.
+
+    Passed over are comments among keys, and "auto" in a block that DeepSpeed reads with a schema: it drops such a key
+    before it looks, and a Trainer stops at it, which auto-unresolved says.
+    """
     for block in ("", *table.refused, *table.ignored):
         if block == "" and block in table.refused:
             continue
@@ -67,7 +71,7 @@ def _strange(config: DeepSpeedConfig, table: ConfigKeys) -> Iterator[tuple[tuple
             continue
         known = table.refused.get(block) or table.ignored.get(block) or frozenset()
         for key in value:
-            if key not in known and not _is_remark(key):
+            if key not in known and not _is_remark(key) and not (block in table.refused and value[key] == "auto"):
                 path = (*block.split("."), key) if block else (key,)
                 yield path, dsconfig.line_of(config, ".".join(path))
     for dotted in table.old:

@@ -141,7 +141,8 @@ def test_a_bad_evening_all_at_once() -> None:
                 "per_device_train_batch_size": 1,
                 "preprocessing_num_workers": 1024,
             },
-            deepspeed='{"fp16": {"enabled": true}, "scheduler": {"type": "WarmupLR"}}',
+            deepspeed='{"fp16": {"enabled": true}, "scheduler": {"type": "WarmupLR", "params": {}}, '
+            '"train_micro_batch_size_per_gpu": "auto", "zero_optimization": {"stage": 0}}',
         ),
     )
     outcome = run_checks(cluster_of(case), job_of(case))

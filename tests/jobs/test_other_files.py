@@ -20,7 +20,7 @@ def test_a_deepspeed_config_alone_is_not_compared_with_arguments_that_nobody_kno
     path.write_text(text, encoding="utf-8")
     found = {finding.name: finding.severity.value for finding in judged(path).findings}
     assert found == {"precision-disagrees": "error", "config-is-not-json": "info"}
-    path.write_text('{"fp16": {"enabled": true}, "scheduler": {"type": "WarmupLR"}}', encoding="utf-8")
+    path.write_text('{"fp16": {"enabled": true}, "scheduler": {"type": "WarmupLR", "params": {}}}', encoding="utf-8")
     assert judged(path).findings == ()
 
 
