@@ -160,6 +160,12 @@ def test_shipped_jobs_are_listed() -> None:
     assert "(default)" in output
 
 
+def test_a_profile_of_some_stages_says_which() -> None:
+    output = run("jobs").stdout
+    part = output[output.index("order_6  ") :]
+    assert "stages: yelp → amazon → IMDB → SST-2 → dbpedia → agnews → yahoo\n" in part
+
+
 def test_local_jobs_come_first_and_broken_ones_are_told() -> None:
     folder = Path("launch")
     folder.mkdir()
