@@ -20,7 +20,8 @@ from dsdoctor.plan.deepspeed_env import EnvFile
 from dsdoctor.plan.exposed import exposed_secrets
 from dsdoctor.plan.forecast import forecasts
 from dsdoctor.plan.layers import Layers, Setting
-from dsdoctor.plan.model import MARK, EnvVar, HostPlan, LaunchPlan, PlanError, StagePlan
+from dsdoctor.plan.model import EnvVar, HostPlan, LaunchPlan, PlanError, StagePlan
+from dsdoctor.plan.own import with_own_variables
 from dsdoctor.plan.settle import environments
 from dsdoctor.plan.trees import tree_warnings, tree_words
 from dsdoctor.plan.words import arguments, filled
@@ -58,7 +59,7 @@ def plan(job: ResolvedJob, cluster: Cluster, run: str, paths: Paths, wishes: Wis
     meeting = engines.Meeting(job.job, job.source, run, bare, address, port, engines.with_gpus(cluster))
     hosts = tuple(
         msgspec.structs.replace(
-            host, env={**engines.settled(meeting, host, layers[host.name].laid(host.name)), MARK: _mark(host)}
+            host, env=with_own_variables(host, engines.settled(meeting, host, layers[host.name].laid(host.name)))
         )
         for host in bare
     )
@@ -118,11 +119,6 @@ class Draft:
             "master_port": str(self.meeting.port),
             "python": host.python,
         }
-
-
-def _mark(host: HostPlan) -> EnvVar:
-    because = "a process that outlives its guardian is known by it, and ended by dsdoctor stop and by the next launch"
-    return EnvVar(MARK, host.run_dir, because)
 
 
 def _folder(stage: StageSettings) -> str:

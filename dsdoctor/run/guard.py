@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import posixpath
 import subprocess
 import threading
 import time
@@ -14,6 +15,7 @@ from dsdoctor.hosts.gather import with_setup
 from dsdoctor.hosts.sent import BOOT, framed
 from dsdoctor.hosts.transport import RemoteProcess, Transport, TransportError
 from dsdoctor.plan.model import HostPlan, LaunchPlan, StagePlan, names_unset, values_sent
+from dsdoctor.plan.own import DUMPS, PIPE
 from dsdoctor.run.guardian import MARKER
 from dsdoctor.run.sent import sent_source
 
@@ -196,17 +198,20 @@ def order_for(
     # The launchers make their folders themselves, and stumble over each other where hosts share the disk.
     folders = [f"{place.run_dir}/outputs/{stage.folder}", f"{place.run_dir}/torchrun"]
     folders += [command.rank_logs] if command.rank_logs else []
+    env = values_sent(place.env, command.env)
+    folders += [posixpath.dirname(env[name]) for name in DUMPS if env.get(name, "").startswith(f"{place.run_dir}/")]
     meet = {"addr": plan.master_addr, "port": plan.master_port, "here": place.node_rank == 0}
     return {
         "argv": list(command.argv),
         "cwd": command.cwd,
-        "env": values_sent(place.env, command.env),
+        "env": env,
         "unset": list(names_unset(place.env, command.env)),
         "first_rank": place.first_rank,
         "ranks": [{"rank": part.rank, "env": part.env} for part in command.ranks],
         "rank_logs": {"folder": command.rank_logs, "ranks": list(ranks)} if command.rank_logs else None,
         "meet": meet if command.meets else None,
         "make": folders,
+        "pipes": [f"{env[PIPE]}{rank}.pipe" for rank in ranks] if env.get(PIPE) else [],
         "lifeline_seconds": lifeline,
         "grace_seconds": grace,
         "spool": spool_of(place, stage, attempt),

@@ -184,8 +184,10 @@ def look_at_ranks(order: dict[str, Any]) -> dict[str, Any]:
 
     def recorder(variables: dict[str, str], began: float, room: int) -> dict[str, str]:
         names = ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
-        stem = next((variables[each] for each in names if variables.get(each)), "/tmp/nccl_trace_rank_")  # noqa: S108
-        path = stem + variables["RANK"]
+        home = variables.get("XDG_CACHE_HOME") or variables.get("HOME", "/tmp") + "/.cache"  # noqa: S108
+        # FlightRecorder.cpp, torch 2.13; older ones had it in /tmp. A plan names another place anyhow.
+        usual = home + "/torch/comm_lib_trace_rank_"
+        path = next((variables[each] for each in names if variables.get(each)), usual) + variables["RANK"]
         try:
             if os.stat(path).st_mtime < began - 1 or os.stat(path).st_size > room:
                 return {}

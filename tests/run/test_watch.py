@@ -240,3 +240,34 @@ def test_what_a_faulthandler_prints_when_it_is_asked_is_kept_and_no_sign_of_life
 
 def _fields(value: object) -> dict[str, object]:
     return {name: getattr(value, name) for name in value.__struct_fields__}  # type: ignore[attr-defined]
+
+
+AS_NCCL = """
+import os, pathlib, threading
+pipe, dumps = (os.environ["TORCH_NCCL_DEBUG_INFO_" + name] for name in ("PIPE_FILE", "TEMP_FILE"))
+def recorder():  # as ProcessGroupNCCL's DumpPipe has it: a pipe of its own making, looked at now and then
+    os.mkfifo(pipe + "0.pipe")
+    end = os.open(pipe + "0.pipe", os.O_RDONLY | os.O_NONBLOCK)
+    while not os.read(end, 128):
+        time.sleep(0.05)
+    pathlib.Path(dumps + "0").write_bytes(b"entries of the ring")
+threading.Thread(target=recorder, daemon=True).start()
+steps(6)
+idle()
+"""
+
+
+@pytest.mark.slow
+def test_on_a_stall_the_flight_recorder_is_asked_for_and_its_pipe_does_not_stay(tmp_path: Path) -> None:
+    scripts = {"one": {"a": script(AS_NCCL, 0, tmp_path)}}
+    directory = directory_for(scripts, tmp_path)
+    pipe, dumps = tmp_path / "pipe-", tmp_path / "recorder/rank"
+    dumps.parent.mkdir()
+    env = {"TORCH_NCCL_DEBUG_INFO_PIPE_FILE": str(pipe), "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": str(dumps)}
+    plan = plan_of(scripts, directory.path, **env)
+    limits = quick(Watching(1.5, stop_on_stall=True))
+    outcome = execute(plan, transports_of(plan), directory, Seen(), limits=limits)
+    assert outcome.status == "failed"
+    (kept,) = (directory.path / "stacks").glob("a-rank0-*-rank0")
+    assert kept.read_bytes() == b"entries of the ring"
+    assert not Path(f"{pipe}0.pipe").exists()

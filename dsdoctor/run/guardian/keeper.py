@@ -9,6 +9,7 @@ from typing import IO, Any, Dict, Optional
 
 from dsdoctor.run.guardian import process_table
 from dsdoctor.run.guardian.owner import Guardian
+from dsdoctor.run.guardian.programs import remove_pipes
 from dsdoctor.run.guardian.spool import Spool, encoded
 
 
@@ -74,6 +75,7 @@ def _finish(order: Dict[str, Any], status: int, output: Optional[IO[bytes]]) -> 
     why = "its guardian " + how
     _tell({"e": "stopping", "why": why}, spool, output)  # before the other hosts' ranks fail of it
     process_table.end_descendants(order["grace_seconds"])
+    remove_pipes(order)
     left = len(process_table.descendants())
     frame = {"e": "exit", "code": code, "stopped": why, "left": left, "oom_kills": None}
     _tell(frame, spool, output)

@@ -20,7 +20,7 @@ from typing import IO, Any, Dict, Optional
 
 from dsdoctor.run.guardian import process_table
 from dsdoctor.run.guardian.peers import WORD_SECONDS, Peers
-from dsdoctor.run.guardian.programs import Programs, begun, describe
+from dsdoctor.run.guardian.programs import Programs, begun, describe, remove_pipes
 from dsdoctor.run.guardian.spool import Spool, encoded, stop_asked
 
 
@@ -79,6 +79,7 @@ class Guardian:
             self.peers.start()
         code = self.watch()
         self.programs.drain(2)
+        remove_pipes(self.order)
         self.send_last(
             {
                 "e": "exit",

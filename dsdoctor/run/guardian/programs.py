@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import stat
 import subprocess
 import threading
 from typing import Any, Callable, Dict, List, Optional
@@ -146,6 +147,16 @@ def begun(work: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
+
+
+def remove_pipes(order: Dict[str, Any]) -> None:
+    """Take the pipes away that torch made for the flight recorder of each rank and leaves behind."""
+    for path in order.get("pipes") or ():
+        try:
+            if stat.S_ISFIFO(os.lstat(path).st_mode):
+                os.unlink(path)
+        except OSError:
+            continue
 
 
 def in_bytes(variables: Dict[str, str]) -> Dict[bytes, bytes]:
