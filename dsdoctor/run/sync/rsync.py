@@ -23,7 +23,8 @@ from dsdoctor.hosts.transport import Transport
 from dsdoctor.run.sync.session import Session, SyncError
 
 KEPT = 8 << 20  # bytes of output looked at afterwards
-TOLD_SECONDS = 0.2  # rsync says how far it is with every file
+TOLD_SECONDS = 0.2
+GATHERED_SECONDS = 0.05  # rsync says how far it is with every file; read at once, that costs more than the copy
 PROGRESS = re.compile(rb"(\d{1,3})%\s+([\d.,]+[kKMGT]?B/s)")
 _NUMBERS = {
     "files": rb"Number of regular files transferred: ([\d,]+)",
@@ -167,7 +168,13 @@ class _Reading:
         self._on_progress = on_progress
         self._told = 0.0
         self._heard = time.monotonic()
-        self.said = self.errors = b""
+        self._said = bytearray()
+        self.errors = b""
+
+    @property
+    def said(self) -> bytes:
+        """The last of what it printed."""
+        return bytes(self._said[-KEPT:])
 
     @property
     def silent_for(self) -> float:
@@ -178,6 +185,8 @@ class _Reading:
         """Take what there is, after a second at most; False at the end."""
         ended = self._process.poll() is not None
         ready = select.select(list(self._open), [], [], 0.2 if ended else 1.0)[0]
+        if self._output in ready and self._error in self._open and self._error not in ready:
+            ready += select.select([self._error], [], [], GATHERED_SECONDS)[0]  # its end tells that rsync's came
         for stream in ready:
             chunk = os.read(stream, 65536)
             if not chunk:
@@ -190,7 +199,9 @@ class _Reading:
         return bool(self._open) and (bool(ready) or not ended)
 
     def _take(self, chunk: bytes) -> None:
-        self.said = (self.said + chunk)[-KEPT:]
+        self._said += chunk
+        if len(self._said) > 2 * KEPT:
+            del self._said[:-KEPT]
         self._heard = time.monotonic()
         seen = PROGRESS.findall(chunk)
         if seen and self._on_progress is not None and time.monotonic() - self._told > TOLD_SECONDS:
