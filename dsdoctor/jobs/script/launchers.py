@@ -46,6 +46,13 @@ _SRUN = frozenset(
     {
         *("-n", "-N", "-c", "-p", "-w", "-x", "-A", "-t", "-J", "-o", "-e", "-i", "-D", "-G", "-C", "-d", "-q", "-m"),
         *("-M", "-r", "-T", "-a"),
+        # srun(1): long options that take a value, which may stand behind a blank
+        *("--nodes", "--ntasks", "--ntasks-per-node", "--ntasks-per-gpu", "--cpus-per-task", "--gres", "--gpus"),
+        *("--gpus-per-node", "--gpus-per-task", "--gpu-bind", "--cpu-bind", "--mem-bind", "--mem", "--mem-per-cpu"),
+        *("--mem-per-gpu", "--nodelist", "--exclude", "--partition", "--account", "--time", "--job-name", "--output"),
+        *("--error", "--input", "--chdir", "--constraint", "--dependency", "--qos", "--distribution", "--relative"),
+        *("--threads", "--array", "--mpi", "--export", "--container-image", "--container-mounts", "--jobid"),
+        *("--container-name", "--container-workdir", "--reservation", "--hint", "--tres-per-task", "--wait"),
     }
 )
 _MPIRUN_VALUES = frozenset(
