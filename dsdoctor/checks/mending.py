@@ -33,13 +33,26 @@ class Mended:
     after: str
     changes: tuple[Proposal, ...]
     left: tuple[Finding, ...]
+    wrong_before: tuple[Finding, ...]
+
+    @property
+    def saves(self) -> bool:
+        """Whether the original would stop the job and the copy would not."""
+        errors = [[one for one in found if one.severity is Severity.ERROR] for found in (self.wrong_before, self.left)]
+        return bool(errors[0]) and not errors[1]
 
 
-def mended_configs(job: ResolvedJob, cluster: Cluster | None, read: Callable[[str], str]) -> Iterator[Mended]:
+def mended_configs(
+    job: ResolvedJob, cluster: Cluster | None, read: Callable[[str], str], ignore: Sequence[str] = ()
+) -> Iterator[Mended]:
     """The job's configs in which something certain can be changed; `read` gives the text of a file.
 
-    A config that is not the file itself - of a program, or of accelerate - is left out.
+    A config that is not the file itself - of a program, or of accelerate - is left out. What checks of the names in
+    `ignore` find is let be.
     """
+    checks = [
+        one for one in discover().values() if one.name not in ignore and any(k is JobContext for k, _ in one.wants)
+    ]
     for path in dict.fromkeys(part.deepspeed.path for part in _parts(job) if part.deepspeed is not None):
         try:
             text = read(path)
@@ -48,7 +61,7 @@ def mended_configs(job: ResolvedJob, cluster: Cluster | None, read: Callable[[st
             continue
         there = next(part.deepspeed for part in _parts(job) if part.deepspeed and part.deepspeed.path == path)
         if config.value == there.value:
-            mended = _mended(job, cluster, path, text)
+            mended = _mended(checks, job, cluster, path, text)
             if mended.changes:
                 yield mended
 
@@ -60,10 +73,9 @@ def with_config(job: ResolvedJob, config: DeepSpeedConfig) -> ResolvedJob:
     return replace(job, parts=tuple(with_config(part, config) for part in job.parts))
 
 
-def _mended(job: ResolvedJob, cluster: Cluster | None, path: str, before: str) -> Mended:
-    checks = [check for check in discover().values() if any(kind is JobContext for kind, _ in check.wants)]
+def _mended(checks: Sequence[Check], job: ResolvedJob, cluster: Cluster | None, path: str, before: str) -> Mended:
     text, made = before, list[Proposal]()
-    found = _found(checks, job, cluster)
+    found = first = _found(checks, job, cluster)
     while len(made) < _MOST:
         step = _better(checks, job, cluster, (path, text), found)
         if step is None:
@@ -71,7 +83,8 @@ def _mended(job: ResolvedJob, cluster: Cluster | None, path: str, before: str) -
         text, found, proposal = step
         made.append(proposal)
     config = parse_relaxed(text, path)
-    return Mended(path, before, config, text, tuple(made), tuple(one for one in found if _cites(one, path)))
+    left, wrong = (tuple(one for one in each if _cites(one, path)) for each in (found, first))
+    return Mended(path, before, config, text, tuple(made), left, wrong)
 
 
 def _better(

@@ -140,6 +140,10 @@ def _say_plan(launching: Launching, plan: LaunchPlan) -> None:
     say(f"{escape(plan.job)}{escape(profile)} on {escape(hosts)}: run {escape(str(launching.target.path))}")
     for warning in plan.warnings:
         say(f"  ! {escape(warning)}")
+    if plan.mended_config is not None:
+        say(f"  {escape(plan.mended_config.original)} stays as it is; this run uses a mended copy of it:")
+        for change in plan.mended_config.changes:
+            say(f"    {escape(change)}")
 
 
 def _carry_out(launching: Launching, plan: LaunchPlan, transport: TransportKind, limits: Limits, detach: bool) -> int:

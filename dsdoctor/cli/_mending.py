@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dsdoctor.jobs.job import ResolvedJob
 
 
-def mend_configs(job: ResolvedJob, cluster: Cluster, *, ask: bool) -> bool:
+def mend_configs(job: ResolvedJob, cluster: Cluster, ignore: Sequence[str], *, ask: bool) -> bool:
     """Offer a mended copy of each config in which something certain is to be changed; whether there was any.
 
     Raises:
@@ -29,7 +29,7 @@ def mend_configs(job: ResolvedJob, cluster: Cluster, *, ask: bool) -> bool:
     from dsdoctor.checks.mending import mended_configs
 
     offered = False
-    for mended in mended_configs(job, cluster, _read):
+    for mended in mended_configs(job, cluster, _read, ignore):
         offered = True
         place, there = _place(Path(mended.path), mended.after)
         _show(mended, place)

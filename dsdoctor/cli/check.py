@@ -134,7 +134,8 @@ def _mended(looked: Looked, choice: HostChoice, options: dict[str, Any]) -> Repo
     from dsdoctor.hosts.mend import carry_out, safe_mends
     from dsdoctor.terminal import say
 
-    offered = looked.job is not None and mend_configs(looked.job, looked.cluster, ask=not options["yes"])
+    job, ignore = looked.job, options["ignore"]
+    offered = job is not None and mend_configs(job, looked.cluster, ignore, ask=not options["yes"])
     mends = safe_mends(looked.report.findings)
     if not mends:
         if not offered:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from dsdoctor.jobs.job import Copied, Job, ResolvedJob
 
-Kind = Literal["data", "model"]
-KINDS: tuple[Kind, ...] = ("data", "model")
+Kind = Literal["data", "model", "deepspeed"]  # the last is a mended copy of the config, which a launch makes
+KINDS: tuple[Kind, ...] = ("data", "model")  # those that a job file names
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from dsdoctor.plan.layers import Layers, Setting
 from dsdoctor.plan.model import EnvVar, HostPlan, LaunchPlan, PlanError, StagePlan
 from dsdoctor.plan.own import with_own_variables
 from dsdoctor.plan.settle import environments
-from dsdoctor.plan.trees import tree_warnings, tree_words
+from dsdoctor.plan.trees import mended_config_at, tree_warnings, tree_words
 from dsdoctor.plan.words import arguments, filled
 
 
@@ -102,7 +102,8 @@ class Draft:
         outputs = posixpath.join(host.run_dir, "outputs")
         previous = next((each for each in self.job.stages if each.index == stage.index - 1), None)
         words = tree_words(self.job, host)
-        words |= {"deepspeed": _inside(self.paths)} if self.job.deepspeed else {}
+        if self.job.deepspeed:
+            words["deepspeed"] = mended_config_at(self.job, host) or _inside(self.paths)
         return words | {
             "output_dir": posixpath.join(outputs, _folder(stage)),
             "previous_output_dir": posixpath.join(outputs, _folder(previous)) if previous else "",

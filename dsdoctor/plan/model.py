@@ -123,12 +123,12 @@ class StagePlan(msgspec.Struct, frozen=True):
 
 
 class TreePlan(msgspec.Struct, frozen=True):
-    """The job's data or model: a folder or file of this machine, and where it is to be on each host that lacks it.
+    """The job's data, model or mended config: a folder or file of this machine, and its place on each host without it.
 
     `same` says that it is the same absolute path everywhere; otherwise it lies in the work folder.
     """
 
-    kind: Literal["data", "model"]
+    kind: Literal["data", "model", "deepspeed"]
     source: str
     file: bool
     same: bool
@@ -141,6 +141,15 @@ class SyncPlan(msgspec.Struct, frozen=True):
     source: str
     exclude: tuple[str, ...]
     trees: tuple[TreePlan, ...] = ()
+
+
+class MendedConfig(msgspec.Struct, frozen=True):
+    """The copy of the job's DeepSpeed config that a run uses, because the original would stop it."""
+
+    original: str
+    path: str  # in the run's directory; written when the run is
+    text: str
+    changes: tuple[str, ...]  # what, and why
 
 
 class LaunchPlan(msgspec.Struct, frozen=True):
@@ -160,6 +169,7 @@ class LaunchPlan(msgspec.Struct, frozen=True):
     settings: dict[str, Any] = {}  # the complete arguments by stage, before paths are put in: what a resume compares
     warnings: tuple[str, ...] = ()
     forecast: dict[str, Any] = {}
+    mended_config: MendedConfig | None = None
 
     def host(self, name: str) -> HostPlan:
         """The plan of one host."""
@@ -178,6 +188,8 @@ class LaunchPlan(msgspec.Struct, frozen=True):
         body["summary"] = self.summary
         body["warnings"] = list(self.warnings)
         body["forecast"] = self.forecast
+        if self.mended_config is not None:
+            body["mended_config"] = msgspec.to_builtins(self.mended_config)
         return body
 
 

@@ -32,12 +32,23 @@ def _lines(plan: LaunchPlan) -> Iterator[str]:
     yield from forecast_lines(plan.forecast)
     for warning in plan.warnings:
         yield f"# warning: {escape(warning)}"
+    yield from mended_lines(plan)
     for host in plan.hosts:
         yield ""
         yield from _host_lines(plan, host)
     for stage in plan.stages:
         yield ""
         yield from _stage_lines(plan, stage)
+
+
+def mended_lines(plan: LaunchPlan) -> Iterator[str]:
+    """The copy of the DeepSpeed config that is used in place of the original, and why."""
+    mended = plan.mended_config
+    if mended is None:
+        return
+    yield f"# {escape(mended.original)} stays as it is; this run uses a mended copy of it:"
+    yield from (f"#     {escape(change)}" for change in mended.changes)
+    yield f"mkdir -p {quote(posixpath.dirname(mended.path))} && printf %s {quote(mended.text)} > {quote(mended.path)}"
 
 
 def _host_lines(plan: LaunchPlan, host: HostPlan) -> Iterator[str]:

@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterator, Sequence
 
 from dsdoctor.jobs.job import ResolvedJob
-from dsdoctor.jobs.trees import JobTree, named_in_vain
+from dsdoctor.jobs.trees import KINDS, JobTree, named_in_vain
 from dsdoctor.plan.model import HostPlan, TreePlan
 
 
@@ -27,12 +27,19 @@ def place_of(tree: JobTree, host: HostPlan) -> str:
 
 def tree_words(job: ResolvedJob, host: HostPlan) -> dict[str, str]:
     """`${data_dir}` and `${model_dir}` on a host."""
-    return {f"{tree.kind}_dir": place_of(tree, host) for tree in job.trees}
+    return {f"{tree.kind}_dir": place_of(tree, host) for tree in job.trees if tree.kind in KINDS}
+
+
+def mended_config_at(job: ResolvedJob, host: HostPlan) -> str | None:
+    """Where the mended copy of the DeepSpeed config lies on a host; None where the job's own is used."""
+    return next((place_of(tree, host) for tree in job.trees if tree.kind == "deepspeed"), None)
 
 
 def tree_warnings(job: ResolvedJob, code: str) -> Iterator[str]:
     """What about the trees is allowed and hardly meant."""
     for tree in job.trees:
+        if tree.kind not in KINDS:
+            continue
         if named_in_vain(job, tree):
             yield (
                 f"sync.{tree.kind}: an argument names {tree.path} itself, which the hosts have elsewhere; write "

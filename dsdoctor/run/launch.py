@@ -34,6 +34,7 @@ from dsdoctor.run.directory import (
     unfinished,
 )
 from dsdoctor.run.kept import Way, save
+from dsdoctor.run.mended import with_mended_config, write_mended_config
 from dsdoctor.run.places import code_folder, paths_of
 from dsdoctor.run.stage_end import Limits
 from dsdoctor.yamlfile import FileError
@@ -148,12 +149,17 @@ def prepare(
 ) -> Prepared:
     """Plan the run, and judge the hosts with the environment that the plan gives them.
 
+    A DeepSpeed config that would stop the run is replaced by its mended copy, where mending is certain (not without
+    `check`).
     Where no plan can be made, the checks are run on the hosts as they are: they usually say why.
     """
+    mended = None
+    if check:
+        job, mended = with_mended_config(job, cluster, target.path.absolute(), ignore)
     paths = paths_of(job, target.path)
     made, problem = None, None
     try:
-        made = plan(job, cluster, target.name, paths, wishes)
+        made = msgspec.structs.replace(plan(job, cluster, target.name, paths, wishes), mended_config=mended)
     except PlanError as error:
         problem = str(error)
     if not check and made is not None:
@@ -183,6 +189,8 @@ def write_down(
     state = directory.state() if target.resumed else _new_state(job, made, directory)
     hosts = tuple(host.name for host in made.hosts)
     directory.save_state(msgspec.structs.replace(state, hosts=hosts, fingerprint=job_fingerprint(job)))
+    if made.mended_config is not None:
+        write_mended_config(made.mended_config)
     directory.write_json("plan.json", made.to_dict())
     directory.write_json(work.SETTINGS, _plain(work.settings_of(job)))
     directory.write_json(work.CODE, _code(job))
