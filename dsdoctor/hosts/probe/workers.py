@@ -2,7 +2,8 @@
 
 One process does it all where nothing hangs: a fork costs more than most sections. The names of the sections stand in a
 pipe, from which a process takes the next one when it is done with one; where it waits in one for long, another process
-is started and goes on with the rest.
+is started and goes on with the rest. However many hang, each section gets its turn: those that wait cost the others no
+more than the moment after which somebody else goes on, and all that are given up are ended at the same time.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 SECTION_SECONDS = 10.0  # for one section
 STALL_SECONDS = 0.25  # after which a section is not waited for by the others
-WORKERS = 12  # at once
+# What a process gets to end by itself after its last word; after a signal to end, and after one that it cannot refuse.
+PARTING, ENDING, DYING = 0.05, 0.2, 0.5
 
 
 def clean(value: Any) -> Any:
@@ -98,7 +100,7 @@ class Worker:
     """
 
     def __init__(self) -> None:
-        self.name = ""  # the section it is at
+        self.name = ""  # the section it is at; none while it is on its way to its first, which takes no time of its own
         self.begun = time.monotonic()
         self.relieved = False  # whether another process was started because this one waits
         self.pid = -1
@@ -153,20 +155,32 @@ class Worker:
                 sections[name] = section
         return bool(chunk)
 
-    def end(self) -> str:
-        """Close the stream, end the process if it still runs, and say how it ended."""
-        os.close(self.pipe)
-        for attempt_signal, patience in ((0, 0.05), (signal.SIGTERM, 0.2), (signal.SIGKILL, 0.5)):
-            if attempt_signal:
-                os.kill(self.pid, attempt_signal)
-            until = time.monotonic() + patience
-            while time.monotonic() < until:
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
-                if pid:
-                    WORKING.remove(pid)
-                    return ending(status)
-                time.sleep(0.0005)
-        return "cannot be killed: it hangs inside the kernel"
+
+def ended(workers: list[Worker], gone: bool) -> list[str]:
+    """Close the streams of processes and end them all at the same time; how each ended.
+
+    Those whose stream has ended are `gone` or as good as that; the others are told to go.
+    """
+    found: dict[int, str] = {}
+    for worker in workers:
+        os.close(worker.pipe)
+    for attempt_signal, patience in ((0, PARTING if gone else 0.0), (signal.SIGTERM, ENDING), (signal.SIGKILL, DYING)):
+        waited = [worker.pid for worker in workers if worker.pid not in found]
+        if attempt_signal:
+            for pid in waited:
+                os.kill(pid, attempt_signal)
+        until = time.monotonic() + patience
+        while waited:
+            for pid in waited:
+                there, status = os.waitpid(pid, os.WNOHANG)
+                if there:
+                    WORKING.remove(there)
+                    found[there] = ending(status)
+            waited = [pid for pid in waited if pid not in found]
+            if not waited or time.monotonic() >= until:
+                break
+            time.sleep(0.0005)
+    return [found.get(worker.pid, "cannot be killed: it hangs inside the kernel") for worker in workers]
 
 
 def waiting(ask: Ask, queue: int) -> Iterator[str]:
@@ -209,7 +223,6 @@ class Survey:
         self.sections: dict[str, str] = {}
         self.workers: list[Worker] = []
         self.limit = min(SECTION_SECONDS, ask.timeout / 2)  # what follows a section that hangs still has time
-        self.stall = min(STALL_SECONDS, ask.timeout / 40)
         PATIENCE["program"] = min(PROGRAM_SECONDS, self.limit / 2)  # and so has the section whose program hangs
 
     def carried_out(self) -> dict[str, str]:
@@ -223,32 +236,44 @@ class Survey:
                 ready = {pipe for pipe, _ in poller.poll(max(0, int((self.next() - time.monotonic()) * 1000) + 1))}
                 for worker in self.workers:
                     poller.unregister(worker.pipe)
-                for worker in list(self.workers):
-                    if worker.pipe not in ready or not worker.hear(self.sections):
-                        self.judge(worker, ended=worker.pipe in ready)
+                self.judge([each for each in self.workers if each.pipe in ready and not each.hear(self.sections)])
         return self.sections
+
+    def stall(self) -> float:
+        """Seconds after which a section is not waited for: the time that is left is enough for all to wait so long."""
+        begun = len(self.sections) + sum(bool(worker.name) for worker in self.workers)
+        fair = max(0.0, self.ask.left()) / (2 * (len(self.ask.sections) - begun + 1))
+        return min(STALL_SECONDS, self.ask.timeout / 40, fair)
+
+    def waits(self, worker: Worker) -> float:
+        """Until when a worker is left alone. One that has not come to a section yet waits for nobody but the host."""
+        return worker.begun + (self.stall() if worker.name and not worker.relieved else self.limit)
 
     def next(self) -> float:
         """When something is to be done though nobody has said anything."""
-        moments = [worker.begun + (self.limit if worker.relieved else self.stall) for worker in self.workers]
-        return min([self.ask.deadline, *moments])
+        return min([self.ask.deadline, *map(self.waits, self.workers)])
 
-    def judge(self, worker: Worker, ended: bool) -> None:
-        """A worker that says nothing, or never will again."""
+    def judge(self, gone: list[Worker]) -> None:
+        """Take leave of the workers that have gone and of those that say nothing for too long."""
         now = time.monotonic()
-        late = now >= min(self.ask.deadline, worker.begun + self.limit)
-        if ended or late:
-            self.workers.remove(worker)
-            how = worker.end()
+        late = [each for each in self.workers if each not in gone and now >= self.last(each)]
+        self.workers = [each for each in self.workers if each not in gone and each not in late]
+        for worker, how in zip(gone, ended(gone, gone=True)):
             if worker.name:
-                reason = "no answer within %.1f seconds" % self.limit if late else "its process " + how
-                self.sections[worker.name] = unlearnt(reason)
-        elif now >= worker.begun + self.stall:
-            worker.relieved = True
+                self.sections[worker.name] = unlearnt("its process " + how)
+        ended(late, gone=False)
+        for worker in late:
+            if worker.name:
+                self.sections[worker.name] = unlearnt("no answer within %.1f seconds" % self.limit)
+        for worker in self.workers:
+            worker.relieved = worker.relieved or bool(worker.name and now >= self.waits(worker))
         # Somebody must be at work as long as something is left.
-        idle = len(self.workers) < WORKERS and all(each.relieved for each in self.workers)
-        if idle and self.left() and self.ask.left() > 0.05:
+        if all(each.relieved for each in self.workers) and self.left() and self.ask.left() > 0.05:
             self.begin()
+
+    def last(self, worker: Worker) -> float:
+        """Until when a worker may say nothing at all."""
+        return min(self.ask.deadline, worker.begun + self.limit)
 
     def left(self) -> bool:
         """Whether there are sections that nobody has begun."""
