@@ -134,7 +134,13 @@ def _started_in(path: Path, script: Script) -> Path:
         for option, word in zip(call.arguments, call.arguments[1:], strict=False)
         if option.text in _CONFIG_OPTIONS and word.known
     ]
-    wanted = [*names[:20], *configs]
+    given = [
+        posixpath.join(call.command.cwd, word.text)
+        for call in script.calls[:20]
+        for word in call.arguments[1:2]
+        if call.launcher == "llamafactory" and word.known and not isinstance(call.command.cwd, Unknown)
+    ]
+    wanted = [*names[:20], *configs, *given]
     return next((folder for name in wanted for folder in tried if _is_file(folder / name)), Path.cwd())
 
 

@@ -13,6 +13,7 @@ import pytest
 from dsdoctor.checks import run_checks
 from dsdoctor.checks.casefile import CaseJob
 from dsdoctor.checks.ifname import select
+from dsdoctor.checks.tables import config_keys
 from dsdoctor.facts import Address, Interface, NetworkFacts
 from tests.checks.building import resolved
 
@@ -63,6 +64,46 @@ def arguments(**flags: bool) -> SimpleNamespace:
         fp16_opt_level="O1",
         **flags,
     )
+
+
+def test_the_keys_of_the_config_are_those_that_deepspeed_has() -> None:
+    pytest.importorskip("deepspeed")
+    from deepspeed.comm.config import CommsLoggerConfig
+    from deepspeed.monitor.config import DeepSpeedMonitorConfig
+    from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    found = {"fp16": DeepSpeedFP16Config, "bf16": DeepSpeedBF16Config, "comms_logger": CommsLoggerConfig}
+    zero = DeepSpeedZeroConfig.model_fields
+    found["zero_optimization"] = DeepSpeedZeroConfig
+    for name in ("offload_param", "offload_optimizer"):
+        found[f"zero_optimization.{name}"] = zero[name].annotation.__args__[0]
+    for name in ("tensorboard", "wandb", "csv_monitor", "comet"):
+        found[name] = type(getattr(DeepSpeedMonitorConfig(), name))
+    table = config_keys()
+    for block, model in found.items():
+        theirs = {field.alias or name for name, field in model.model_fields.items()}
+        assert theirs <= table.refused[block], (block, theirs - table.refused[block])
+        inner = {name for name, field in model.model_fields.items() if field.alias}
+        assert inner == set(table.inner.get(block, ())), block
+    assert set(found) == set(table.refused)
+
+
+def test_what_is_called_refused_is_refused_and_what_is_called_ignored_is_ignored() -> None:
+    config = pytest.importorskip("deepspeed.runtime.config")
+    for block in ("zero_optimization", "zero_optimization.offload_optimizer", "fp16", "bf16", "tensorboard"):
+        value: dict[str, Any] = {"surely_no_key": 1}
+        for name in reversed(block.split(".")):
+            value = {name: value}
+        with pytest.raises(Exception, match="surely_no_key"):
+            config.DeepSpeedConfig({"train_batch_size": 1, **value})
+    for block in ("", "optimizer", "activation_checkpointing", "flops_profiler", "checkpoint"):
+        extra = {"type": "Adam"} if block == "optimizer" else {}
+        value = {block: {"surely_no_key": 1, **extra}} if block else {"surely_no_key": 1}
+        config.DeepSpeedConfig({"train_batch_size": 1, **value})
+    for key in config_keys().removed:
+        with pytest.raises(config.DeepSpeedConfigError):
+            config.DeepSpeedConfig({"train_batch_size": 1, key: {}})
 
 
 def test_two_precisions_are_refused_by_deepspeed() -> None:
