@@ -1,7 +1,7 @@
 """The continual-learning methods side by side: order_1 as `dsdoctor launch order_1` runs it, built-in model and data.
 
-    python -m benchmarks.methods                                                      all methods, seeds 0 to 2, recorded as JSON
-    python -m benchmarks.methods --methods nlora --seeds 11 --set nlora_lamda=1e-3    to tune a default
+    python -m benchmarks.methods                                             all methods, seeds 0 to 2, recorded as JSON
+    python -m benchmarks.methods --methods gorp --seeds 11 --set gorp_energy=0.99   to tune a default
 
 Average is the mean accuracy in % over the four tasks at the end, BWT the backward transfer in points (what the earlier
 tasks have lost since they were learnt, as a negative number). The seeds that are reported were not tuned on: 11 to 13
