@@ -56,6 +56,10 @@ class LabelledTexts:
         rows = [row for task in tasks for row in task.rows]
         return LabelledTexts(rows, gold, torch.cat([task.labels for task in tasks]), self.pad_id, candidates)
 
+    def is_right(self, place: int, answer: int) -> bool:
+        """Whether an example's answer, the place of a label, is the right one."""
+        return self.gold[place] == answer
+
     def batch(self, places: Sequence[int], device: torch.device) -> tuple[Tensor, ...]:
         """Token numbers, mask, labels to choose from (as vectors, and from which up to which), the right ones."""
         ids, mask = pad([self.rows[place] for place in places], self.pad_id, device)
@@ -80,10 +84,10 @@ class Matcher(nn.Module):
         label = torch.arange(scores.shape[1], device=scores.device)
         return scores.masked_fill((label < spans[:, :1]) | (label >= spans[:, 1:]), -math.inf)
 
-    def right(self, inputs: LabelledTexts, places: Sequence[int], device: torch.device) -> list[bool]:
-        """For each of some examples, whether the nearest label is the right one."""
-        ids, mask, labels, spans, gold = inputs.batch(places, device)
-        return [bool(same) for same in self.scores(ids, mask, labels, spans).argmax(-1) == gold]
+    def answers(self, inputs: LabelledTexts, places: Sequence[int], device: torch.device) -> list[int]:
+        """For each of some examples, the place of the nearest label."""
+        ids, mask, labels, spans, _ = inputs.batch(places, device)
+        return [int(nearest) for nearest in self.scores(ids, mask, labels, spans).argmax(-1)]
 
 
 @dataclass(frozen=True)

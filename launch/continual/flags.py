@@ -84,9 +84,7 @@ def parser() -> argparse.ArgumentParser:
     stage.add_argument("--stage_index", required=True, type=count, help="its place in the order, from 1")
     stage.add_argument("--output_dir", required=True, type=Path, help="what the stage leaves")
     stage.add_argument("--previous_output_dir", default="", help="what the stage before left; empty in stage 1")
-    stage.add_argument(
-        "--measure_ahead", type=_truth, default=False, help="tasks also before they are learnt, for forward transfer"
-    )
+    _add_measuring(stage)
     stage.add_argument("--seed", type=natural, default=0, help="fresh adapters, order of examples")
 
     source = result.add_argument_group("model and data")
@@ -151,6 +149,16 @@ def _add_lengths(group: Any) -> None:
     for name in ("task", "dataset"):
         group.add_argument(f"--add_{name}_name", type=_truth, default=True, help=f"prompts name the {name}")
     group.add_argument("--load_in_bits", type=int, choices=[4, 8], help="of a generative model's weights")
+
+
+def _add_measuring(group: Any) -> None:
+    """What a stage measures and keeps beside the accuracy of the tasks learnt."""
+    group.add_argument(
+        "--measure_ahead", type=_truth, default=False, help="tasks also before they are learnt, for forward transfer"
+    )
+    group.add_argument(
+        "--save_predictions", type=_truth, default=False, help="every held-out text with its answer, in a file of lines"
+    )
 
 
 def order_of(args: argparse.Namespace) -> orders.Order:

@@ -67,6 +67,10 @@ class Questions:
         rows = [row for task in (self, *others) for row in task.rows]
         return Questions(rows, self.pad_id, self.seq2seq)
 
+    def is_right(self, place: int, answer: str) -> bool:
+        """Whether a generated text is an example's answer."""
+        return is_right(answer, self.rows[place].text)
+
     def batch(self, places: Sequence[int], device: torch.device) -> tuple[Tensor, ...]:
         """Token numbers, mask, and the labels: nothing is learnt of the prompt."""
         rows = [self.rows[place] for place in places]
@@ -103,8 +107,8 @@ class Answerer(nn.Module):
         learnt = labels != IGNORED
         return nn.functional.cross_entropy(logits[learnt].float(), labels[learnt], reduction="sum")
 
-    def right(self, inputs: Questions, places: Sequence[int], device: torch.device) -> list[bool]:
-        """For each of some examples, whether the generated text is the answer."""
+    def answers(self, inputs: Questions, places: Sequence[int], device: torch.device) -> list[str]:
+        """For each of some examples, the generated text."""
         ids, mask = inputs.prompts(places, device)
         generated = self.model.generate(  # type: ignore[operator]
             input_ids=ids,
@@ -120,8 +124,8 @@ class Answerer(nn.Module):
             synced_gpus=self.waits,
         )
         answers = generated if self.seq2seq else generated[:, ids.shape[1] :]
-        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
-        return [is_right(text, inputs.rows[place].text) for text, place in zip(texts, places, strict=True)]
+        texts: list[str] = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return texts
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,7 @@ class Figures:
     tasks: Sequence[Task]
     state: State
     base: str
+    answers: Sequence[Sequence[Any]] = ()  # to the held-out examples of each task: texts, or places of labels
 
     @property
     def titles(self) -> list[str]:
@@ -172,7 +173,23 @@ def result_files(figures: Figures, trained: Result, measured: float) -> dict[str
         texts
         | {"summary.txt": _summary(figures), "accuracy.csv": csv_table(state.matrix, order.tasks)}
         | _pictures(figures)
+        | ({"predict_eval_predictions.jsonl": _predictions(figures)} if figures.answers else {})
     )
+
+
+def _predictions(figures: Figures) -> str:
+    """Every held-out example with its answer, a line each, under the keys of O-LoRA's program."""
+    lines = []
+    for task, answers in zip(figures.tasks, figures.answers, strict=True):
+        instruction = task.asking.template(task.labels)
+        for number, ((sentence, label), answer) in enumerate(zip(task.test, answers, strict=True)):
+            wanted = task.labels[label]
+            instance = {"id": str(number), "sentence": sentence, "label": wanted, "ground_truth": wanted}
+            line = {"Task": task.asking.group, "Dataset": task.asking.dataset}
+            line |= {"Instance": instance | {"instruction": instruction}}
+            line |= {"Prediction": task.labels[answer] if isinstance(answer, int) else answer}
+            lines.append(json.dumps(line) + "\n")
+    return "".join(lines)
 
 
 def csv_table(matrix: Matrix, tasks: Sequence[str]) -> str:

@@ -59,6 +59,10 @@ class Asking:
         head += f"Dataset:{self.dataset}\n" if dataset_name else ""
         return head + self._question(labels) + text + "\nAnswer:"
 
+    def template(self, labels: Sequence[str]) -> str:
+        """The prompt without names, {0} in the place of the text: what O-LoRA's program calls the instruction."""
+        return self._question(labels) + "{0}\nAnswer:"
+
     def _question(self, labels: Sequence[str]) -> str:
         return "" if self.instruction is None else f"{self.instruction}Option: {', '.join(labels)} \n"
 

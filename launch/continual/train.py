@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from continual.methods.memory import Memory
     from continual.methods.method import Learning, Method
     from continual.models import Base
-    from continual.trainer import Inputs, Training
+    from continual.trainer import Inputs, Measured, Training
 
 
 @dataclass
@@ -173,7 +173,8 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
     names = ready.learning.start.adapters
     clock.lap("model")
     # A fresh LoRA adds nothing: what stage 1 begins with answers as the bare model does.
-    bare = _measure(args, ready, (*ready.tests, *ready.coming), ranks) if ready.coming and not loaded.previous else []
+    first = (*ready.tests, *ready.coming) if ready.coming and not loaded.previous else ()
+    bare = _row(_measure(args, ready, first, ranks))
     clock.lap("measuring")
     training, checkpoints = _training(args, loaded, ready, ranks)
     say(f"continual: {training}", flush=True)
@@ -182,19 +183,20 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
         task = loaded.tasks[-1]
         kept = ranks.of_first(ready.learning.keep(task.name, task.train))
     clock.lap("training")
-    row = _measure(args, ready, ready.tests, ranks)
-    following = _measure(args, ready, ready.coming[:1], ranks)
+    measured = _measure(args, ready, ready.tests, ranks)
+    following = _row(_measure(args, ready, ready.coming[:1], ranks))
     clock.lap("measuring")
     state = stages.State(
         token=ranks.gather(secrets.token_hex(8))[0],
         tasks=list(tasks),
         data={task.name: task.fingerprint for task in loaded.tasks},
-        matrix=[*(loaded.previous.matrix if loaded.previous else []), row],
+        matrix=[*(loaded.previous.matrix if loaded.previous else []), _row(measured)],
         untrained=loaded.previous.untrained if loaded.previous else bare,
         ahead=[*_known_ahead(loaded.previous, bare, len(tasks)), *following],
         **loaded.settings,
     )
-    figures = metrics.Figures(loaded.order, loaded.tasks, state, str(loaded.base))
+    answers = [each.answers for each in measured] if args.save_predictions else []
+    figures = metrics.Figures(loaded.order, loaded.tasks, state, str(loaded.base), answers)
     texts = metrics.result_files(figures, result, clock.seconds["measuring"])
     with training.joined.whole():
         _save(args.output_dir.absolute(), ready.adapted, names, kept, state, texts, ranks)
@@ -206,12 +208,15 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
     say(f"continual: stage {args.stage_index} {args.task} is done: {args.output_dir}", flush=True)
 
 
-def _measure(args: argparse.Namespace, ready: Ready, tests: tuple[Inputs, ...], ranks: Ranks) -> list[float]:
-    """The accuracy in per cent on each of these."""
+def _measure(args: argparse.Namespace, ready: Ready, tests: tuple[Inputs, ...], ranks: Ranks) -> list[Measured]:
+    """What the model answers to each of these."""
     from continual import trainer
 
-    size = args.per_device_eval_batch_size
-    return [round(trainer.accuracy(ready.learner, test, ranks, size), 2) for test in tests]
+    return [trainer.measure(ready.learner, test, ranks, args.per_device_eval_batch_size) for test in tests]
+
+
+def _row(measured: list[Measured]) -> list[float]:
+    return [round(each.accuracy, 2) for each in measured]
 
 
 def _known_ahead(previous: stages.State | None, bare: list[float], stage: int) -> list[float | None]:
@@ -240,6 +245,7 @@ _FREE = """
     output_dir previous_output_dir data_dir model_name_or_path max_predict_samples per_device_eval_batch_size
     per_device_train_batch_size batch_share gradient_accumulation_steps gradient_checkpointing zero_stage deepspeed
     precision logging_steps save_steps ddp_timeout measure_ahead
+    save_predictions
 """
 
 

@@ -254,9 +254,17 @@ class Training:
             print(line, flush=True)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a model answered: the accuracy in per cent, and each example's answer, a text or the place of a label."""
+
+    accuracy: float
+    answers: tuple[Any, ...]
+
+
 @torch.no_grad()
-def accuracy(learner: Any, inputs: Inputs, ranks: Ranks, batch_size: int) -> float:
-    """The share of examples that are answered rightly, in per cent; each rank measures its part.
+def measure(learner: Any, inputs: Inputs, ranks: Ranks, batch_size: int) -> Measured:
+    """Ask every example; each rank its part, and all ranks know all answers afterwards.
 
     Every rank has as many batches: under ZeRO-3 they wait for each other in each. An example that only fills up is not
     counted.
@@ -265,11 +273,12 @@ def accuracy(learner: Any, inputs: Inputs, ranks: Ranks, batch_size: int) -> flo
     world = ranks.place.world_size
     mine = places[ranks.place.rank :: world]
     fill = math.ceil(len(places) / world) - len(mine)
-    right: list[bool] = []
+    given: list[Any] = []
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(ranks.precision)
     for start in range(0, len(mine) + fill, batch_size):
         taken = [*mine, *places[:fill]][start : start + batch_size]
         with torch.autocast(ranks.device.type, dtype, enabled=dtype is not None):
-            right += learner.right(inputs, taken, ranks.device)
-    (correct,) = ranks.sums(sum(right[: len(mine)]))
-    return 100.0 * correct / len(inputs)
+            given += learner.answers(inputs, taken, ranks.device)
+    answers = dict(pair for part in ranks.gather(list(zip(mine, given, strict=False))) for pair in part)
+    correct = sum(inputs.is_right(place, answer) for place, answer in answers.items())
+    return Measured(100.0 * correct / len(inputs), tuple(answers[place] for place in range(len(inputs))))

@@ -13,7 +13,7 @@ from continual.train import main
 
 from tests.continual.conftest import stage_flags
 
-pytestmark = pytest.mark.train
+pytestmark = [pytest.mark.train, pytest.mark.timeout(600)]  # several stages a test
 FILES = (
     "accuracy.csv accuracy.svg all_results.json curves.svg predict_results.json results.json stage.json summary.txt "
     "train_results.json trainer_state.json"
@@ -36,17 +36,16 @@ def run(encoder: Path, benchmark: Path, output: Path, ahead: tuple[bool, ...], *
 
 
 def test_forward_transfer_and_that_measuring_it_changes_nothing_else(encoder: Path, benchmark: Path, tmp_path: Path):
-    results = run(encoder, benchmark, tmp_path / "a", (True, True, True))
+    results = run(encoder, benchmark, tmp_path / "a", (True, True))
     untrained, ahead = results["untrained"], results["ahead"]
-    assert (len(untrained), len(ahead)) == (4, 4)
+    assert (len(untrained), len(ahead)) == (4, 3)
     assert ahead[0] == untrained[0]
-    by_hand = fmean(ahead[task] - untrained[task] for task in (1, 2))
-    assert results["forward_transfer"] == pytest.approx(by_hand)
-    assert "forward transfer" in (tmp_path / "a" / "3" / "summary.txt").read_text()
-    without = run(encoder, benchmark, tmp_path / "b", (False, False, False))
+    assert results["forward_transfer"] == pytest.approx(ahead[1] - untrained[1])
+    assert "forward transfer" in (tmp_path / "a" / "2" / "summary.txt").read_text()
+    without = run(encoder, benchmark, tmp_path / "b", (False, False))
     assert without["accuracy"] == results["accuracy"]
     assert (without["forward_transfer"], without["untrained"]) == (None, [])
-    assert "forward transfer" not in (tmp_path / "b" / "3" / "summary.txt").read_text()
+    assert "forward transfer" not in (tmp_path / "b" / "2" / "summary.txt").read_text()
 
 
 def test_a_stage_that_did_not_measure_ahead_leaves_a_gap_in_its_place(encoder: Path, benchmark: Path, tmp_path: Path):
@@ -70,6 +69,20 @@ def test_the_files_of_a_stage(encoder: Path, benchmark: Path, tmp_path: Path):
     assert rows[0] == "stage,task,dbpedia,amazon,yahoo,agnews"
     assert [float(cell) for cell in rows[2].split(",")[2:4]] == results["accuracy"][1]
     assert "dbpedia: 12 held-out examples; O-LoRA's logs have 7600" in (folder / "summary.txt").read_text()
+
+
+def test_predictions_are_one_line_an_example_and_give_the_accuracy(encoder: Path, benchmark: Path, tmp_path: Path):
+    results = run(encoder, benchmark, tmp_path, (False, False), save_predictions=True)
+    text = (tmp_path / "2" / "predict_eval_predictions.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert len(lines) == 24
+    assert lines[0]["Task"] == "TC"
+    assert lines[0]["Instance"]["instruction"].endswith("Option: animal, plant, place \n{0}\nAnswer:")
+    assert set(lines[0]["Instance"]) == {"id", "sentence", "label", "ground_truth", "instruction"}
+    for task, accuracy in zip(("dbpedia", "amazon"), results["accuracy"][1], strict=True):
+        own = [line for line in lines if line["Dataset"] == task]
+        assert [line["Instance"]["id"] for line in own] == [str(number) for number in range(12)]
+        assert accuracy == round(100 * fmean(line["Prediction"] == line["Instance"]["label"] for line in own), 2)
 
 
 def test_compare_reads_what_stages_leave_either_way(encoder: Path, benchmark: Path, tmp_path: Path):
