@@ -15,6 +15,12 @@ def test_orders_hold_the_same_tasks_in_other_orders():
     assert all(len(set(tasks)) == len(tasks) for tasks in orders.ORDERS.values())
 
 
+def test_the_published_sizes_are_known_of_every_task_of_the_orders():
+    assert set(orders.PUBLISHED) == set(orders.ORDERS["order_6"])
+    assert set(orders.STAND_INS) < set(orders.PUBLISHED)
+    assert sum(held_out for _, held_out in orders.PUBLISHED.values()) == 70_861  # predict_samples of the last stage
+
+
 def test_a_stage_knows_the_tasks_before_it():
     assert orders.check_stage("order_1", "yahoo", 3) == ("dbpedia", "amazon", "yahoo")
 
