@@ -21,9 +21,8 @@ from dsdoctor.run.guard import Frame, Guard, spool_of
 from dsdoctor.run.in_order import InOrder
 from dsdoctor.run.stage_end import Failures, HostEnd, Limits, StageEnd, failed_worker, killed_words
 from dsdoctor.run.stage_logs import StageLogs
-from dsdoctor.run.taken import Taken
+from dsdoctor.run.taken import Keeping, Taken
 from dsdoctor.run.watch import Watch
-from dsdoctor.yamlfile import FileError
 
 
 class StageRun:
@@ -68,7 +67,7 @@ class StageRun:
         self.told: set[str] = set()  # hosts that were told to stop
         self.watch = watch
         self.stalled: str | None = None
-        self._keeps_failing = False
+        self._keeping = Keeping(self.attempt.keep, show)
         self._coming_up = ComingUp(plan, stage, limits.ranks_up, limits.meeting)
 
     def run(self) -> StageEnd:
@@ -105,14 +104,7 @@ class StageRun:
 
     def _keep(self) -> None:
         """Write down how far a detached stage was taken over."""
-        if self.attempt.keep is None:
-            return
-        try:
-            self.attempt.keep(Taken(self.began, self.offsets, self.ends, self.first, self.logs.lengths()))
-        except FileError as error:
-            if not self._keeps_failing:
-                self._keeps_failing = True
-                self.show(Noted(f"{error}: another head would have to read the hosts' spools again", warning=True))
+        self._keeping(Taken(self.began, self.offsets, self.ends, self.first, self.logs.lengths()))
 
     def _keep_alive(self, over: threading.Event) -> None:
         """Ping every host from a thread of its own: a disk or a screen that is slow here must end nothing there."""
@@ -193,10 +185,11 @@ class StageRun:
             end.code = int(frame["code"])
             reason = frame.get("stopped")
             self._ending(name, reason)
-            self._explain_kills(name, frame.get("oom_kills"))
+            for rank, said in killed_words(name, end, frame.get("oom_kills")):
+                self.logs.tell(name, rank, said, self.show)
             self._ended(name, frame, end.stopped is not None or (end.code != 0 and reason is None))
         elif kind == "error":
-            end.code = 127
+            end.code, end.not_started = 127, str(frame.get("text"))
             self._agent_line(name, f"dsdoctor: {frame.get('text')}")
             self._ended(name, frame, True)
         elif kind in ("lost", "gone", "closed"):
@@ -233,14 +226,8 @@ class StageRun:
             self.watch.line(name, rank, text, time.monotonic())
         self.show(LineSeen(name, rank, text, frame.get("s") == "e"))
 
-    def _explain_kills(self, name: str, oom_kills: int | None) -> None:
-        for rank, said in killed_words(name, self.ends[name], oom_kills):
-            self.logs.write(name, rank, said)
-            self.show(LineSeen(name, None, f"rank {rank}: {said}", True))
-
     def _agent_line(self, name: str, text: str) -> None:
-        self.logs.write(name, None, text)
-        self.show(LineSeen(name, None, text, True))
+        self.logs.tell(name, None, text, self.show)
 
     def _ended(self, name: str, frame: Frame, failed: bool) -> None:
         self.running.discard(name)

@@ -46,6 +46,7 @@ class HostEnd:
     lost: str | None = None
     gone: bool = False  # a lost one whose guardian is proven to be gone: nothing is left there to be stopped
     closed: bool = False  # the line to its guardian ended by itself: the host may well be reached
+    not_started: str | None = None  # why its guardian could start nothing
     stopped: str | None = None  # its guardian ended the job without being told to, and why
     failed_ranks: dict[int, int] = field(default_factory=dict)  # global rank -> exit code
     held_up: str | None = None  # it kept the others waiting, and how
@@ -88,6 +89,8 @@ def failure_of(stage: StagePlan, end: StageEnd) -> str:
         return f"stage {stage.name} failed: {first.held_up}"
     if first.stopped is not None:
         return f"stage {stage.name} failed: the guardian of {end.first} ended the job ({first.stopped})"
+    if first.not_started is not None:
+        return f"stage {stage.name} failed: nothing could be started on {end.first}: {first.not_started}"
     if first.lost is not None:
         return f"stage {stage.name} failed: {end.first} was lost ({first.lost})"
     if first.failed_ranks:

@@ -6,6 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import IO
 
+from dsdoctor.run.events import LineSeen, Show
+
 
 class StageLogs:
     """The log files of a stage: one a host and rank, and one merged with `host:rank| ` before every line."""
@@ -28,6 +30,11 @@ class StageLogs:
         """Add a line to the host's and to the merged log."""
         self._append(self.folder / host / ("agent.log" if rank is None else f"rank{rank}.log"), f"{text}\n")
         self._append(self.folder / "merged.log", f"{host}:{'-' if rank is None else rank}| {text}\n")
+
+    def tell(self, host: str, rank: int | None, text: str, show: Show) -> None:
+        """Log and show a line of our own about a host, or about one of its ranks."""
+        self.write(host, rank, text)
+        show(LineSeen(host, None, text if rank is None else f"rank {rank}: {text}", True))
 
     def lengths(self) -> dict[str, int]:
         """How long each file is, in bytes, by its path below the folder."""

@@ -7,11 +7,13 @@ cut off again and read once more. So nothing is logged twice, and nothing is los
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from dsdoctor.run.directory import RunDirectory
+from dsdoctor.run.events import Noted, Show
 from dsdoctor.run.stage_end import HostEnd
 from dsdoctor.yamlfile import FileError
 
@@ -26,6 +28,25 @@ class Taken(msgspec.Struct, frozen=True):
     ends: dict[str, HostEnd] = {}
     first: str | None = None
     lengths: dict[str, int] = {}
+
+
+class Keeping:
+    """Writes down how far a stage was taken over, where there is a `keep`; that it cannot is said once."""
+
+    def __init__(self, keep: Callable[[Taken], None] | None, show: Show) -> None:
+        self._keep, self._show, self._failed = keep, show, False
+
+    def __call__(self, taken: Taken) -> None:
+        """Keep it."""
+        if self._keep is None:
+            return
+        try:
+            self._keep(taken)
+        except FileError as error:
+            if not self._failed:
+                self._failed = True
+                text = f"{error}: another head would have to read the hosts' spools again"
+                self._show(Noted(text, warning=True))
 
 
 def save(run: RunDirectory, folder: str, taken: Taken) -> None:

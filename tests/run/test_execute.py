@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dsdoctor.hosts.transport.local import LocalTransport
+from dsdoctor.report.model import Finding, Report, Severity
 from dsdoctor.run.directory import Holder
 from dsdoctor.run.events import LineSeen, Noted, StageDone, StageSkipped, StageStarted
 from dsdoctor.run.execute import execute
@@ -213,7 +215,7 @@ def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
 def test_a_program_that_is_not_there_is_said(tmp_path: Path) -> None:
     scripts = {"one": {"a": "exec /no/such/python -m torch"}}
     outcome, _, path = carried_out(scripts, tmp_path)
-    assert outcome.failure == "stage one failed: a ended with exit code 127"
+    assert outcome.failure == "stage one failed: a ended with exit code 127"  # bash's word
     assert "/no/such/python" in (path / "logs/1-one/merged.log").read_text()
 
 
@@ -228,3 +230,51 @@ def test_a_run_under_way_is_not_started_twice(tmp_path: Path) -> None:
     assert directory.holder() is None
     with directory.locked():
         assert directory.holder() == Holder(os.getpid())
+
+
+DUPLICATE = "torch.distributed.DistBackendError: x\nInvalid config blocking attribute value -2147483648"
+
+
+def test_what_the_checks_said_of_the_hosts_makes_the_verdict_more_or_less_sure(tmp_path: Path) -> None:
+    """`launch` keeps their report with the run: the same log then reads otherwise."""
+    found = Finding("duplicate-nccl", Severity.ERROR, "two packages own libnccl.so.2", hosts=("a",))
+    reports = {
+        "nothing known": None,
+        "ruled out": Report("launch", 0.0, passed=("duplicate-nccl", "nccl-differs-from-torch")),
+        "confirmed": Report("launch", 0.0, findings=(found,)),
+    }
+    said = {}
+    for number, (name, report) in enumerate(reports.items()):
+        base = tmp_path / str(number)
+        base.mkdir()
+        scripts = {"one": {"a": f"printf '%s\\n' '{DUPLICATE}'; exit 1"}}
+        directory = directory_for(scripts, base)
+        if report is not None:
+            directory.write_json("report.json", report.to_dict())
+        plan = plan_of(scripts, directory.path)
+        outcome = execute(plan, transports_of(plan), directory, Seen(), limits=QUICK)
+        assert outcome.report is not None
+        verdict = outcome.report.verdict
+        assert verdict is not None
+        assert verdict.cause == "nccl-duplicate-lib"
+        kept = json.loads((directory.path / "verdict.json").read_text())["verdict"]
+        assert kept["confidence"] == verdict.confidence
+        said[name] = (verdict.confidence, " ".join(outcome.report.notes))
+    assert said["nothing known"][0] == "certain"
+    assert said["ruled out"][0] == "likely"
+    assert "finds nothing of it" in said["ruled out"][1]
+    assert said["confirmed"][0] == "certain"
+    assert "duplicate-nccl finds the same" in said["confirmed"][1]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    scripts = {"one": {"a": "true"}}
+    directory = directory_for(scripts, tmp_path)
+    (directory.path / "a").mkdir()
+    (directory.path / "a/outputs").touch()
+    plan = plan_of(scripts, directory.path)
+    outcome = execute(plan, transports_of(plan), directory, Seen(), limits=QUICK)
+    folder = f"{directory.path}/a/outputs/1-one"
+    assert outcome.failure == (
+        f"stage one failed: nothing could be started on a: the folder {folder} cannot be made: Not a directory"
+    )

@@ -59,6 +59,18 @@ class Started:
         frames = [json.loads(line) for line in self.process.stdout.read().decode().splitlines() if line]
         return [frame for frame in frames if frame["e"] != "beat"]
 
+    def until(self, kind: str, **values: Any) -> list[dict[str, Any]]:
+        """The frames up to one of that kind that has these values."""
+        assert self.process.stdout is not None
+        seen: list[dict[str, Any]] = []
+        for raw in iter(self.process.stdout.readline, b""):
+            if not raw.startswith(b"{"):
+                continue
+            seen.append(json.loads(raw))
+            if seen[-1]["e"] == kind and values.items() <= seen[-1].items():
+                return seen
+        raise AssertionError(f"the guardian ended without {kind} {values}")
+
     def line(self) -> str:
         """The next line the command printed."""
         assert self.process.stdout is not None
@@ -218,10 +230,13 @@ def test_one_kill_9_leaves_nothing_not_even_a_child_that_forked_twice(victim: st
 
 def test_a_guardian_that_is_stopped_is_woken() -> None:
     with guardian(["sleep", "1000"], lifeline_seconds=2) as started:
-        time.sleep(0.5)
+        deadline = time.monotonic() + 30
+        while not children(started.process.pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         (owner,) = children(started.process.pid)
         os.kill(owner, 19)
-        assert gone_within(owner, 10), "it sees that its head says nothing"
+        assert gone_within(owner, 60), "it sees that its head says nothing"
 
 
 def test_what_is_printed_after_the_line_broke_is_in_the_spool(tmp_path: Path) -> None:

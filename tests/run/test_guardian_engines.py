@@ -229,11 +229,10 @@ def test_the_place_where_the_ranks_meet_is_seen_and_reached(family: socket.Addre
         port = place.getsockname()[1]
         orders = [{"addr": address, "port": port, "here": here} for here in (True, False)]
         with guardian(["sleep", "1000"], meet=orders[1]) as away, guardian(["sleep", "1000"], meet=orders[0]) as here:
-            time.sleep(1.2)
+            frames = {away: away.until("meet"), here: here.until("beat")}
             place.listen()
-            time.sleep(1.8)
-            for each in (away, here):
-                each.write(b'{"c":"stop"}\n')
-            said = [[frame for frame in each.frames_without_times() if frame["e"] == "meet"] for each in (away, here)]
-    assert said[1] == [{"e": "meet", "listening": True}]
-    assert said[0] == [{"e": "meet", "problem": "Connection refused"}, {"e": "meet", "reached": True}]
+            frames[away] += away.until("meet", reached=True)
+            frames[here] += here.until("meet", listening=True)
+    said = {each: [frame for frame in frames[each] if frame["e"] == "meet"] for each in (away, here)}
+    assert [frame.get("problem") for frame in said[away]] == ["Connection refused", None]
+    assert len(said[here]) == 1

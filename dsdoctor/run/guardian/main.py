@@ -16,7 +16,7 @@ from dsdoctor.run.guardian.keeper import keep
 from dsdoctor.run.guardian.left_behind import end_left_behind, left_behind
 from dsdoctor.run.guardian.peers import WORD_SECONDS
 from dsdoctor.run.guardian.process_table import stat_of
-from dsdoctor.run.guardian.spool import encoded, read_json, remove
+from dsdoctor.run.guardian.spool import ROOM, encoded, read_json, remove, take_room
 
 
 def main() -> None:
@@ -40,9 +40,10 @@ def guard(order: Dict[str, Any]) -> int:
         return keep(order, sys.stdin.buffer, sys.stdout.buffer)
     if read_json(order["spool"], "identity") is None:
         try:
-            os.makedirs(order["spool"], exist_ok=True)
+            take_room(order["spool"])
         except OSError as error:
-            text = "%s cannot be made (%s), and a detached run needs it" % (order["spool"], error.strerror)
+            text = "%s cannot be made with %d kB in it (%s), and a detached run needs that: it is heard through it"
+            text = text % (order["spool"], ROOM // 1024, error.strerror)
             sys.stdout.buffer.write(encoded({"e": "error", "text": text}))
             return 1
         detach(order)

@@ -16,6 +16,10 @@ from dsdoctor.run.guardian.reader import Reader
 Send = Callable[[Dict[str, Any]], None]
 
 
+class NoFolderError(ValueError):
+    """A folder that the job needs cannot be made; the message says which, and why."""
+
+
 class Programs:
     """What an order starts: its command, or the command once for each of its `ranks`.
 
@@ -42,7 +46,10 @@ class Programs:
         Raises OSError, ValueError or subprocess.SubprocessError.
         """
         for folder in self.order.get("make", []):
-            os.makedirs(folder, exist_ok=True)
+            try:
+                os.makedirs(folder, exist_ok=True)
+            except OSError as error:
+                raise NoFolderError("the folder %s cannot be made: %s" % (folder, error.strerror or error)) from None
         for log in self._logs:
             remove_old(log.folder, [log.rank])
         unset = [name.encode("ascii") for name in self.order.get("unset", ())]
@@ -166,6 +173,8 @@ def in_bytes(variables: Dict[str, str]) -> Dict[bytes, bytes]:
 
 def describe(error: Exception, order: Dict[str, Any]) -> str:
     """Say what could not be started, and where."""
+    if isinstance(error, NoFolderError):
+        return str(error)
     if isinstance(error, FileNotFoundError) and not os.path.isdir(order["cwd"]):
         return "the folder %s is not there" % order["cwd"]
     return "%s could not be started in %s: %s" % (

@@ -2,7 +2,9 @@
 
 A folder for each guardian: `frames` (one JSON object a line; `at` is where the line begins), `identity` (who the
 guardian is), `end` (how it ended; its room is taken beforehand, so that a full disk cannot hide the exit code), and
-`stop` (put there by whoever wants it to stop: no socket, no port, works on network file systems).
+`stop` (put there by whoever wants it to stop: no socket, no port, works on network file systems). A detached guardian
+is heard through its spool alone: it takes `room` beforehand, and gives it up when the disk is full, so that what its
+ranks say of that is still heard.
 """
 
 import json
@@ -10,7 +12,8 @@ import os
 import time
 from typing import Any, Dict, Optional
 
-FILES = ("frames", "identity", "identity.new", "end", "stop", "stop.new")
+FILES = ("frames", "identity", "identity.new", "end", "stop", "stop.new", "room")
+ROOM = 256 * 1024  # bytes for what is said once the disk is full
 RESERVED = 4096  # bytes of the `end` file
 RETRY_SECONDS = 1.0  # how often a spool that cannot be written is tried again
 
@@ -62,10 +65,21 @@ class Spool:
             line = self._append(frame)
         except OSError as error:
             self._give_up(error)
+            if self._gave_room():
+                return self.write(frame)
             self.missing += 1
             return encoded(frame)
         self.problem = None
         return line
+
+    def _gave_room(self) -> bool:
+        """Give up the room that was taken beforehand, once; whether there was any."""
+        try:
+            os.unlink(os.path.join(self.folder, "room"))
+        except OSError:
+            return False
+        self.problem = None  # not waited for: it is tried at once
+        return True
 
     def _append(self, frame: Dict[str, Any]) -> bytes:
         assert self._file is not None
@@ -94,11 +108,27 @@ class Spool:
 
     def write_end(self, frame: Dict[str, Any]) -> None:
         """Say how it ended, in the room that was kept for it."""
+        self._gave_room()
         try:
             with open(os.path.join(self.folder, "end"), "r+b") as file:
                 file.write(encoded(frame)[: RESERVED - 1])
         except OSError:
             pass
+
+
+def take_room(folder: str) -> None:
+    """Make a spool's folder, and take the room there that its guardian may need one day. Raises OSError."""
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, "room")
+    try:
+        with open(path, "wb") as file:
+            file.write(os.urandom(ROOM))  # not zeros, which some file systems keep without room
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        if os.path.exists(path):
+            os.unlink(path)
+        raise
 
 
 def encoded(frame: Dict[str, Any]) -> bytes:
