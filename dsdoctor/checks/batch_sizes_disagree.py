@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
 
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
@@ -33,14 +32,14 @@ def batch_sizes_disagree(context: JobContext) -> Iterator[Finding]:
     config = context.deepspeed
     if config is None or any(context.uses_trainer(stage) for stage in context.stages):
         return
-    whole, *parts = (config.value.get(key) for key in (_WHOLE, *_PARTS))
+    whole, micro, steps = (config.value.get(key) for key in (_WHOLE, *_PARTS))
     ranks = ranks_of(context, context.stages[0]) if context.stages else None
-    if ranks is None or not all(isinstance(number, int) for number in (whole, *parts)):
+    if ranks is None or not isinstance(micro, int) or not isinstance(steps, int) or whole is None:
         return
-    made = prod((ranks.total, *parts))
+    made = ranks.total * micro * steps
     if made == whole:
         return
-    product = f"{ranks.total} ranks x {parts[0]} x {parts[1]} accumulated"
+    product = f"{ranks.total} ranks x {micro} x {steps} accumulated"
     yield batch_sizes_disagree.finding(
         f"{_WHOLE} is {whole}, and {product} are {made}; DeepSpeed stops",
         evidence=[

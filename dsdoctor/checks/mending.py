@@ -20,7 +20,7 @@ from dsdoctor.report.model import Finding, Severity
 from dsdoctor.yamlfile import FileError
 
 _MOST = 50  # changes of one config
-NOT_JSON = Proposal((), "comments and commas before closing brackets are no JSON, and transformers reads JSON")
+_NOT_JSON = Proposal((), "comments and commas before closing brackets are no JSON, and transformers reads JSON")
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,12 @@ def mended_configs(
                 yield mended
 
 
+def described(proposal: Proposal) -> str:
+    """A change in a line: what, and why."""
+    what = "; ".join(map(str, proposal.edits)) if proposal.edits else "comments and commas taken out"
+    return f"{what}: {proposal.because}"
+
+
 def with_config(job: ResolvedJob, config: DeepSpeedConfig) -> ResolvedJob:
     """The job with another text of a config that it has, by its path."""
     if job.deepspeed is not None and job.deepspeed.path == config.path:
@@ -94,7 +100,7 @@ def _better(
     path, text = at
     config = parse_relaxed(text, path)
     contexts = [JobContext(part, cluster) for part in _parts(with_config(job, config)) if _uses(part, path)]
-    strict = [(NOT_JSON, as_json(text))] if config.loose else []
+    strict = [(_NOT_JSON, as_json(text))] if config.loose else []
     tried = [*((one, edited(text, one.edits)) for one in proposals(contexts, config)), *strict]
     for proposal, changed in tried:
         now = _found(checks, with_config(job, parse_relaxed(changed, path)), cluster)
@@ -124,9 +130,3 @@ def _uses(part: ResolvedJob, path: str) -> bool:
 
 def _cites(finding: Finding, path: str) -> bool:
     return any(evidence.source == path for evidence in finding.evidence)
-
-
-def described(proposal: Proposal) -> str:
-    """A change in a line: what, and why."""
-    what = "; ".join(map(str, proposal.edits)) if proposal.edits else "comments and commas taken out"
-    return f"{what}: {proposal.because}"

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.judges.agreement import Known, compared, known, untouched
+from tests.judges.faults import FAULTS
 from tests.judges.judge import Judge, judge
-from tests.judges.pairs import FAULTS, Pair, draw
+from tests.judges.pairs import Pair, draw
 from tests.judges.told import told
 
 pytestmark = [pytest.mark.train, pytest.mark.slow, pytest.mark.timeout(900)]

@@ -43,7 +43,7 @@ def main() -> None:
 
 def load() -> None:
     """Import what all pairs need, and stand in for the compiled kernels."""
-    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     os.environ |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     from deepspeed.ops.op_builder.cpu import CPUAdamBuilder, FusedAdamBuilder
 
@@ -89,7 +89,6 @@ def outcome_of(pair: dict[str, Any]) -> dict[str, Any]:
     """The exception that a pair ends with, or what was really trained with."""
     seen: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
-        os.environ["MASTER_PORT"] = str(29000 + os.getpid() % 20000)
         try:
             (alone if pair.get("alone") else under_the_trainer)(pair, Path(folder), seen)
         except (Exception, SystemExit) as error:
