@@ -47,9 +47,13 @@ def _results(outputs: Path | None) -> Results | None:
 
 
 def _content(path: Path) -> bytes | None:
-    """A file's bytes; None when it is not there, no plain file, or too long to be shown."""
+    """A file's bytes; None when it is not there, no plain file, or too long to be shown.
+
+    What was fetched from a host may be a link to any file of this machine, which has no business on a page.
+    """
     try:
-        if not path.is_file() or path.stat().st_size > MOST_BYTES:
+        outside = path.resolve() != path.parent.parent.resolve() / path.parent.name / path.name
+        if outside or not path.is_file() or path.stat().st_size > MOST_BYTES:
             return None
         return path.read_bytes()
     except OSError:

@@ -46,6 +46,27 @@ def test_results_of_another_form_cost_the_page_nothing_else(tmp_path: Path, resu
     assert "Accuracy" not in html
 
 
+@pytest.mark.parametrize("linked", ["file", "folder"])
+def test_a_link_out_of_the_outputs_is_not_followed(tmp_path: Path, linked: str):
+    run, html = run_of(tmp_path, GOOD)
+    assert "data:image" in html
+    folder = run.path / "outputs" / "1-one"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in list(folder.iterdir()):
+        path.rename(elsewhere / path.name)
+    if linked == "file":
+        for path in elsewhere.iterdir():
+            (folder / path.name).symlink_to(path)
+    else:
+        folder.rmdir()
+        folder.symlink_to(elsewhere)
+    write_page(run, plan_of({"one": {"a": ""}}, run.path), run.state())
+    html = (run.path / "run.html").read_text()
+    assert "data:image" not in html
+    assert "91.50" not in html
+
+
 def test_a_page_that_cannot_be_written_costs_the_run_nothing(tmp_path: Path):
     scripts = {"one": {"a": "true"}}
     run = directory_for(scripts, tmp_path)
