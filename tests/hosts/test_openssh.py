@@ -92,8 +92,8 @@ def test_closing_ends_a_connection_that_is_being_made(server):
         time.sleep(0.3)
         begun = time.monotonic()
         transport.close()
-        thread.join(5)
-        assert time.monotonic() - begun < 2
+        thread.join(60)
+        assert time.monotonic() - begun < 10  # the limit for connecting is 15
         assert failed[0].problem == "closed"
 
 

@@ -105,10 +105,10 @@ def test_a_command_over_its_time_is_stopped_at_the_other_end_too(transport, kind
     seconds = f"9{os.getpid()}.{['local', 'openssh', 'paramiko', 'swift'].index(kind)}"
     begun = time.monotonic()
     with pytest.raises(subprocess.TimeoutExpired) as caught:
-        transport.run(["sh", "-c", f"echo begun; echo why >&2; sleep {seconds}; true"], timeout=1)
-    assert time.monotonic() - begun < 6
+        transport.run(["sh", "-c", f"echo begun; echo why >&2; sleep {seconds}; true"], timeout=5)
+    assert time.monotonic() - begun < 60
     assert (caught.value.output, caught.value.stderr) == (b"begun\n", b"why\n")
-    assert until(lambda: not alive(f"sleep {seconds}"), 10)
+    assert until(lambda: not alive(f"sleep {seconds}"), 60)
     assert transport.run(["echo", "on"]).stdout == b"on\n"
 
 
@@ -168,8 +168,8 @@ def test_closing_ends_what_runs(transport):
     begun = time.monotonic()
     transport.close()
     for thread in threads:
-        thread.join(10)
-    assert time.monotonic() - begun < 5
+        thread.join(60)
+    assert time.monotonic() - begun < 45
     assert [error.problem for error in failed] == ["closed"] * 3
     with pytest.raises(TransportError, match="the transport was closed"):
         transport.run(["true"])
@@ -181,6 +181,6 @@ def test_what_a_command_leaves_behind_does_not_hold_up_its_answer():
     from dsdoctor.hosts.transport.local import LocalTransport
 
     begun = time.monotonic()
-    done = LocalTransport(local_entry(1)).run(["sh", "-c", "sleep 5 & echo here"], timeout=20)
+    done = LocalTransport(local_entry(1)).run(["sh", "-c", "sleep 30 & echo here"], timeout=60)
     assert done.stdout == b"here\n"
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 25

@@ -36,7 +36,7 @@ def run_probe(
     packed = config if isinstance(config, str) else base64.b64encode(json.dumps(config or {}).encode()).decode()
     environment: dict[str | bytes, str | bytes] = {**os.environ, **(env or {})}
     argv = [*python, "-u", "-c", BOOT, packed]
-    return subprocess.run(argv, input=SOURCE, capture_output=True, env=environment, cwd=cwd, timeout=60, **options)
+    return subprocess.run(argv, input=SOURCE, capture_output=True, env=environment, cwd=cwd, timeout=120, **options)
 
 
 def read_answer(output: bytes) -> dict[str, Any]:
