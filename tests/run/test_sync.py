@@ -24,7 +24,7 @@ from dsdoctor.hosts.sent import BOOT
 from dsdoctor.hosts.transport.local import LocalTransport
 from dsdoctor.plan.model import HostPlan, SyncPlan
 from dsdoctor.run.on_host import HostAnswerError, ask
-from dsdoctor.run.sync import SyncError, fetch, sync
+from dsdoctor.run.sync import SyncError, fetch, rsync, sync
 from dsdoctor.run.sync.code import Code
 from dsdoctor.run.sync.fetch import Fetched
 from dsdoctor.run.sync.host_side.conversation import answer_to
@@ -146,6 +146,21 @@ def test_an_interrupted_copy_ends_at_once(tmp_path: Path) -> None:
     thread.join(timeout=5)
     assert not thread.is_alive()
     assert errors
+
+
+def test_progress_is_read_in_gulps_and_the_end_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gulps: list[bytes] = []
+    take = rsync._Reading._take
+    monkeypatch.setattr(rsync._Reading, "_take", lambda self, chunk: (gulps.append(chunk), take(self, chunk))[1])
+    line = "printf '  1,234  %s%%   10.5MB/s    0:00:01\\r' $((i % 99))"
+    body = f"i=0; while [ $i -lt 300 ]; do {line}; i=$((i+1)); sleep 0.002; done; echo 'Number of created files: 7'"
+    told: list[int] = []
+    done = Rsync(program=fake_rsync(tmp_path, body)).run(
+        [str(tmp_path / "rsync")], lambda percent, rate: told.append(percent)
+    )
+    assert done.numbers["created"] == 7
+    assert told
+    assert len(gulps) < 150
 
 
 def test_a_copy_that_takes_too_long_is_given_up(tmp_path: Path) -> None:

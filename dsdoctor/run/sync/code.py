@@ -38,7 +38,8 @@ class Code:
         self.source = f"{source.rstrip('/')}/"
         self.exclude = tuple(exclude)
         self.excludes = [f"--exclude={pattern}" for pattern in exclude]
-        self._lock = Lock()
+        self._lock = Lock()  # several hosts are done at the same moment
+        self._links: list[tuple[str, str]] | None = None
         self._before = look(self.source, self.exclude)
 
     def copy(self, session: Session, new: bool, on_progress: OnProgress) -> tuple[Done, list[str]]:
@@ -109,10 +110,11 @@ class Code:
         if done.skipped:
             names = ", ".join(done.skipped[:3])
             warnings.append(f"sockets, pipes and devices are not copied: {names}")
-        if done.changed and self._outward:
-            answer = session.ask("missing", paths=[self._there(session, *each) for each in self._outward])
+        outward = self._outward() if done.changed else []
+        if outward:
+            answer = session.ask("missing", paths=[self._there(session, *each) for each in outward])
             missing = set(answer.get("paths", []))
-            lost = [each for each in self._outward if self._there(session, *each) in missing]
+            lost = [each for each in outward if self._there(session, *each) in missing]
             for name, leads in lost[:3]:
                 warnings.append(
                     f"{name} is a link to {leads}, which leads out of the code and nowhere on {session.host.name}; "
@@ -120,10 +122,15 @@ class Code:
                 )
         return warnings
 
-    @cached_property
     def _outward(self) -> list[tuple[str, str]]:
-        """Links of the tree that lead out of it, to something that is here: (name, where to)."""
-        with self._lock, tempfile.TemporaryDirectory() as empty:
+        """Links of the tree that lead out of it, to something that is here: (name, where to). Looked for once."""
+        with self._lock:
+            if self._links is None:
+                self._links = self._look_for_links()
+            return self._links
+
+    def _look_for_links(self) -> list[tuple[str, str]]:
+        with tempfile.TemporaryDirectory() as empty:
             argv = [self.rsync.program, "-rl", "--dry-run", "--out-format=%i %n%L", *self.excludes]
             done = self.rsync.run([*argv, "--", self.source, empty])
         found = []

@@ -96,6 +96,7 @@ class Rsync:
         self.silence = silence
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
+        _dying_with_us()  # asked now: eight copies that begin at once would each ask
 
     def to(
         self,
