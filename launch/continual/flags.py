@@ -110,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
     method.add_argument("--lamda_2", type=_number(float, 0), help="olora: weight of the new LoRA's norm (0)")
     method.add_argument("--replay_size", type=count, help="replay: stored examples a task (50)")
     method.add_argument("--replay_share", type=_share, help="replay: their share of each global batch (0.25)")
-    method.add_argument("--gorp_energy", type=_share, help="gorp: share of the gradients that a basis holds (0.9)")
+    method.add_argument("--gorp_energy", type=_share, help="gorp: share of the gradients that a basis holds (0.95)")
     method.add_argument("--galore_rank", type=count, help="gorp: rank of the full-rank weights' gradients (8)")
     method.add_argument("--galore_lr", type=positive, help="gorp: learning rate of the full-rank weights (1e-5)")
     method.add_argument("--galore_scale", type=positive, help="gorp: its factor (1)")

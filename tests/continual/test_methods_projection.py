@@ -119,6 +119,9 @@ def written_out(model: nn.Module, kept: Mapping[str, Tensor], steps: int) -> dic
         key = f"basis.{name.removesuffix(f'.{NAMES[-1]}.weight')}"
         if key in kept:
             whole[name] = torch.eye(WIDE) - kept[key] @ kept[key].T
+    for name, p in now.items():
+        if "lora_A" in name:
+            p.data = p.data @ whole[name]
     first: dict[str, Tensor] = {}
     second: dict[str, Tensor] = {}
     turned: dict[str, Tensor] = {}
@@ -161,22 +164,24 @@ def test_three_steps_are_the_formula():
 def test_nothing_moves_within_the_earlier_subspace(steps: int, count: int):
     model = stack()
     kept, before = earlier(model, count), values(model)
-    train(model, begun(model, kept), steps)
+    train(model, begun(model, kept), steps)  # an A that has not been trained before starts outside already
     moved = {name: value - before[name] for name, value in values(model).items()}
     for name, full in [(n, FULL.format(n)) for n in (0, 1)]:
         inside = moved[full] @ kept.tensors[f"basis.{full}"]
         assert moved[full].norm() > 1e-3, name
         assert inside.norm() <= 1e-5 * (1 + before[full].norm())
     for name in loras(model):
-        change = moved[f"{name}.{NAMES[-1]}.weight"]
-        assert (change @ kept.tensors[f"basis.{name}"]).norm() <= 1e-5 * (1 + change.norm())
+        a = values(model)[f"{name}.{NAMES[-1]}.weight"]
+        assert moved[f"{name}.{NAMES[-1]}.weight"].norm() > 1e-3
+        assert (a @ kept.tensors[f"basis.{name}"]).norm() <= 1e-5 * (1 + a.norm())
 
 
 def test_without_the_second_projection_adam_leaves_the_subspace():
     """What the authors' program does: the reason for projecting Adam's step too."""
     model = stack()
-    kept, before = earlier(model), values(model)
+    kept = earlier(model)
     learning = begun(model, kept)
+    before = values(model)
     learning.after_step = lambda rate: None
     train(model, learning, 3)
     name = next(iter(loras(model)))
@@ -273,3 +278,26 @@ def test_quantized_weights_are_refused():
     dense.weight = nn.Parameter(dense.weight.to(torch.int8), requires_grad=False)
     with pytest.raises(ContinualError, match=r"is quantized \(torch.int8\)"):
         begun(model, Memory())
+
+
+def test_the_basis_is_of_all_gradients_of_the_stage():
+    """Those of the steps before the last count too, and those that were projected off: the sum of G^T · G, by hand."""
+    model, other = stack(), stack()
+    method = GORP(gorp_energy=0.99)
+    learning = begun(model, Memory(), method)
+    begun(other, Memory(), method)
+    name = next(iter(loras(model)))
+    rows = []
+    for step in range(3):
+        x, gold = examples(seed=step)
+        other.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(other(x), gold).backward()
+        rows.append(loras(other)[name].grad)
+        train(model, learning, 1, first=step)
+        for key, value in values(model).items():
+            dict(other.named_parameters())[key].data.copy_(value)
+    together = torch.cat(rows)
+    basis = learning.keep("c", []).tensors[f"basis.{name}"]
+    wanted = extended(None, together, 0.99)
+    assert basis.shape == wanted.shape
+    torch.testing.assert_close(basis @ basis.T, wanted @ wanted.T, atol=1e-3, rtol=0)
