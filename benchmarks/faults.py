@@ -53,11 +53,6 @@ NEIGHBOURS = {
     "deepspeed": ("deepspeed/launcher/launch.py", ["-u", "-m", "deepspeed.launcher.launch", "theirs.py"]),
 }
 
-IN_A_TERMINAL = (
-    Fault("Ctrl-C in the terminal", lambda scene: scene.launcher.signal_group(signal.SIGINT), code=130),
-    Fault("terminal closed, all in it told", lambda scene: scene.launcher.signal_group(signal.SIGHUP), code=130),
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Seen:
@@ -275,7 +270,7 @@ def main(words: Sequence[str] = ()) -> str:
     def chosen(name: str, wanted: Sequence[str]) -> bool:
         return not wanted or any(word in name for word in wanted)
 
-    faults = [fault for fault in (*FAULTS, *IN_A_TERMINAL) if chosen(fault.name, options.only)]
+    faults = [fault for fault in FAULTS if chosen(fault.name, options.only)]
     launchers = [launcher for launcher in LAUNCHERS if chosen(launcher.name, options.launcher)]
     record = measure(faults, launchers, options.watch, options.together)
     if options.record:
@@ -290,7 +285,7 @@ def _python_of(program: str) -> str:
 
 def _keep(path: Path, record: dict[str, Any]) -> None:
     """Write the record; trials of an earlier one that were not made again stay."""
-    order = [fault.name for fault in (*FAULTS, *IN_A_TERMINAL)]
+    order = [fault.name for fault in FAULTS]
     names = [launcher.name for launcher in LAUNCHERS]
     if path.is_file():
         made = {(one["fault"], one["launcher"]) for one in record["seen"]}
@@ -298,7 +293,10 @@ def _keep(path: Path, record: dict[str, Any]) -> None:
         record["seen"] += [one for one in before if (one["fault"], one["launcher"]) not in made]
     record["seen"].sort(key=lambda one: (order.index(one["fault"]), names.index(one["launcher"])))
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(record, indent=1).replace(
+        f"{BIN}/", ""
+    )  # where this machine has its programs is nobody's concern
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -86,6 +86,11 @@ def _to_head(number: int) -> Deed:
     return lambda scene: scene.launcher.send_signal(number)
 
 
+def _to_all_in_it(number: int) -> Deed:
+    """To the launcher and whatever it started in its process group: what a terminal does."""
+    return lambda scene: scene.launcher.signal_group(number)
+
+
 def _touch(path: str) -> Deed:
     return lambda scene: _make(scene, path)
 
@@ -155,6 +160,8 @@ FAULTS = (
     Fault("head interrupted", _to_head(signal.SIGINT), code=130, words=("stopped on every host",)),
     Fault("head told to end", _to_head(signal.SIGTERM), code=130, words=("stopped on every host",)),
     Fault("head's terminal closed", _to_head(signal.SIGHUP), code=130, words=("stopped on every host",)),
+    Fault("Ctrl-C in the terminal", _to_all_in_it(signal.SIGINT), code=130, words=("stopped on every host",)),
+    Fault("terminal closed, all in it told", _to_all_in_it(signal.SIGHUP), code=130, words=("stopped on every host",)),
     Fault("head killed", _to_head(signal.SIGKILL), code=-9),
     Fault("cable cut", _cut, lambda scene: scene.node1.heal(), words=("node1", "sign of life"), **SILENT),
     Fault(
