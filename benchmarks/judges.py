@@ -3,7 +3,8 @@
 Each pair is written down as a script with its config and its program, and judged by `dsdoctor check`'s own checks; then
 the same pair is really started on the CPU, for two or three steps. Agreed is where it raised and we called an error, or
 ran and we called none, and where what we say of a run that starts - a rate of 0, the scheduler, the precision - is so.
-`DSDOCTOR_BENCH_PAIRS` says how many are drawn (600); the result is kept in recorded/judges.json, with the releases.
+`DSDOCTOR_BENCH_PAIRS` says how many are drawn (600), and Ctrl-C ends it early; the result of those that were drawn is
+kept in recorded/judges.json, with the releases.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import random
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,7 +59,7 @@ class Tally:
 def main() -> str:
     """Draw, ask both, keep the result, and return the tables."""
     tally = Tally()
-    with judge() as bench, tempfile.TemporaryDirectory() as folder:
+    with judge() as bench, tempfile.TemporaryDirectory() as folder, suppress(KeyboardInterrupt):
         for seed in range(FIRST, FIRST + PAIRS):
             pair = draw(random.Random(seed).choice)
             seen = bench.ask(pair)

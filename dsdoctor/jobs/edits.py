@@ -25,7 +25,7 @@ class Edit:
         dotted = ".".join(self.path)
         if self.action == "remove":
             return f"{dotted} taken out"
-        return f"{dotted} {'is' if self.action == 'set' else 'renamed to'} {_written(self.to, self.action)}"
+        return f"{dotted} {'set' if self.action == 'set' else 'renamed'} to {_written(self.to)}"
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ def edited(text: str, edits: Sequence[Edit]) -> str:
     for edit in edits:
         member = members[edit.path]
         if edit.action == "set":
-            spans.append((*member.value, _written(edit.to, "set")))
+            spans.append((*member.value, _written(edit.to)))
         elif edit.action == "rename":
-            spans.append((*member.key, _written(edit.to, "rename")))
+            spans.append((*member.key, _written(edit.to)))
         else:
             spans += _removal(text, member)
     for start, end, new in sorted(spans, reverse=True):
@@ -78,8 +78,8 @@ def as_json(text: str) -> str:
     return "".join(lines)
 
 
-def _written(value: Any, action: str) -> str:
-    return json.dumps(value, ensure_ascii=False) if action in ("set", "rename") else ""
+def _written(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _removal(text: str, member: _Member) -> Iterator[tuple[int, int, str]]:

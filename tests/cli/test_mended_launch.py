@@ -47,7 +47,7 @@ def test_the_run_has_its_own_copy(job: str) -> None:
     assert sorted(path.name for path in Path("code").iterdir()) == ["ds.json", "run.py"]
     assert f"read {copy.name} {RIGHT.replace(' ', '').strip()}" in result.stderr
     assert "code/ds.json stays as it is; this run uses a mended copy of it:" in result.stderr
-    assert 'train_micro_batch_size_per_gpu is "auto": --per_device_train_batch_size is given' in result.stderr
+    assert 'train_micro_batch_size_per_gpu set to "auto": --per_device_train_batch_size is given' in result.stderr
     kept = json.loads((directory / "plan.json").read_text())["mended_config"]
     assert (kept["original"], kept["path"], kept["text"]) == ("code/ds.json", str(copy.absolute()), RIGHT)
 

@@ -48,7 +48,7 @@ def test_the_copy_is_written_beside_the_original(script: Path) -> None:
     said = result.stderr
     assert '-  "bfloat16": {"enabled": "auto"},\n' in said
     assert '+  "bf16": {"enabled": "auto"},\n' in said
-    assert 'train_micro_batch_size_per_gpu is "auto": --per_device_train_batch_size is given' in said
+    assert 'train_micro_batch_size_per_gpu set to "auto": --per_device_train_batch_size is given' in said
     assert "What is left is yours to decide:\n  gradient_clipping is 0.5" in said, "--max_grad_norm is not given"
     assert "written: ds.mended.json; ds.json is as it was. Name ds.mended.json where run.sh names the original" in said
 

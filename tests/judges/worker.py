@@ -82,7 +82,7 @@ def in_own_process(pair: dict[str, Any]) -> dict[str, Any]:
     with os.fdopen(reading) as answer:
         text = answer.read()
     _, status = os.waitpid(child, 0)
-    return json.loads(text) if text else {"raised": f"the process ended with status {status}", "where": "process"}
+    return json.loads(text) if text else {"raised": f"the process ended with status {status}"}
 
 
 def outcome_of(pair: dict[str, Any]) -> dict[str, Any]:
