@@ -4,4 +4,4 @@
 seeds, so that they work where there is no atheris. An input that was found is put right with a test of its own.
 """
 
-TARGETS = ("diagnose", "lines", "rules", "hostfile", "jobs")
+TARGETS = ("diagnose", "lines", "rules", "hostfile", "jobs", "values")
