@@ -29,8 +29,8 @@ def library_first(path):
 class Arrived(object):
     """The finder and loader of the modules that came: `marshal` data of their code where it fits, else their source."""
 
-    def __init__(self, name, folder, code, source):
-        # type: (str, str, bytes, bytes) -> None
+    def __init__(self, name, folder, code, source, room):
+        # type: (str, str, bytes, bytes, int) -> None
         self.name = name
         self.folder = folder
         self.packed = source
@@ -40,7 +40,7 @@ class Arrived(object):
             import marshal
             import zlib
 
-            self.codes = marshal.loads(zlib.decompress(code))
+            self.codes = marshal.loads(zlib.decompress(code, 15, room))
 
     def stem(self, name):
         # type: (str) -> str
@@ -99,7 +99,8 @@ def arrive(order):
     """Take in what follows on standard input, and call the entry with the arguments and the search path as it was.
 
     `order`: `name` and `folder` of the package, its `entry` (module and function), what `needs` which `oldest` Python,
-    the `refusal` that a reason is put into, the `tag` and `magic` of the Python that made the code, and both `sizes`.
+    the `refusal` that a reason is put into, the `tag` and `magic` of the Python that made the code, both `sizes`, and
+    the `room` that the code takes.
     """
     stdin = getattr(sys.stdin, "buffer", sys.stdin)  # type: Any
     code, source = stdin.read(order["sizes"][0]), stdin.read(order["sizes"][1])
@@ -122,7 +123,7 @@ def arrive(order):
             import gc
 
             gc.disable()  # what comes in now stays; a search through it would take as long as the rest
-            arrived = Arrived(order["name"], order["folder"], code if same else b"", source)
+            arrived = Arrived(order["name"], order["folder"], code if same else b"", source, order["room"])
             sys.meta_path.insert(0, arrived)
             module, function = order["entry"]
             entry = getattr(__import__("%s.%s" % (order["name"], module), None, None, [function]), function)

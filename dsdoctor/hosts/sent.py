@@ -50,7 +50,8 @@ def pack(package: str, *, entry: tuple[str, str], needs: str, refusal: str) -> b
         stem: _code(package if stem == "__init__" else f"{package}.{stem}", text, f"{folder}/{stem}.py")
         for stem, text in texts.items()
     }
-    code = zlib.compress(marshal.dumps(codes), LEVEL)
+    plain = marshal.dumps(codes)
+    code = zlib.compress(plain, LEVEL)
     source = zlib.compress(marshal.dumps(texts, 2), LEVEL)  # the second version of the format is any Python's
     order = {
         "name": f"sent_{name}",
@@ -62,6 +63,7 @@ def pack(package: str, *, entry: tuple[str, str], needs: str, refusal: str) -> b
         "tag": sys.implementation.cache_tag,
         "magic": MAGIC_NUMBER,
         "sizes": (len(code), len(source)),
+        "room": len(plain),  # one buffer of that size, where growing ones would be filled and copied
     }
     first = resources.files("dsdoctor.hosts").joinpath("arriving.py").read_text("ascii")
     return framed(f"{first}\n\narrive({order!r})\n".encode("ascii")) + code + source

@@ -8,6 +8,7 @@ import stat
 import time
 
 from .files import entries
+from .hub import hub_copy, hub_roots
 from .mounts import mount_of, mounts
 from .question import Ask, section
 from .threads import start_thread
@@ -27,6 +28,7 @@ def fact_inputs(ask: Ask) -> dict[str, Any]:
     begun = time.monotonic()
     until, latest = begun + min(INPUT_SECONDS, ask.timeout * 0.3), begun + min(9.0, ask.timeout * 0.45)
     hanging: set[str] = set()
+    roots = hub_roots(ask.variables)
     rows = []
     for index, order in enumerate(ask.inputs):
         place = os.path.abspath(os.path.expanduser(str(order.get("at") or order.get("path"))))
@@ -39,7 +41,8 @@ def fact_inputs(ask: Ask) -> dict[str, Any]:
         elif until <= time.monotonic():
             found["error"] = "no time was left for it"
         else:
-            thread = start_thread(look_at, place, row["role"], time.monotonic() + share, found)
+            hub = (row["path"], roots) if row["role"] == "model" else None
+            thread = start_thread(look_at, place, row["role"], time.monotonic() + share, found, hub)
             patience = min(share + INPUT_PATIENCE, latest - time.monotonic())
             if thread is not None:
                 thread.join(max(0.1, patience))
@@ -50,10 +53,14 @@ def fact_inputs(ask: Ask) -> dict[str, Any]:
     return {"paths": rows}
 
 
-def look_at(place: str, role: str, until: float, found: dict[str, Any]) -> None:
-    """Everything about one path; what goes wrong is its error."""
+def look_at(
+    place: str, role: str, until: float, found: dict[str, Any], hub: tuple[str, list[str]] | None = None
+) -> None:
+    """Everything about one path; what goes wrong is its error. `hub`: its name on the hub, and the cache's folders."""
     try:
         found.update(input_path(place, role, until))
+        if hub is not None and found["kind"] == "missing":
+            found.update(hub_copy(hub[0], hub[1], until))
     except (OSError, ValueError) as failure:
         found.update(kind="unknown", error=getattr(failure, "strerror", None) or str(failure))
 
