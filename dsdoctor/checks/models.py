@@ -49,7 +49,7 @@ def _copy(context: JobContext, path: str) -> ModelFiles | None:
             found = member.facts.inputs.find(path) if member.facts is not None else None
         except FactUnavailable:
             continue
-        files = getattr(found, "model", None)
-        if isinstance(files, ModelFiles):
+        files = (found.model or found.hub) if found is not None else None
+        if files is not None:
             return files
     return None

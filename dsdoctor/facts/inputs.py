@@ -59,6 +59,8 @@ class InputPath(msgspec.Struct, frozen=True, kw_only=True):
     checkpoints: tuple[str, ...] = ()  # folders and files in an output folder that a run left to go on from
     newest: float | None = None  # the newest of these, seconds since the epoch
     model: ModelFiles | None = None
+    hub_at: str = ""  # of a path that is missing: the folder of its copy in the hub's cache
+    hub: ModelFiles | None = None  # and what that folder holds
 
 
 class InputFacts(msgspec.Struct, frozen=True, kw_only=True):

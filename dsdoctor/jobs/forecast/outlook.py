@@ -106,6 +106,8 @@ def _files(named: NamedPath, cluster: Cluster, reasons: list[str]) -> Iterable[t
             reasons.append(f"the probe was not asked about {named.path}")
         elif path.model is not None:
             yield member.name, path.model, path.at
+        elif path.hub is not None:
+            yield member.name, path.hub, path.hub_at
         elif named.certain or path.kind != "missing":
             reasons.append(f"there is no config.json in {path.at} on {member.name}")
         else:
