@@ -29,7 +29,7 @@ BARE, KEPT, COLD, COMMAND = (
     "eight bare rsyncs at once",
     "sync(), connections kept from the check",
     "sync(), connecting itself",
-    "dsdoctor sync, the whole command with its look at the hosts",
+    "dsdoctor sync, the whole command",
 )
 MAKE = """
 import os

@@ -48,6 +48,7 @@ def sync(base: str, dry_run: bool, lifeline: float, **options: Any) -> int:
     from dsdoctor.hosts.examine import CONNECT_SECONDS, choose
     from dsdoctor.run.sync.ways import Ways
 
+    _told_to_end_is_interrupted()
     choice = host_choice(options)
     chosen = choose(choice)
     for warning in chosen.warnings:
@@ -81,10 +82,21 @@ def sync(base: str, dry_run: bool, lifeline: float, **options: Any) -> int:
         except PlanError as error:
             _say(f"\ndsdoctor: no plan can be made: {error}")
             return code or 1
+        for warning in plan.warnings:
+            _say(f"  ! {warning}")
         if dry_run:
             _print_lines(plan)
             return code
         return _copy(plan, ways, lifeline) or code
+
+
+def _told_to_end_is_interrupted() -> None:
+    """Let what ends this process close its connections first."""
+    import signal
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _print_lines(plan: LaunchPlan) -> None:
@@ -99,17 +111,12 @@ def _print_lines(plan: LaunchPlan) -> None:
 
 
 def _copy(plan: LaunchPlan, ways: Ways, lifeline: float) -> int:
-    import signal
-
     from dsdoctor.cli._copy_view import CopyView
     from dsdoctor.escape import escape
     from dsdoctor.run.sync import SyncError
     from dsdoctor.run.sync import sync as copy
     from dsdoctor.terminal import write
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
     view = CopyView()
     try:
         copies = copy(plan, ways.transports, view, lifeline=lifeline, sessions=ways.sessions)

@@ -353,6 +353,16 @@ def test_a_host_that_is_down_does_not_keep_the_others_from_theirs(restored: Litt
     assert refused.returncode == 2
 
 
+def test_told_to_end_while_it_waits_for_a_host_it_leaves_nothing(restored: LittleCluster) -> None:
+    head = Head(restored)
+    restored["node1"].mute()
+    running = head.start("sync", "job/trial.yaml", "--hostfile", "hostfile")
+    head.host.wait_for_start("ControlMaster=yes", timeout=60)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(timeout=60) == 130
+    head.host.wait_for_end("ControlPath", timeout=30)
+
+
 def test_a_copy_that_fails_is_exit_code_1(restored: LittleCluster) -> None:
     head = Head(restored)
     restored["node1"].write("/root/.dsdoctor/work/trial/code/thesis.tex", "years of work")
