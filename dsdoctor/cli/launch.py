@@ -64,7 +64,8 @@ def launch_options() -> tuple[Decorator, ...]:
     show_default=True,
     metavar="SECONDS",
     help="A host that is silent for so long is lost; its ranks are stopped on both ends. With --detach a line that "
-    "broke is drawn anew until then; after that the others are stopped, and the lost one as soon as it is back.",
+    "broke is drawn anew until then; after that the others are stopped. Where no head is left, the guardians of the "
+    "hosts hear of each other: when one fails, or is silent for twice as long, the others end.",
 )
 @click.option(
     "--detach", is_flag=True, help="Return when the first stage runs; it goes on without this shell and this machine."

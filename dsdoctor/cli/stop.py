@@ -39,6 +39,9 @@ def stop(run: str | None, base: str) -> int:
         if host.problem is not None:
             say(f"{escape(host.host)}: could not be reached ({escape(host.problem)})")
             after = "what runs there goes on until it is stopped: give this again"
+            if len(hosts) > 1:
+                seconds = 2 * kept.limits.lifeline
+                after += f". Its guardian ends it when it has heard nothing of the other hosts for {seconds:.0f} s"
             if not state.detached:
                 after = f"its guardian ends the job {kept.limits.lifeline:.0f} s after it last heard of the launch"
             say(f"  {after}")

@@ -29,9 +29,12 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--out", type=pathlib.Path)
 parser.add_argument("--steps", type=int, default=3)
 parser.add_argument("--fail", default="false")
+parser.add_argument("--gate", type=pathlib.Path, default=pathlib.Path("/nowhere"))  # waits until it is gone
 options = parser.parse_args()
 for step in range(options.steps):
     print("step", step, "\x1b[2Jred", flush=True)
+    time.sleep(0.05)
+while options.gate.exists():
     time.sleep(0.05)
 if options.fail == "true":
     raise SystemExit(3)
@@ -82,13 +85,19 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def test_a_detached_run_from_its_start_to_its_end(place: Place) -> None:
-    started = place.launch("--detach", "--set", "one.steps=40")
+    gate = place.path / "gate"
+    gate.touch()
+    started = place.launch("--detach", "--set", "one.steps=40", "--set", f"one.gate={gate}")
     run = place.state()["run"]
     assert f"dsdoctor attach {run}" in started.stderr
     assert f"dsdoctor stop {run}" in started.stderr
     assert "running, detached" in place.call("runs").stdout
     assert "one: running" in place.call("status").stdout
-    followed = place.call("logs", "--follow").stdout.splitlines()
+    following = subprocess.Popen(place.argv("logs", "--follow"), cwd=place.path, stdout=subprocess.PIPE, text=True)
+    assert following.stdout is not None
+    followed = [following.stdout.readline().rstrip("\n") for _ in range(40)]
+    gate.unlink()
+    followed += following.communicate(timeout=60)[0].splitlines()
     assert followed == [
         *(f"localhost:0| step {step} \\x1b[2Jred" for step in range(40)),
         *(f"localhost:0| step {step} \\x1b[2Jred" for step in range(3)),
