@@ -254,7 +254,9 @@ def save_activations(model: nn.Module) -> None:
         ContinualError: this kind of model cannot.
     """
     try:
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        # Its newer name since transformers 5.20 or so; the older one then warns.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})  # type: ignore[operator]
     except (ValueError, AttributeError) as error:
         raise ContinualError(f"--gradient_checkpointing: {error}") from None
     for part in model.modules():
