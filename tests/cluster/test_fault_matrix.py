@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,20 +18,30 @@ from tests.cluster.host import ClusterHost
 from tests.cluster.little_cluster import LittleCluster
 from tests.cluster.processes import HostProcess
 
-pytestmark = [pytest.mark.slow, pytest.mark.train, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.train, pytest.mark.timeout(900)]
 LAUNCH = ("launch", "job/steps.yaml", "--hostfile", "hostfile")
 GONE = 15.0  # seconds from the notice until no process of the run is left on a host that can be reached
+USUAL = 25.0  # seconds that the undisturbed run takes on two cores that nobody else uses, with room
+PATIENCE = 300.0
 STRANGER = ("-c", "import time; time.sleep(900)", "torch.distributed.run", "steps", "--stage", "of another user")
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run that nothing befell: its result, and how many times slower than usual the machine was."""
+
+    result: str
+    slowness: float
+
+
 @pytest.fixture(scope="module")
-def undisturbed(two_hosts: LittleCluster) -> Iterator[str]:
+def undisturbed(two_hosts: LittleCluster) -> Iterator[Undisturbed]:
     """The result of a run that nothing befell."""
     try:
-        head = Head(two_hosts)
-        done = head.dsdoctor(*LAUNCH)
+        head, began = Head(two_hosts), time.monotonic()
+        done = head.dsdoctor(*LAUNCH, timeout=PATIENCE)
         assert done.returncode == 0, done.stdout + done.stderr
-        yield result(head)
+        yield Undisturbed(result(head), max(1.0, (time.monotonic() - began) / USUAL))
     finally:
         two_hosts.reset()
 
@@ -66,7 +76,7 @@ class Trial:
         """What the launcher has printed so far."""
         return Path(self.said.name).read_text(encoding="utf-8", errors="replace")
 
-    def wait_for_step(self, stage: str, step: int, timeout: float = 60) -> None:
+    def wait_for_step(self, stage: str, step: int, timeout: float = PATIENCE) -> None:
         """Wait until a stage has come to a step."""
         wanted = f"'step': {step}}} stage {stage}"
         deadline = time.monotonic() + timeout
@@ -97,62 +107,53 @@ class Trial:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_is_noticed_ended_everywhere_and_mended_by_the_next_launch(
-    fault: Fault, undisturbed: str, head: Head
+    fault: Fault, undisturbed: Undisturbed, head: Head
 ) -> None:
+    notice, gone_within = fault.notice * undisturbed.slowness, GONE * undisturbed.slowness
     trial = Trial(head, *fault.options)
     trial.wait_for_step("second", 3)
     since, struck = len(trial.text()), time.monotonic()
     fault.strike(trial.scene)
     while not trial.noticed(fault, since):
-        assert time.monotonic() - struck < fault.notice + 10, trial.text()
+        assert time.monotonic() - struck < notice + 10, trial.text()
         time.sleep(0.05)
     noticed = time.monotonic() - struck
     if fault.code == 0:
-        assert trial.running.wait(timeout=60) == 0, trial.text()
-        assert result(head) == undisturbed
+        assert trial.running.wait(timeout=PATIENCE) == 0, trial.text()
+        assert result(head) == undisturbed.result
         return
     near = [head.cluster[name] for name in REACHABLE if name not in fault.lost]
     while left := [process for host in near for process in trial.left(host)]:
-        assert time.monotonic() - struck < noticed + GONE, (left, trial.text())
+        assert time.monotonic() - struck < noticed + gone_within, (left, trial.text())
         time.sleep(0.1)
-    gone = time.monotonic() - struck
-    code = trial.running.wait(timeout=30)
+    code = trial.running.wait(timeout=PATIENCE)
     said = trial.text()
     assert fault.code in (None, code), said
-    assert noticed <= fault.notice, said
+    assert noticed <= notice, said
     for word in fault.words:
         assert word in said
     assert trial.strangers_live(), "another user's processes are none of ours"
-    record(fault.name, noticed=noticed, gone=gone, code=code)
     if fault.causes:
         verdict = json.loads(head.host.read(f"{head.state()['path']}/verdict.json"))["verdict"]
         assert verdict["cause"] in fault.causes, verdict
     fault.mend(trial.scene)
     if fault.lost:  # a host that comes back finds that its own guardian has stopped the job
-        deadline = time.monotonic() + LIFELINE + GONE
+        deadline = time.monotonic() + LIFELINE + gone_within
         while left := trial.left(trial.scene.node1):
             assert time.monotonic() < deadline, left
             time.sleep(0.1)
-    again = head.dsdoctor(*LAUNCH)
+    again = head.dsdoctor(*LAUNCH, timeout=PATIENCE)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "first: done before" in again.stderr
-    assert result(head) == undisturbed
+    assert result(head) == undisturbed.result
 
 
-def record(name: str, **seen: float | None) -> None:
-    """Keep the times for the table of `benchmarks/faults.py`, when it asks for them."""
-    path = os.environ.get("DSDOCTOR_FAULT_TIMES")
-    if path:
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"name": name, **seen}) + "\n")
-
-
-def test_a_second_launch_of_the_run_is_refused_and_costs_it_nothing(undisturbed: str, head: Head) -> None:
+def test_a_second_launch_of_the_run_is_refused_and_costs_it_nothing(undisturbed: Undisturbed, head: Head) -> None:
     trial = Trial(head)
     trial.wait_for_step("second", 3)
     second = head.dsdoctor(*LAUNCH)
     assert second.returncode == 2, second.stdout + second.stderr
     assert "is being carried out" in second.stderr
-    assert trial.running.wait(timeout=60) == 0, trial.text()
-    assert result(head) == undisturbed
+    assert trial.running.wait(timeout=PATIENCE) == 0, trial.text()
+    assert result(head) == undisturbed.result
     assert trial.strangers_live()
