@@ -21,7 +21,7 @@ import pytest
 from tests.cluster.commands import WORK, Head
 from tests.cluster.little_cluster import LittleCluster
 
-pytestmark = [pytest.mark.slow, pytest.mark.train, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.train, pytest.mark.timeout(900)]
 
 PROGRAM = (
     'command: ["${python}", -m, torch.distributed.run, --nnodes, "${nnodes}", --node_rank, "${node_rank}", '

@@ -16,7 +16,7 @@ from tests.cluster.host import ClusterHost
 from tests.cluster.little_cluster import LittleCluster
 from tests.cluster.plant import plant_environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.train, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.train, pytest.mark.timeout(900)]
 LAUNCH = ("launch", "given/given.yaml", "--hostfile", "hostfile")
 RANKS = {0: "node0", 1: "node0", 2: "node1"}
 GIVEN = """
