@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tests.continual.conftest import stage_flags
 from tests.continual.test_several_ranks import run
 
-pytestmark = pytest.mark.train
+pytestmark = [pytest.mark.train, pytest.mark.timeout(600)]  # the first test waits for the imports too
 WEIGHTS = "adapter_model.safetensors"
 
 
