@@ -49,7 +49,7 @@ def config_value_refused(context: JobContext) -> Iterator[Finding]:
 def _of_zero(config: DeepSpeedConfig, table: ConfigParts, trainer: bool) -> Iterator[tuple[str, str]]:
     """The keys of zero_optimization with a value that is not taken, and what would be.
 
-    A null for offload_optimizer is taken by DeepSpeed, and not by accelerate, which looks into it.
+    A null for offload_optimizer is taken by DeepSpeed; accelerate looks into it where the config has no optimizer.
     """
     zero = config.value.get("zero_optimization")
     if not isinstance(zero, dict):
@@ -61,7 +61,8 @@ def _of_zero(config: DeepSpeedConfig, table: ConfigParts, trainer: bool) -> Iter
             yield f"zero_optimization.{key}", f"a whole number from {least} on"
     for key in ("offload_optimizer", "offload_param"):
         block = zero.get(key)
-        taken = block is None and (key not in zero or key == "offload_param" or not trainer)
+        looked_into = trainer and key == "offload_optimizer" and "optimizer" not in config.value
+        taken = block is None and (key not in zero or not looked_into)
         if not taken and not isinstance(block, dict):
             yield f"zero_optimization.{key}", 'a block as {"device": "cpu"}'
         elif block and block.get("device", "auto") not in (*table.devices, "auto"):
