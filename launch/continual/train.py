@@ -229,6 +229,7 @@ def _training(args: argparse.Namespace, loaded: Loaded, ready: Ready, ranks: Ran
     """The training with its ranks joined, and its checkpoints."""
     from continual import scale, trainer
     from continual.adapters import trainable
+    from continual.generative import Answerer
 
     here = Capacity.here(args.per_device_train_batch_size, args.batch_share)
     everyone = [Capacity(*rank) for rank in ranks.gather((here.per_device, here.share))]
@@ -237,6 +238,8 @@ def _training(args: argparse.Namespace, loaded: Loaded, ready: Ready, ranks: Ran
         largest = max(parameter.numel() for _, parameter in trainable(ready.learner))
         zero = scale.config(args, settings.batches, ranks.precision, largest)
     training = trainer.Training(ready.learner, ready.learning, settings, ranks, zero)
+    if isinstance(ready.learner, Answerer):
+        ready.learner.waits = scale.zero_stage(args) == 3 and ranks.place.world_size > 1
     return training, _checkpoints(args, loaded, settings, ranks)
 
 
