@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz [--seconds 60] [TARGET]...`: each target for so long; what breaks it is kept and named.
+"""`python -m tests.fuzz [--seconds 60] [--seed N] [TARGET]...`: each target for so long; what breaks it is kept.
 
 Inputs that reached new code are kept in `.fuzz/` and are where the next run begins.
 """
@@ -6,6 +6,7 @@ Inputs that reached new code are kept in `.fuzz/` and are where the next run beg
 import argparse
 import importlib
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ def prepared(name: str, module: ModuleType) -> tuple[Path, Path]:
     return corpus, words
 
 
-def fuzz(name: str, seconds: int) -> bool:
+def fuzz(name: str, seconds: int, seed: int) -> bool:
     """Run one target. Whether nothing broke it."""
     module = importlib.import_module(f"tests.fuzz.{name}")
     corpus, words = prepared(name, module)
@@ -42,11 +43,15 @@ def fuzz(name: str, seconds: int) -> bool:
     ]
     argv += [
         f"-max_total_time={seconds}",
+        f"-seed={seed}",
         "-timeout=20",
         "-rss_limit_mb=2048",
         f"-artifact_prefix={KEPT}/broken-{name}-",
     ]
-    done = subprocess.run([*argv, "-print_final_stats=1", "-verbosity=0"], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONHASHSEED": "0"} if seed else None
+    done = subprocess.run(
+        [*argv, "-print_final_stats=1", "-verbosity=0"], capture_output=True, text=True, check=False, env=environment
+    )
     said = done.stdout + done.stderr
     runs = next((line.split()[-1] for line in said.splitlines() if "number_of_executed_units" in line), "0")
     print(f"{name}: {runs} inputs in {seconds} s, {len(list(corpus.iterdir()))} kept", flush=True)
@@ -58,6 +63,7 @@ def fuzz(name: str, seconds: int) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=int, default=60, help="for each target (default: 60)")
+    parser.add_argument("--seed", type=int, default=0, help="the same inputs each time (default: others each time)")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
     given = parser.parse_args()
     unknown = set(given.targets) - set(TARGETS)
@@ -66,7 +72,7 @@ def main() -> int:
     if importlib.util.find_spec("atheris") is None:
         print(f"Fuzzing is skipped: atheris has no build for Python {sys.version.split()[0]} on {sys.platform}.")
         return 0
-    results = [fuzz(name, given.seconds) for name in given.targets or TARGETS]
+    results = [fuzz(name, given.seconds, given.seed) for name in given.targets or TARGETS]
     return 0 if all(results) else 1
 
 

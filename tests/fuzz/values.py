@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from dsdoctor.escape import escape
 from dsdoctor.plan.layers import NAME, Setting
 from dsdoctor.plan.model import Command, PlanError
 from dsdoctor.plan.shell import as_shell, command_line
@@ -27,9 +28,10 @@ def one(data: bytes) -> None:
     if named and name != "DSDOCTOR_RUN":
         assert planned.hosts[0].env[name].real_value == value
     for line in as_shell(planned).split("\n"):
-        assert line.isprintable(), line
+        assert escape(line) == line, line
     for each in planned.hosts:
-        assert command_line(planned, Command(each.name, ("true", *words), "/")).isprintable()
+        line = command_line(planned, Command(each.name, ("true", *words), "/"))
+        assert escape(line) == line, line
 
 
 def seeds() -> Iterator[bytes]:
