@@ -27,7 +27,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """A program on the PATH."""
 
     path: str
-    version: str = ""
+    version: str = ""  # empty: it does not run; of ninja and make nobody asks
 
 
 class CompilerFacts(msgspec.Struct, frozen=True, kw_only=True):
