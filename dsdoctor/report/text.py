@@ -26,11 +26,12 @@ from dsdoctor.report.summary import (
 
 _STYLE = {"error": "red", "warning": "yellow", "info": "blue", "ok": "green", "unknown": "yellow"}
 _EVIDENCE_SHOWN = 5
+_NAMED = 12  # checks skipped for one reason; more are counted
 _EVIDENCE_LENGTH = 400  # characters; the whole text is in --format json
 
 
 def render(report: Report, look: Look, verbose: bool = False) -> str:
-    """The whole report as text. `verbose` names the passed checks and shows all evidence and tracebacks."""
+    """The whole report as text. `verbose` names passed and skipped checks and shows all evidence and tracebacks."""
     report = escaped(report)
     lines = list(_diagnose(report, look, verbose) if report.verdict is not None else _check(report, look, verbose))
     return "\n".join(lines) + "\n"
@@ -188,7 +189,10 @@ def _not_judged(report: Report, look: Look, verbose: bool) -> Iterator[str]:
         yield look.paint(f"{look.mark('skipped')} {count(len(report.skipped), 'check')} could not judge:", "bold")
     for reason, hosts, names in reasons:
         where = f" ({fold(map(escape, hosts))})" if hosts else ""
-        yield from look.paragraph(f"{', '.join(map(escape, names))}{where}: {reason}", "  ", "    ")
+        named = ", ".join(map(escape, names))
+        if len(names) > _NAMED and not verbose:
+            named = f"{len(names)} (-v names them)"
+        yield from look.paragraph(f"{named}{where}: {reason}", "  ", "    ")
     for crash in report.crashed:
         where = f" on {fold(map(escape, crash.hosts))}" if crash.hosts else ""
         last = crash.traceback.strip().rsplit("\n", 1)[-1]

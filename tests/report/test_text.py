@@ -148,6 +148,15 @@ def test_verbose_names_what_passed_and_shows_the_traceback() -> None:
     assert "    Traceback (most recent call last):" in text
 
 
+def test_what_many_checks_skipped_for_one_reason_is_counted() -> None:
+    skipped = tuple(Skipped(f"check-{number}", (), "no host was examined") for number in range(13))
+    report = msgspec.structs.replace(HEALTHY, skipped=skipped)
+    assert "  13 (-v names them): no host was examined" in render(report, PLAIN).splitlines()
+    assert "check-0, check-1," in render(report, PLAIN, verbose=True)
+    few = msgspec.structs.replace(HEALTHY, skipped=skipped[:3])
+    assert "  check-0, check-1, check-2: no host was examined" in render(few, PLAIN).splitlines()
+
+
 def test_diagnosis() -> None:
     assert render(DIAGNOSED, PLAIN) == snapshot("""\
 ✗ nccl-socket-ifname (certain), began on gpu02, rank 2
