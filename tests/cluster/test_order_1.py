@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -50,6 +51,33 @@ def test_order_1_learns_over_two_unlike_hosts(fresh_cluster: Callable[..., Littl
     assert len(accuracy) == 4
     assert sum(accuracy) / 4 > 55, "better than any guess: the average of chance over these tasks is 32 %"
     assert head.ranks() == []
+
+
+def test_unlike_ranks_over_two_hosts_train_what_one_process_trains(
+    fresh_cluster: Callable[..., LittleCluster], assets: Path
+) -> None:
+    head = Head(fresh_cluster(keep=[assets]))
+    sizes = [f"{host}:CONTINUAL_PER_DEVICE_TRAIN_BATCH_SIZE={size}" for host, size in (("node0", 4), ("node1", 2))]
+    unlike = [word for size in sizes for word in ("--env", size)]
+    told = {}
+    for name, parts, words in (
+        ("one process", "(16)", ("--include", "node0:0")),
+        ("2 + 1 ranks", "(6 + 5 + 5)", ()),
+        ("2 + 1 unlike ranks", "(7 + 6 + 3)", unlike),
+        ("2 + 1 unlike ranks under ZeRO-2", "(7 + 6 + 3)", [*unlike, "--set", "zero_stage=2"]),
+    ):
+        short = ("--set", "max_steps=4", "--set", "logging_steps=1")
+        argv = ("launch", "order_1", "--hostfile", "hostfile", "--stage", "dbpedia", "--fresh", *short)
+        done = head.dsdoctor(*argv, *words, timeout=400)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        log = head.host.read(f"{head.state()['path']}/logs/1-dbpedia/merged.log")
+        told[name] = [ast.literal_eval(line.split("| ", 1)[1]) for line in log.splitlines() if "{'loss'" in line]
+        assert f"steps of 16 examples {parts}" in log, name
+    whole = told.pop("one process")
+    assert [line["step"] for line in whole] == [1, 2, 3, 4]
+    for name, lines in told.items():
+        for key in ("loss", "grad_norm"):
+            assert [line[key] for line in lines] == pytest.approx([line[key] for line in whole], abs=2e-3), name
 
 
 def _row(table: str, name: str) -> list[str]:

@@ -148,7 +148,8 @@ class GORP(Method):
     few batches: on order_1 with the built-in model (seed 11) the average was then 69 to 73, against 78.2 with the whole
     stage's gradients and 77.5 for IncLoRA, and so the gradients it is. B is moved freely.
 
-    Of the authors' program the trainer was read: it projects the gradient before Adam alone, and Adam's division leaves
+    Read were the paper's abstract and, in a copy by somebody else, the trainer of the authors' program, not their
+    optimizer: the trainer projects the gradient before Adam alone, and Adam's division leaves
     the subspace, so here its step is projected once more; it never joins the gradients of several ranks, here they are
     joined first; its share of 0.9 is fixed, and for the first task it takes one direction less than that; it adds
     lamda_3 · || dW · dW^T - I ||_2 for the full-rank weights, which is left out. GaLore takes the smaller side of W,
