@@ -27,7 +27,7 @@ def main(paths: list[str]) -> int:
         print(f"skipped {count}: {reason}")
     print(f"skipped in all: {sum(skipped.values())}")
     for name in unsteady:
-        print(f"failed beside the other half of the tests, passed alone: {name}")
+        print(f"failed beside the other parts of the tests, passed alone: {name}")
     missing = {folder: ran[folder] for folder, wanted in NEEDED.items() if ran[folder] < wanted}
     for folder, count in missing.items():
         print(f"{folder}: only {count} tests ran, at least {NEEDED[folder]} were wanted")

@@ -1,4 +1,4 @@
-"""The two halves of the tests: what fails is run once more alone, and counts only when it fails again."""
+"""The parts of the tests: what fails is run once more alone, and counts only when it fails again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_at_the_second_try(name):
 
 
 def run(root: Path, others: str, cluster: str) -> subprocess.CompletedProcess[str]:
-    """Run both halves of a small tree of tests."""
+    """Run the parts of a small tree of tests."""
     (root / "tests/cluster").mkdir(parents=True)
     (root / "reports").mkdir()
     (root / "pyproject.toml").write_text(SETTINGS)
@@ -53,7 +53,7 @@ def test_what_fails_once_is_named_and_fails_nothing(tmp_path: Path) -> None:
     ]
     argv = [sys.executable, HERE / "ci_summary.py", *sorted((tmp_path / "reports").iterdir())]
     said = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
-    assert said.count("failed beside the other half of the tests, passed alone: tests.test_others: ") == 2
+    assert said.count("failed beside the other parts of the tests, passed alone: tests.test_others: ") == 2
 
 
 @pytest.mark.parametrize(
