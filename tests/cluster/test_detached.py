@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -138,9 +139,12 @@ def test_a_stage_that_ended_while_no_head_was_there_is_known_by_its_spool(head: 
     wait_until(lambda: "step 3" in log(head, "1-first"), 60)
     head.host.kill(holder(head), signal.SIGKILL)
     wait_until(lambda: head.ranks() == [], 60)
-    told = json.loads(head.dsdoctor("status", "--format", "json").stdout)
-    assert told["status"] == "headless"
-    assert [host["guardian"] for host in told["hosts"]] == [None, None]
+
+    def told() -> Any:
+        return json.loads(head.dsdoctor("status", "--format", "json").stdout)
+
+    wait_until(lambda: [host["guardian"] for host in told()["hosts"]] == [None, None], 60)
+    assert told()["status"] == "headless"
     attached = head.dsdoctor("attach", timeout=200)
     assert attached.returncode == 0, attached.stderr
     expect_each_line_once(head, 20)
