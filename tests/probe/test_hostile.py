@@ -187,16 +187,18 @@ def alive(pid: int) -> bool:
 
 def test_a_program_without_end_of_output_is_ended(tmp_path: Path) -> None:
     program(tmp_path, "gcc", "exec yes gcc")
-    program(tmp_path, "make", "echo 'GNU Make 4.3'; exit 3")
+    program(tmp_path, "nvcc", "echo 'nvcc 4.3'; exit 3")
+    program(tmp_path, "make", "exec yes make")
     tools = value(examine(env=path_with(tmp_path)), "compilers")["tools"]
     assert tools["gcc"] == {"path": str(tmp_path / "gcc"), "version": ""}
-    assert tools["make"]["version"] == "4.3"
+    assert tools["nvcc"]["version"] == "4.3"
+    assert tools["make"] == {"path": str(tmp_path / "make"), "version": ""}, "which nobody asks"
 
 
 def test_programs_get_no_input_and_the_c_locale(tmp_path: Path) -> None:
-    program(tmp_path, "make", 'read -r line; echo "Make $LC_ALL 7.$? [$line]"')
+    program(tmp_path, "nvcc", 'read -r line; echo "nvcc $LC_ALL 7.$? [$line]"')
     done = examine(env={**path_with(tmp_path), "LC_ALL": "de_DE.UTF-8"})
-    assert value(done, "compilers")["tools"]["make"]["version"] == "7.1"
+    assert value(done, "compilers")["tools"]["nvcc"]["version"] == "7.1"
 
 
 def test_a_driver_library_that_crashes_costs_the_gpu_section(tmp_path: Path) -> None:
