@@ -38,6 +38,8 @@ def load_any(name_or_path: str, profile: str | None = None, settings: Sequence[s
         FileError: there is no such job, or its file cannot be used; with the line.
     """
     given = Path(name_or_path).expanduser()
+    if given.suffix in (*SHELL_SUFFIXES, *_JSON_SUFFIXES, ".py") and not given.exists():
+        raise FileError(name_or_path, "there is no such file")
     if given.suffix in SUFFIXES or not given.is_file():
         path = find_job(name_or_path)
         accelerate = _accelerate(path)

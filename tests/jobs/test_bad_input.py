@@ -52,6 +52,12 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         load_any(str(tmp_path / "none.sh"))
 
 
+@pytest.mark.parametrize("name", ["order_9.sh", "ds.json", "train.py"])
+def test_a_file_of_no_folder_that_is_not_there_is_no_unknown_job(name: str) -> None:
+    with pytest.raises(FileError, match=r"there is no such file$"):
+        load_any(name)
+
+
 def test_windows_line_ends_are_told_and_read_through(tmp_path: Path) -> None:
     path = written(tmp_path, "a.sh", b"#!/bin/bash\r\ntorchrun t.py \\\r\n  --lr 1e-3\r\n")
     assert load_any(str(path)).stages[0].args == {"lr": 1e-3}
