@@ -9,6 +9,7 @@ import threading
 from dataclasses import asdict
 
 from dsdoctor.cli._copy_view import CopyView
+from dsdoctor.cli._other_ranks import OtherRanks
 from dsdoctor.cli._watching import progress_line
 from dsdoctor.escape import escape
 from dsdoctor.run.events import (
@@ -18,6 +19,7 @@ from dsdoctor.run.events import (
     LineSeen,
     Noted,
     Progressed,
+    RankFailed,
     StageDone,
     StageSkipped,
     StageStarted,
@@ -29,16 +31,17 @@ LINE_SHOWN = 2000  # characters of a line
 
 
 class RunView:
-    """Says on standard error what happens. Lines of rank 0 and of the launchers are shown; all are in the logs.
+    """Says on standard error what happens.
 
-    Drawn by a thread of its own: a terminal that is stopped (Ctrl-S, a pager) must hold up nobody.
+    Lines of rank 0 and of the launchers are shown, of other ranks what they fail of; all are in the logs. Drawn by a
+    thread of its own: a terminal that is stopped (Ctrl-S, a pager) must hold up nobody.
     """
 
     def __init__(self, hosts: int) -> None:
         self._named = hosts > 1
         self._events: queue.Queue[Event | None] = queue.Queue(maxsize=KEPT)
         self._left_out = 0
-        self._copies = CopyView()
+        self._copies, self._others = CopyView(), OtherRanks()
         self._progress, self._told = StatusLine(), ""  # the line under all others, and what it says
         self._thread = threading.Thread(target=self._draw_all, daemon=True)
         self._thread.start()
@@ -46,7 +49,18 @@ class RunView:
     def __call__(self, event: Event) -> None:
         """Take an event to draw; never waits."""
         if isinstance(event, LineSeen) and event.rank not in (0, None):
-            return
+            for line in self._others.line(event):
+                self._put(line)
+        elif isinstance(event, RankFailed):
+            text, lines = self._others.failed(event) or ("", [])
+            for each in [Noted(text, warning=True), *lines] if text else []:
+                self._put(each)
+        else:
+            if isinstance(event, StageStarted):
+                self._others.begin()
+            self._put(event)
+
+    def _put(self, event: Event) -> None:
         try:
             self._events.put_nowait(event)
         except queue.Full:

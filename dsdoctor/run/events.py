@@ -53,6 +53,15 @@ class LineSeen:
 
 
 @dataclass(frozen=True)
+class RankFailed:
+    """A rank ended with an error (`how`: in words), said as soon as its host tells of it."""
+
+    host: str
+    rank: int
+    how: str
+
+
+@dataclass(frozen=True)
 class Noted:
     """Something worth saying: a host lost, a stop, what a host shares."""
 
@@ -98,5 +107,6 @@ class Diagnosed:
     report: Report
 
 
-Event = StageStarted | StageSkipped | HostsStarted | StageDone | LineSeen | Noted | Progressed | Copying | Diagnosed
+_OfStages = StageStarted | StageSkipped | HostsStarted | StageDone | RankFailed
+Event = _OfStages | LineSeen | Noted | Progressed | Copying | Diagnosed
 Show = Callable[[Event], None]

@@ -16,10 +16,10 @@ from dsdoctor.hosts.transport import Transport
 from dsdoctor.plan.model import LaunchPlan, StagePlan
 from dsdoctor.run.attempt import Attempt
 from dsdoctor.run.coming_up import ComingUp
-from dsdoctor.run.events import HostsStarted, LineSeen, Noted, Show
+from dsdoctor.run.events import HostsStarted, LineSeen, Noted, RankFailed, Show
 from dsdoctor.run.guard import Frame, Guard, spool_of
 from dsdoctor.run.in_order import InOrder
-from dsdoctor.run.stage_end import Failures, HostEnd, Limits, StageEnd, failed_worker, killed_words
+from dsdoctor.run.stage_end import Failures, HostEnd, Limits, StageEnd, ended_how, failed_worker, killed_words
 from dsdoctor.run.stage_logs import StageLogs
 from dsdoctor.run.taken import Keeping, Taken
 from dsdoctor.run.watch import Watch
@@ -173,8 +173,7 @@ class StageRun:
             rank = frame.get("r")
             self.watch.bar(name, rank if isinstance(rank, int) else None, str(frame.get("x", "")), time.monotonic())
         elif kind == "rank":
-            end.failed_ranks.setdefault(int(frame["r"]), int(frame["code"]))
-            self._failed(name, frame)
+            self._rank_failed(name, int(frame["r"]), int(frame["code"]), frame)
         elif kind == "note":
             self._agent_line(name, f"dsdoctor: {name}: {frame.get('text')}")
         elif kind == "stopping":
@@ -187,11 +186,14 @@ class StageRun:
             self._ending(name, reason)
             for rank, said in killed_words(name, end, frame.get("oom_kills")):
                 self.logs.tell(name, rank, said, self.show)
-            self._ended(name, frame, end.stopped is not None or (end.code != 0 and reason is None))
+            self.running.discard(name)
+            if end.stopped is not None or (end.code != 0 and reason is None):
+                self._failed(name, frame)
         elif kind == "error":
             end.code, end.not_started = 127, str(frame.get("text"))
             self._agent_line(name, f"dsdoctor: {frame.get('text')}")
-            self._ended(name, frame, True)
+            self.running.discard(name)
+            self._failed(name, frame)
         elif kind in ("lost", "gone", "closed"):
             self._lose(name, str(frame.get("text")))
             end.closed = kind == "closed"
@@ -220,19 +222,20 @@ class StageRun:
         rank = rank if isinstance(rank, int) else None
         self.logs.write(name, rank, text)
         if rank is None and (found := failed_worker(text)):
-            self.ends[name].failed_ranks.setdefault(self.plan.host(name).first_rank + found[0], found[1])
-            self._failed(name, frame)
+            self._rank_failed(name, self.plan.host(name).first_rank + found[0], found[1], frame)
         if self.watch is not None:
             self.watch.line(name, rank, text, time.monotonic())
         self.show(LineSeen(name, rank, text, frame.get("s") == "e"))
 
+    def _rank_failed(self, name: str, rank: int, code: int, frame: Frame) -> None:
+        ranks = self.ends[name].failed_ranks
+        if rank not in ranks and name in self.running and name not in self.told:
+            self.show(RankFailed(name, rank, ended_how(code)))
+        ranks.setdefault(rank, code)
+        self._failed(name, frame)
+
     def _agent_line(self, name: str, text: str) -> None:
         self.logs.tell(name, None, text, self.show)
-
-    def _ended(self, name: str, frame: Frame, failed: bool) -> None:
-        self.running.discard(name)
-        if failed:
-            self._failed(name, frame)
 
     def _lose(self, name: str, why: str) -> None:
         if name not in self.running:

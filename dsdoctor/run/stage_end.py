@@ -95,8 +95,7 @@ def failure_of(stage: StagePlan, end: StageEnd) -> str:
         return f"stage {stage.name} failed: {end.first} was lost ({first.lost})"
     if first.failed_ranks:
         rank, code = next(iter(first.failed_ranks.items()))
-        how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
-        return f"stage {stage.name} failed: rank {rank} on {end.first} {how}"
+        return f"stage {stage.name} failed: rank {rank} on {end.first} {ended_how(code)}"
     if first.code is not None and first.code < 0:
         return f"stage {stage.name} failed: {end.first} was ended by {signal_name(-first.code)}"
     return f"stage {stage.name} failed: {end.first} ended with exit code {first.code}"
@@ -145,6 +144,11 @@ def killed_words(name: str, end: HostEnd, oom_kills: int | None) -> Iterator[tup
         elif oom_kills == 0:
             said += f"; the kernel of {name} killed none for want of memory meanwhile"
         yield rank, said
+
+
+def ended_how(code: int) -> str:
+    """What became of a process, by its exit code."""
+    return f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
 
 
 def signal_name(number: int) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from dsdoctor.cli import _copy_view, _run_view
 from dsdoctor.cli._run_view import RunView
-from dsdoctor.run.events import Copying, LineSeen, Noted, StageDone, StageSkipped, StageStarted
+from dsdoctor.run.events import Copying, LineSeen, Noted, RankFailed, StageDone, StageSkipped, StageStarted
 
 
 def drawn(monkeypatch: pytest.MonkeyPatch, hosts: int, *events: object) -> list[str]:
@@ -38,6 +38,40 @@ def test_rank_0_and_the_launchers_are_shown_and_escaped(monkeypatch: pytest.Monk
     assert said[:4] == ["\n[1/2] one: done before", "\n[2/2] two", "  a:0| loss 1.0\\x1b[2J", "  b| torchrun says"]
     assert len(said[4]) < 2100
     assert said[5:] == ["  ! stopping b", "      two done in 1.2 s"]
+
+
+TRACEBACK = [
+    "Traceback (most recent call last):",
+    '  File "train.py", line 3, in <module>',
+    "    work()",
+    "ValueError: the label of row 17",
+]
+
+
+def test_what_another_rank_raises_is_on_the_screen_while_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [LineSeen("b", 3, text, True) for text in ["step 1", *TRACEBACK, "step 2"]]
+    said = drawn(monkeypatch, 2, StageStarted("one", 1, 1), *lines, RankFailed("b", 3, "ended with exit code 1"))
+    assert said[1:] == [*(f"  b:3| {text}" for text in TRACEBACK), "  ! rank 3 on b ended with exit code 1"]
+
+
+def test_a_chained_traceback_is_shown_whole_and_those_of_a_third_rank_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    chained = [*TRACEBACK[:3], "  raise x", "", "During handling of the above exception, another exception occurred:"]
+    texts = [*chained, "", *TRACEBACK]
+    said = drawn(monkeypatch, 1, *(LineSeen("a", rank, text) for text in texts for rank in (1, 2, 3)))
+    assert said == [f"  {rank}| {text}" for text in texts for rank in (1, 2)]
+
+
+def test_the_rank_that_is_heard_to_fail_is_named_with_its_last_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [LineSeen("b", 3, f"line {number}") for number in range(20)]
+    failures = [RankFailed("b", 3, "was killed by SIGKILL"), RankFailed("a", 1, "ended with exit code 1")]
+    said = drawn(monkeypatch, 2, *lines, *failures)
+    assert said[0] == "  ! rank 3 on b was killed by SIGKILL; its last lines:"
+    assert said[1:] == [f"  b:3| line {number}" for number in range(10, 20)]
+    again = drawn(monkeypatch, 2, failures[0], StageStarted("one", 1, 1), failures[1])
+    assert again[-1] == "  ! rank 1 on a ended with exit code 1", "another attempt, another first"
+    assert drawn(monkeypatch, 1, LineSeen("a", 0, "x"), RankFailed("a", 0, "ended with exit code 1"))[1:] == [
+        "  ! rank 0 on a ended with exit code 1"
+    ], "its lines are there already"
 
 
 def test_copies_from_many_threads_are_drawn_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:

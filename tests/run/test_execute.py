@@ -15,7 +15,7 @@ import pytest
 from dsdoctor.hosts.transport.local import LocalTransport
 from dsdoctor.report.model import Finding, Report, Severity
 from dsdoctor.run.directory import Holder
-from dsdoctor.run.events import LineSeen, Noted, StageDone, StageSkipped, StageStarted
+from dsdoctor.run.events import LineSeen, Noted, RankFailed, StageDone, StageSkipped, StageStarted
 from dsdoctor.run.execute import execute
 from dsdoctor.run.outcome import Outcome
 from dsdoctor.run.stage import StageRun
@@ -66,8 +66,9 @@ def test_the_first_failure_stops_the_others_and_the_later_stages(tmp_path: Path)
 def test_torchrun_s_report_names_the_rank(tmp_path: Path) -> None:
     report = "failed (exitcode: -9) local_rank: 0 (pid: 77) of binary: /usr/bin/python"
     scripts = {"one": {"a": "sleep 100", "b": f"echo '{report}' >&2; exit 1"}}
-    outcome, _, path = carried_out(scripts, tmp_path)
+    outcome, seen, path = carried_out(scripts, tmp_path)
     assert outcome.failure == "stage one failed: rank 1 on b was killed by SIGKILL"
+    assert seen.of(RankFailed) == [RankFailed("b", 1, "was killed by SIGKILL")], "said at once"
     assert (outcome.host, outcome.rank) == ("b", 1)
     said = "dsdoctor: killed by SIGKILL; the kernel of b killed none for want of memory meanwhile\n"
     assert (path / "logs/1-one/b/rank1.log").read_text() == said
