@@ -110,12 +110,7 @@ def parser() -> argparse.ArgumentParser:
     method.add_argument("--lamda_2", type=_number(float, 0), help="olora: weight of the new LoRA's norm (0)")
     method.add_argument("--replay_size", type=count, help="replay: stored examples a task (50)")
     method.add_argument("--replay_share", type=_share, help="replay: their share of each global batch (0.25)")
-    method.add_argument("--gorp_energy", type=_share, help="gorp: share of the gradients that a basis holds (0.95)")
-    method.add_argument("--galore_rank", type=count, help="gorp: rank of the full-rank weights' gradients (8)")
-    method.add_argument("--galore_lr", type=positive, help="gorp: learning rate of the full-rank weights (1e-5)")
-    method.add_argument("--galore_scale", type=positive, help="gorp: its factor (1)")
-    method.add_argument("--galore_update_proj_gap", type=count, help="gorp: steps between their projectors (10)")
-    method.add_argument("--optim_target_modules", type=_expression, help="gorp: modules of the full-rank weights")
+    _add_gorp(method, count, positive)
     method.add_argument("--lora_r", type=count, default=8, help="rank of a LoRA")
     method.add_argument("--lora_alpha", type=count, default=32, help="scaled by alpha / r")
     method.add_argument("--lora_target_modules", nargs="+", default=[], help="default: peft's for the kind of model")
@@ -138,6 +133,20 @@ def parser() -> argparse.ArgumentParser:
     training.add_argument("--ddp_timeout", type=positive, default=300.0, help="seconds a rank waits for the others")
     scale.add_flags(result.add_argument_group("scale"), count, natural, positive)
     return result
+
+
+def _add_gorp(group: Any, count: Callable[[str], Any], positive: Callable[[str], Any]) -> None:
+    """What the method gorp alone has."""
+    group.add_argument("--gorp_energy", type=_share, help="gorp: share of the gradients that a basis holds (0.95)")
+    group.add_argument(
+        "--gorp_space", choices=methods.GORP_SPACES, help="gorp: of which gradients; moment is the paper's (gradients)"
+    )
+    group.add_argument("--gorp_rows", type=count, help="gorp: memory of these, at most twice as many rows (128)")
+    group.add_argument("--galore_rank", type=count, help="gorp: rank of the full-rank weights' gradients (8)")
+    group.add_argument("--galore_lr", type=positive, help="gorp: learning rate of the full-rank weights (1e-5)")
+    group.add_argument("--galore_scale", type=positive, help="gorp: its factor (1)")
+    group.add_argument("--galore_update_proj_gap", type=count, help="gorp: steps between their projectors (10)")
+    group.add_argument("--optim_target_modules", type=_expression, help="gorp: modules of the full-rank weights")
 
 
 def _add_lengths(group: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from continual import ContinualError
-from continual.methods import memory
+from continual.methods import GORP_SPACES, memory
 from continual.methods.gorp import BETA_1, BETA_2, EPSILON, GORP, extended, off
 from continual.methods.memory import Memory
 from continual.methods.method import Learning, Start
@@ -280,24 +280,77 @@ def test_quantized_weights_are_refused():
         begun(model, Memory())
 
 
-def test_the_basis_is_of_all_gradients_of_the_stage():
-    """Those of the steps before the last count too, and those that were projected off: the sum of G^T · G, by hand."""
+def gradients_of(method: GORP, steps: int) -> tuple[Learning, dict[str, list[Tensor]]]:
+    """A first stage, and the gradient of every A and full-rank weight in each of its steps."""
     model, other = stack(), stack()
-    method = GORP(gorp_energy=0.99)
     learning = begun(model, Memory(), method)
     begun(other, Memory(), method)
-    name = next(iter(loras(model)))
-    rows = []
-    for step in range(3):
+    seen: dict[str, list[Tensor]] = {}
+    adam = None
+    for step in range(steps):
         x, gold = examples(seed=step)
         other.zero_grad(set_to_none=True)
         nn.functional.cross_entropy(other(x), gold).backward()
-        rows.append(loras(other)[name].grad)
-        train(model, learning, 1, first=step)
+        named = {**loras(other), **{FULL.format(n): dict(other.named_parameters())[FULL.format(n)] for n in (0, 1)}}
+        for name, parameter in named.items():
+            seen.setdefault(name, []).append(parameter.grad)
+        adam = train(model, learning, 1, first=step, adam=adam)
         for key, value in values(model).items():
             dict(other.named_parameters())[key].data.copy_(value)
-    together = torch.cat(rows)
-    basis = learning.keep("c", []).tensors[f"basis.{name}"]
-    wanted = extended(None, together, 0.99)
+    return learning, seen
+
+
+def same_space(basis: Tensor, wanted: Tensor) -> None:
     assert basis.shape == wanted.shape
     torch.testing.assert_close(basis @ basis.T, wanted @ wanted.T, atol=1e-3, rtol=0)
+
+
+def test_the_basis_is_of_all_gradients_of_the_stage():
+    """Those of the steps before the last count too; of a full-rank weight, their parts that move it."""
+    learning, seen = gradients_of(GORP(gorp_energy=0.99, galore_rank=2, galore_update_proj_gap=2), 3)
+    kept = learning.keep("c", []).tensors
+    name = next(iter(seen))
+    same_space(kept[f"basis.{name}"], extended(None, torch.cat(seen[name]), 0.99))
+    one, two, three = seen[FULL.format(0)]
+    turned = [torch.linalg.svd(g, full_matrices=False)[2][:2] for g in (one, one, three)]
+    low = [g @ p.T @ p for g, p in zip((one, two, three), turned, strict=True)]
+    same_space(kept[f"basis.{FULL.format(0)}"], extended(None, torch.cat(low), 0.99))
+
+
+def test_the_papers_basis_is_of_adams_first_moment():
+    learning, seen = gradients_of(GORP(gorp_space="moment", gorp_energy=0.9, galore_rank=2), 3)
+    kept = learning.keep("c", []).tensors
+    name = next(iter(seen))
+    moment = torch.zeros_like(seen[name][0])
+    for gradient in seen[name]:
+        moment = BETA_1 * moment + (1 - BETA_1) * gradient
+    values_ = torch.linalg.svd(moment, full_matrices=False)
+    share = values_.S.square().cumsum(0) / values_.S.square().sum()
+    count = int((share < 0.9).sum()) + 1  # the fewest that hold it; the authors' program leaves out the last of them
+    same_space(kept[f"basis.{name}"], values_.Vh[:count].T)
+    one, two, three = seen[FULL.format(0)]
+    projector = torch.linalg.svd(one, full_matrices=False)[2][:2]
+    low = (1 - BETA_1) * (BETA_1**2 * one + BETA_1 * two + three) @ projector.T @ projector
+    same_space(kept[f"basis.{FULL.format(0)}"], extended(None, low, 0.9))
+
+
+@pytest.mark.parametrize("space", GORP_SPACES)
+def test_its_memory_does_not_grow_with_the_steps_nor_with_the_square_of_a_width(space: str):
+    model = stack()
+    learning = begun(model, Memory(), GORP(gorp_space=space, gorp_rows=4, galore_rank=2))
+    sizes = []
+    for step in range(0, 12, 4):
+        train(model, learning, 4, first=step)
+        sizes.append(sum(value.numel() for key, value in learning.state().items() if "space." in key))
+    trained = len(loras(model)) + 2
+    assert max(sizes) <= trained * 2 * 4 * WIDE
+    assert all(basis.shape[1] <= 8 for basis in learning.keep("c", []).tensors.values() if basis.shape[0] == WIDE)
+
+
+def test_what_was_projected_off_counts_as_held():
+    """The rule is of the whole gradients: where most of them lies in the earlier subspace, hardly anything is added."""
+    basis, rows = basis_of(3, 5), torch.randn(40, WIDE, generator=torch.Generator().manual_seed(4))
+    rest = off(rows, basis)
+    inside = (rows - rest).square().sum().item()
+    same_space(extended(basis, rest, 0.8, inside), extended(basis, rows, 0.8))
+    assert extended(basis, rest, 0.8, 1000 * inside).shape == basis.shape

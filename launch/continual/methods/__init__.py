@@ -20,6 +20,7 @@ _CLASSES = {
     "replay": "Replay",
 }
 NAMES = tuple(_CLASSES)
+GORP_SPACES = ("gradients", "moment")  # of --gorp_space
 
 
 def choose(name: str, flags: Mapping[str, Any]) -> Method:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from continual import ContinualError
 from continual.methods.memory import Memory
 from continual.methods.method import Learning, Method, Start, layers
+from continual.methods.sketch import root, taken_in
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # Adam's
 DEFAULT_TARGETS = (
@@ -27,21 +28,22 @@ def off(matrix: Tensor, basis: Tensor | None) -> Tensor:
     return matrix if basis is None or not basis.shape[1] else matrix - (matrix @ basis) @ basis.T
 
 
-def extended(basis: Tensor | None, moment: Tensor, energy: float) -> Tensor:
-    """A basis (in x k) with the directions of a moment (rows x in) that it lacks.
+def extended(basis: Tensor | None, rows: Tensor, energy: float, inside: float = 0.0) -> Tensor:
+    """A basis (in x k) with the directions of some rows (any number x in) that it lacks.
 
-    As few, the strongest first, as it takes for the basis to hold the share `energy` of the moment's squared norm: the
-    rule of gradient projection memory (Saha et al., arXiv 2103.09762).
+    As few, the strongest first, as it takes for the basis to hold the share `energy` of the rows' squared norm, and of
+    `inside`, the squared norm of what has been projected off them before: the rule of gradient projection memory (Saha
+    et al., arXiv 2103.09762), which is GORP's too.
     """
-    moment = moment.detach().double().cpu()
-    known = moment.new_zeros((moment.shape[1], 0)) if basis is None else basis.double().cpu()
-    whole = moment.square().sum()
-    _, values, rows = torch.linalg.svd(off(moment, known), full_matrices=False)
+    rows = rows.detach().double().cpu()
+    known = rows.new_zeros((rows.shape[1], 0)) if basis is None else basis.double().cpu()
+    whole = rows.square().sum() + inside
+    _, values, directions = torch.linalg.svd(off(rows, known), full_matrices=False)
     held = whole - values.square().sum() + torch.cat([values.new_zeros(1), values.square().cumsum(0)])
     lacking = held < energy * whole * (1 - 1e-12)
     real = values > 1e-6 * whole.sqrt()  # no direction out of rounding noise
     count = min(int(lacking.sum()), int(real.sum()))
-    return torch.linalg.qr(torch.cat([known, rows[:count].T], dim=1))[0].float()
+    return torch.linalg.qr(torch.cat([known, directions[:count].T], dim=1))[0].float()
 
 
 class _Projected(Learning):
@@ -62,17 +64,20 @@ class _Projected(Learning):
                 a.copy_(off(a, self.bases.get(name)))
         self.before: list[Tensor] = []
         self.steps = 0
-        self.held: dict[str, Tensor] = {}  # moments, projectors and G^T · G summed, by what they are and whose
+        self.held: dict[str, Tensor] = {}  # moments, projectors and gradients' directions, by what they are and whose
 
     @torch.no_grad()
     def before_step(self, learning_rate: float) -> None:
         """Project each gradient off the earlier tasks' subspace."""
         self.steps += 1
-        for name, parameter in (*self.loras, *self.own):
-            if parameter.grad is not None:
-                space, gradient = self.held.get(f"space.{name}"), parameter.grad.float()
-                self.held[f"space.{name}"] = gradient.T @ gradient if space is None else space + gradient.T @ gradient
-                parameter.grad.copy_(off(parameter.grad, self.bases.get(name)))
+        for name, a in self.loras:
+            if a.grad is not None:
+                projected = off(a.grad, self.bases.get(name))
+                self._remember(name, projected.float(), (a.grad - projected).float().square().sum())
+                a.grad.copy_(projected)
+        for name, weight in self.own:
+            if weight.grad is not None:
+                weight.grad.copy_(off(weight.grad, self.bases.get(name)))
         self.before = [a.detach().clone() for _, a in self.loras]
 
     @torch.no_grad()
@@ -85,6 +90,14 @@ class _Projected(Learning):
             if weight.grad is not None:
                 change = off(self._low_rank(name, weight.grad.float()), self.bases.get(name))
                 weight.sub_((self.method.galore_lr * self.method.galore_scale * factor * change).to(weight.dtype))
+
+    def _remember(self, name: str, rows: Tensor, inside: Tensor) -> None:
+        """Take a step's projected gradient into what the basis will grow by; `inside`: what was projected off it."""
+        if self.method.gorp_space == "moment":
+            self._average(f"space.{name}", rows, BETA_1)
+            return
+        self.held[f"space.{name}"] = taken_in(self.held.get(f"space.{name}"), rows, self.method.gorp_rows)
+        self.held[f"inside.{name}"] = self.held.get(f"inside.{name}", 0) + inside
 
     def _average(self, name: str, value: Tensor, beta: float) -> Tensor:
         """An exponential average, as Adam keeps it."""
@@ -104,6 +117,8 @@ class _Projected(Learning):
             self.held[f"projector.{name}"] = new
         projector = self.held[f"projector.{name}"]
         low = gradient @ projector
+        if self.method.gorp_space == "gradients":
+            self._remember(name, root(low.T @ low) @ projector.T, low.new_zeros(()))
         first = self._average(f"first.{name}", low, BETA_1) / (1 - BETA_1**self.steps)
         second = self._average(f"second.{name}", low.square(), BETA_2) / (1 - BETA_2**self.steps)
         return (first / (second.sqrt() + EPSILON)) @ projector.T
@@ -122,12 +137,15 @@ class _Projected(Learning):
         """The full-rank weights, and each basis with the directions of this task's gradients."""
         kept = {f"weight.{name}": weight.detach().cpu().clone() for name, weight in self.own}
         for name, _ in (*self.loras, *self.own):
-            values, vectors = torch.linalg.eigh(self.held[f"space.{name}"].double())
-            root = (
-                vectors * values.clamp(min=0).sqrt()
-            ).T  # as good as all gradients' rows: root^T · root is their sum
-            kept[f"basis.{name}"] = extended(self.bases.get(name), root, self.method.gorp_energy)
+            inside = float(self.held.get(f"inside.{name}", 0))
+            kept[f"basis.{name}"] = extended(self.bases.get(name), self._space(name), self.method.gorp_energy, inside)
         return Memory(kept)
+
+    def _space(self, name: str) -> Tensor:
+        """Rows that the basis is to hold a share of."""
+        if (first := self.held.get(f"first.{name}")) is not None and self.method.gorp_space == "moment":
+            return root(first.T @ first) @ self.held[f"projector.{name}"].T
+        return self.held[f"space.{name}"]
 
 
 @dataclass(frozen=True)
@@ -141,19 +159,20 @@ class GORP(Method):
         A:            A + off(Adam's step on G'),               off(M) = M - M · V · V^T
         W:            W - lr · scale · off(Adam(G' · P) · P^T),  P: the r strongest right singular vectors of G',
                                                                 anew every `gap` steps (GaLore, arXiv 2403.03507)
-        after a task: V grows by the fewest directions with which it holds the share `energy` of the stage's gradients,
-                      that is of the sum of G^T · G over its steps; a new A starts at off(A)
+        after a task: V grows by the fewest directions, the strongest first, with which it holds the share `energy` of
+                      a matrix S; a new A starts at off(A)
 
-    The paper takes the directions of Adam's first moment at the end. For an A of rank 8 that is at most 8, of the last
-    few batches: on order_1 with the built-in model (seed 11) the average was then 69 to 73, against 78.2 with the whole
-    stage's gradients and 77.5 for IncLoRA, and so the gradients it is. B is moved freely.
+    The paper's S is Adam's first moment at the end of the stage (`gorp_space` moment; the program's share is 0.9). For
+    an A of rank 8 that is at most 8 directions, of the last few batches: on order_1 with the built-in model (seed 11)
+    the average was then 69 to 73, and 77.5 for IncLoRA. So the default S (`gradients`) is ours: all gradients of the
+    stage, of W the low-rank G' · P · P^T, kept by Frequent Directions in at most 2 · `gorp_rows` rows. B moves freely.
 
     Read were the paper's abstract and, in a copy by somebody else, the trainer of the authors' program, not their
-    optimizer: the trainer projects the gradient before Adam alone, and Adam's division leaves
-    the subspace, so here its step is projected once more; it never joins the gradients of several ranks, here they are
-    joined first; its share of 0.9 is fixed, and for the first task it takes one direction less than that; it adds
-    lamda_3 · || dW · dW^T - I ||_2 for the full-rank weights, which is left out. GaLore takes the smaller side of W,
-    here it is always the rows', which the bases are about; and the first moment is turned along when P is renewed.
+    optimizer. Other than here, the trainer projects the gradient before Adam alone (its optimizer could do so after it,
+    too: gp_second is off), and Adam's division leaves the subspace; it never joins the gradients of several ranks; for
+    the first task it takes one direction less than the share asks for; it adds lamda_3 · || dW · dW^T - I ||_2 for W.
+    GaLore takes the smaller side of W, here it is always the rows', which the bases are about; and the first moment is
+    turned along when P is renewed.
     """
 
     name: ClassVar[str] = "gorp"
@@ -164,6 +183,8 @@ class GORP(Method):
     galore_scale: float = 1.0
     galore_update_proj_gap: int = 10
     gorp_energy: float = 0.95
+    gorp_space: str = "gradients"
+    gorp_rows: int = 128
     optim_target_modules: str | None = None
 
     def begin(self, start: Start) -> Learning:
