@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from dsdoctor.cli._project import Adding
+from dsdoctor.cli._project import Adding, split_names
 
 if TYPE_CHECKING:
     from dsdoctor.hosts.examine import HostChoice
@@ -60,7 +60,9 @@ def host_choice(options: dict[str, Any]) -> HostChoice:
 
 def ignore_option(text: str) -> Decorator:
     """--ignore, which adds to what the project's file ignores."""
-    return click.option("--ignore", cls=Adding, multiple=True, metavar="NAME", help=text)
+    return click.option(
+        "--ignore", cls=Adding, multiple=True, callback=split_names, metavar="NAME[,NAME...]", help=text
+    )
 
 
 def facts_options() -> tuple[Decorator, ...]:

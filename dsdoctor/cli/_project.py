@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 NAME = ".dsdoctor.yaml"
 
 
+def split_names(ctx: click.Context, option: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of an option that may be given several times, each a name or several with commas between them."""
+    return tuple(name for part in value for word in part.split(",") if (name := word.strip()))
+
+
 class Adding(click.Option):
     """An option that may be given several times; what is given is added to what the project's file has."""
 
@@ -60,16 +65,19 @@ def apply_project(ctx: click.Context, command: str) -> None:
 
 def judged(report: Report, baseline: str | None) -> Report:
     """The report with what the baseline file has let pass, and a note of the file that set the defaults."""
+    import msgspec
+
     path = click.get_current_context().meta.get(NAME)
     if path is not None:
-        import msgspec
-
         report = msgspec.structs.replace(report, notes=(*report.notes, f"Defaults from {path}"))
     if baseline is None:
         return report
-    from dsdoctor.report.baseline import accept
+    from dsdoctor.report.baseline import accept, unseen
 
-    return accept(report, read_baseline(baseline))
+    known = read_baseline(baseline)
+    told = unseen(report, known)
+    notes = (*report.notes, f"{baseline}: {told}") if told else report.notes
+    return accept(msgspec.structs.replace(report, notes=notes), known)
 
 
 def keep_baseline(report: Report, path: str) -> None:
@@ -89,8 +97,12 @@ def read_baseline(path: str) -> Baseline:
     from dsdoctor.report.baseline import SCHEMA, Baseline
     from dsdoctor.yamlfile import FileError, convert, parse, read_text
 
-    text = read_text(path)
-    baseline = convert(parse(text, path), Baseline, path, text)
+    try:
+        text = read_text(path)
+        baseline = convert(parse(text, path), Baseline, path, text)
+    except FileError as error:
+        told = f"{error.message}; wanted is a file that `dsdoctor check --save-baseline FILE` has written"
+        raise FileError(path, told, error.line) from None
     if baseline.schema != SCHEMA:
         raise FileError(path, f"schema: {baseline.schema!r}; this version reads {SCHEMA}")
     return baseline

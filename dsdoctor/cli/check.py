@@ -16,7 +16,7 @@ from dsdoctor.cli._options import (
     report_options,
     with_options,
 )
-from dsdoctor.cli._project import judged, keep_baseline
+from dsdoctor.cli._project import judged, keep_baseline, split_names
 
 if TYPE_CHECKING:
     from dsdoctor.cluster import Cluster
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     click.option("--network", is_flag=True, help="Let the hosts connect to each other, and measure how fast they are."),
     click.option("--deep", is_flag=True, help="Try torch, GPUs and collectives on the hosts; takes up to 3 minutes."),
     *facts_options(),
-    click.option("--select", multiple=True, metavar="NAME", help="Only this check. May be given several times."),
-    ignore_option("Let this finding pass: it is shown, and no error."),
+    click.option(
+        "--select", multiple=True, callback=split_names, metavar="NAME[,NAME...]", help="Only these checks. Repeatable."
+    ),
+    ignore_option("Let these findings pass: they are shown, and no errors."),
     click.option("--baseline", metavar="FILE", help="Let the findings pass that are in this file; new ones count."),
     click.option("--save-baseline", "accepted", metavar="FILE", help="Write the findings into such a file."),
     *report_options(),

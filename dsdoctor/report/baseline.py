@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from dsdoctor.report.layout import fold
 from dsdoctor.report.model import Finding, Report
 
 SCHEMA = "dsdoctor.baseline/1"
@@ -45,6 +46,21 @@ def accept(report: Report, baseline: Baseline) -> Report:
     known = set(baseline.findings)
     findings = tuple(part for finding in report.findings for part in _split(finding, known))
     return msgspec.structs.replace(report, findings=findings)
+
+
+def unseen(report: Report, baseline: Baseline) -> str | None:
+    """What of the baseline is not there any more, in words; None where all of it is, or could not be looked for."""
+    hosts = {known.host for known in baseline.findings} - {""}
+    if hosts and not hosts & {host.name for host in report.hosts}:
+        return f"it was written for other hosts ({fold(sorted(hosts))}) and lets nothing pass here"
+    seen = {key for finding in report.findings for key in _keys(finding)}
+    judged = {*report.passed, *(finding.name for finding in report.findings)}
+    there = {"", *(host.name for host in report.hosts if host.reachable)}
+    gone = [each for each in baseline.findings if each not in seen and each.name in judged and each.host in there]
+    if not gone:
+        return None
+    names = ", ".join(sorted({known.name for known in gone}))
+    return f"{len(gone)} of the {len(baseline.findings)} findings in it are not there any more ({names})"
 
 
 def _split(finding: Finding, known: set[Accepted]) -> Iterator[Finding]:

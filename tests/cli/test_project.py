@@ -95,6 +95,7 @@ def test_a_baseline_lets_pass_what_it_knows(project: Path, ill: Path, healthy: P
         ('{"findings": []}', "missing required field `schema`"),
         ('{"schema": "dsdoctor.baseline/1", "findings": [{"name": "x"}]}', "host"),
         ("not a baseline", "Expected `object`"),
+        ("not a baseline", "wanted is a file that `dsdoctor check --save-baseline FILE` has written"),
     ],
 )
 def test_a_baseline_that_cannot_be_read(project: Path, healthy: Path, text: str, words: str) -> None:
@@ -108,3 +109,11 @@ def test_a_baseline_that_cannot_be_read(project: Path, healthy: Path, text: str,
 
 def test_keeping_and_applying_a_baseline_at_once_is_refused(project: Path, healthy: Path) -> None:
     assert run("check", "--facts", healthy, "--baseline", "a", "--save-baseline", "b").exit_code == 2
+
+
+def test_a_baseline_of_other_hosts_is_told(project: Path, ill: Path) -> None:
+    known = {"name": "low-shm", "host": "elsewhere", "message": "x"}
+    Path("known.json").write_text(json.dumps({"schema": "dsdoctor.baseline/1", "findings": [known]}))
+    result = run("check", "--facts", ill, "--baseline", "known.json")
+    assert result.exit_code == 1
+    assert "known.json: it was written for other hosts (elsewhere) and lets nothing pass here" in result.stdout

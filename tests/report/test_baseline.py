@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dsdoctor.report.baseline import accept, baseline_of
-from dsdoctor.report.model import Evidence, Finding, Report, Severity
+from dsdoctor.report.baseline import accept, baseline_of, unseen
+from dsdoctor.report.model import Evidence, Finding, HostState, Report, Severity
 
 
 def report(*findings: Finding) -> Report:
@@ -43,3 +43,22 @@ def test_a_finding_about_no_host_and_an_ignored_one() -> None:
     kept = baseline_of(report(job, ignored), "0.1")
     assert [each.name for each in kept.findings] == ["precision-disagrees"]
     assert [each.ignored for each in accept(report(job, ignored), kept).findings] == [True, True]
+
+
+def test_what_is_not_there_any_more_is_told() -> None:
+    shm = Finding("low-shm", Severity.WARNING, "64 MB", ("a",))
+    kept = baseline_of(report(low_disk("1", "a"), shm), "0.1")
+    hosts = (HostState("a", True), HostState("b", True))
+
+    def now(*findings: Finding, passed: tuple[str, ...] = (), hosts: tuple[HostState, ...] = hosts) -> Report:
+        return Report(command="check", seconds=0.0, findings=findings, passed=passed, hosts=hosts)
+
+    assert unseen(now(low_disk("2", "a"), shm), kept) is None
+    told = "1 of the 2 findings in it are not there any more (low-shm)"
+    assert unseen(now(low_disk("2", "a"), passed=("low-shm",)), kept) == told
+    assert unseen(now(low_disk("2", "a")), kept) is None, "the check was not run"
+    away = (HostState("a", False), HostState("b", True))
+    assert unseen(now(passed=("low-shm", "low-disk"), hosts=away), kept) is None, "the host was not examined"
+    strange = unseen(now(passed=("low-shm", "low-disk"), hosts=(HostState("n1", True),)), kept)
+    assert strange == "it was written for other hosts (a) and lets nothing pass here"
+    assert unseen(now(), baseline_of(report(), "0.1")) is None
