@@ -52,9 +52,11 @@ class RunView:
             for line in self._others.line(event):
                 self._put(line)
         elif isinstance(event, RankFailed):
-            text, lines = self._others.failed(event) or ("", [])
-            for each in [Noted(text, warning=True), *lines] if text else []:
-                self._put(each)
+            told = self._others.failed(event)
+            if told is not None:
+                self._put(Noted(told[0], warning=True))
+                for line in told[1]:
+                    self._put(line)
         else:
             if isinstance(event, StageStarted):
                 self._others.begin()
