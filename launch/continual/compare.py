@@ -1,7 +1,8 @@
 """Runs laid side by side: methods by orders, with mean and spread over seeds, as text, CSV or JSON.
 
 `python -m continual.compare runs/order_1-* logs_and_outputs/order1_olora`, in the folder above continual/. A run whose
-last stage is missing has no final figures and counts in no mean; the table says how far it came.
+last stage is missing has no final figures and counts in no mean; the table says how far it came. A folder of runs
+stands for the runs in it, and a run that is named twice counts once.
 """
 
 from __future__ import annotations
@@ -121,7 +122,9 @@ def notes(runs: Sequence[Run]) -> list[str]:
             continue
         key = (order_of(run), run.method, run.seed)
         if key in seen:
-            said.append(f"{run.path}: {key[0]}, {key[1]}, seed {key[2]} as {seen[key]}; both count")
+            said.append(
+                f"{run.path}: {key[0]}, {key[1]}, seed {key[2]} as {seen[key]}; both count; NAME=RUN tells them apart"
+            )
         seen.setdefault(key, run.path)
     return said
 
@@ -216,25 +219,37 @@ def _harmless(words: str) -> str:
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in words)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the comparison; 0 when all runs could be read, 1 when some could not, 2 for flags that cannot be."""
-    parser = argparse.ArgumentParser(prog="python -m continual.compare", description=__doc__.split("\n")[0])
-    parser.add_argument("runs", nargs="+", metavar="[METHOD=]RUN", help="a run's directory, or O-LoRA's outputs")
-    parser.add_argument("--format", choices=["text", "csv", "json"], default="text")
-    args = parser.parse_args(argv)
-    runs: list[Run] = []
-    for word in args.runs:
+def _read(words: Sequence[str]) -> tuple[list[Run], bool]:
+    """The runs that the words name, each once, and whether one could not be read; what is wrong goes to stderr."""
+    runs: dict[tuple[Path, str], Run] = {}
+    failed = False
+    for word in words:
         method, equals, path = word.partition("=")
         if not equals or not method or "/" in method:  # a path may hold the sign
             method, path = "", word
-        try:
-            runs.append(logged.read(Path(path), method or None))
-        except (ContinualError, OSError) as error:
-            print(_harmless(f"continual: {error}"), file=sys.stderr)
+        for each in logged.found(Path(path)):
+            try:
+                if (key := (each.resolve(), method)) not in runs:
+                    runs[key] = logged.read(each, method or None)
+            except (ContinualError, OSError) as error:
+                print(_harmless(f"continual: {error}"), file=sys.stderr)
+                failed = True
+    return list(runs.values()), failed
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the comparison; 0 when all runs could be read, 1 when some could not, 2 for flags that cannot be."""
+    parser = argparse.ArgumentParser(prog="python -m continual.compare", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "runs", nargs="+", metavar="[METHOD=]RUN", help="a run's directory, a folder of these, or O-LoRA's outputs"
+    )
+    parser.add_argument("--format", choices=["text", "csv", "json"], default="text")
+    args = parser.parse_args(argv)
+    runs, failed = _read(args.runs)
     if runs:
         shown = {"text": text, "csv": as_csv, "json": as_json}[args.format](runs)
         print(_harmless(shown) if args.format == "text" else shown, end="")
-    return 0 if len(runs) == len(args.runs) else 1
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What a run has measured, read from the files it left: a run of dsdoctor's, or the outputs of O-LoRA's program.
 
 Both have a folder a stage, `k-TASK`: below `outputs/` of the run's directory, or of `logs_and_outputs/order_1`. Ours
-holds results.json with the whole matrix; theirs all_results.json with `predict_exact_match_for_<task>` of its stage.
+holds results.json with the whole matrix; theirs all_results.json, or predict_results.json alone, with
+`predict_exact_match_for_<task>` of its stage.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from continual.orders import ORDERS
 STAGE = re.compile(r"([1-9][0-9]{0,3})-(.+)")
 _NAMED = re.compile(r"(?:order_?[0-9]+|long)_(.+)")  # order1_olora: the method of an order
 MOST_BYTES = 1 << 24
+OURS = "results.json"
+THEIRS = ("all_results.json", "predict_results.json")
 EXACT_MATCH = "predict_exact_match_for_"
 
 
@@ -60,34 +63,67 @@ def read(path: Path, method: str | None = None) -> Run:
     Raises:
         ContinualError: no folder of that kind, or none of its files can be used.
     """
-    base = path / "outputs" if (path / "outputs").is_dir() else path
-    if not base.is_dir():
-        raise ContinualError(f"{path}: no such folder; wanted a run's directory, with outputs/1-TASK and so on")
+    base = _base(path)
     folders = _stages(base)
     if not folders:
-        raise ContinualError(f"{path}: no folder 1-TASK in {base}; wanted a run's directory, or O-LoRA's outputs")
+        raise ContinualError(f"{path}: {_instead(path, base)}; wanted a run's directory, or O-LoRA's outputs")
     notes: list[str] = []
-    ours = {place: _object(folder / "results.json", notes) for place, (folder, _) in folders.items()}
+    ours = {place: _object(folder / OURS, notes) for place, (folder, _) in folders.items()}
     own = {place: value for place, value in ours.items() if value is not None}
     run = _own(path, own, method, notes) if own else _original(path, folders, method, notes)
     if not run.stages:
         said = "".join(f"\n  {note}" for note in notes)
-        raise ContinualError(f"{path}: no stage has results.json or all_results.json that can be used{said}")
+        raise ContinualError(f"{path}: no stage has {OURS}, {' or '.join(THEIRS)} that can be used{said}")
     return run
+
+
+def found(path: Path) -> list[Path]:
+    """The runs that a path means: itself, or where it is a folder of runs, those below it by name."""
+    try:
+        if not path.is_dir() or _stages(_base(path)):
+            return [path]
+        return [each for each in sorted(path.iterdir()) if _is_run(each)] or [path]
+    except (OSError, ContinualError):
+        return [path]  # reading it says what is wrong
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a folder is a run, and not one in which something else of each stage is kept, such as its logs."""
+    base = _base(path)
+    measured = (folder / name for folder, _ in _stages(base).values() for name in (OURS, *THEIRS))
+    return (base != path and bool(_stages(base))) or any(file.is_file() for file in measured)
+
+
+def _base(path: Path) -> Path:
+    return path / "outputs" if (path / "outputs").is_dir() else path
+
+
+def _instead(path: Path, base: Path) -> str:
+    """What a path is that is no run."""
+    if not path.exists():
+        return "no such folder"
+    if not path.is_dir():
+        return "a file"
+    if STAGE.fullmatch(path.absolute().name) and any((path / name).exists() for name in (OURS, *THEIRS)):
+        run = path.absolute().parent
+        return f"one stage of a run; give {run.parent if run.name == 'outputs' else run}"
+    return f"no folder 1-TASK in {base}"
 
 
 def _stages(base: Path) -> dict[int, tuple[Path, str]]:
     """The stages' folders and tasks by place, from 1."""
-    found: dict[int, tuple[Path, str]] = {}
+    if not base.is_dir():
+        return {}
+    stages: dict[int, tuple[Path, str]] = {}
     for folder in sorted(base.iterdir()):
         match = STAGE.fullmatch(folder.name)
         if match is None or not folder.is_dir():
             continue
         place = int(match[1])
-        if place in found:
-            raise ContinualError(f"{base}: two folders of stage {place}: {found[place][0].name} and {folder.name}")
-        found[place] = (folder, match[2])
-    return dict(sorted(found.items()))
+        if place in stages:
+            raise ContinualError(f"{base}: two folders of stage {place}: {stages[place][0].name} and {folder.name}")
+        stages[place] = (folder, match[2])
+    return dict(sorted(stages.items()))
 
 
 def _object(path: Path, notes: list[str]) -> dict[str, Any] | None:
@@ -137,7 +173,7 @@ def _original(path: Path, folders: Mapping[int, tuple[Path, str]], method: str |
     order, tasks = _order_of(known)
     matrix: list[tuple[float | None, ...] | None] = []
     for place in range(1, len(tasks) + 1):
-        value = _object(folders[place][0] / "all_results.json", notes) if place in folders else None
+        value = _theirs(folders[place][0], notes) if place in folders else None
         row = _row([value.get(EXACT_MATCH + task) for task in tasks[:place]], place) if value is not None else None
         matrix.append(row)
     name = path.parent.name if path.name == "outputs" else path.name
@@ -151,6 +187,14 @@ def _original(path: Path, folders: Mapping[int, tuple[Path, str]], method: str |
         matrix=tuple(matrix),
         notes=tuple(notes),
     )
+
+
+def _theirs(folder: Path, notes: list[str]) -> dict[str, Any] | None:
+    """The figures of a stage of theirs: all_results.json, else predict_results.json, which holds the same of them."""
+    for name in THEIRS:
+        if (value := _object(folder / name, notes)) is not None:
+            return value
+    return None
 
 
 def _order_of(known: Mapping[int, str]) -> tuple[str | None, tuple[str, ...]]:

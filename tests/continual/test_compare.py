@@ -136,7 +136,7 @@ def test_the_logged_order_of_a_long_run_is_found_by_its_tasks(tmp_path: Path):
     ("files", "said"),
     [
         ({}, "no folder 1-TASK"),
-        ({"1-a/other": "x"}, "no stage has results.json or all_results.json that can be used"),
+        ({"1-a/other": "x"}, "no stage has results.json, all_results.json or predict_results.json that can be used"),
         ({"1-a/all_results.json": "{"}, "all_results.json: cannot be read"),
         ({"1-a/all_results.json": "[]"}, "all_results.json: holds list; wanted an object"),
         ({"1-a/results.json": "{}"}, "results.json of stage 1: tasks is None; wanted a list of names"),
@@ -187,3 +187,38 @@ def test_no_file_breaks_the_reader(tmp_path_factory: pytest.TempPathFactory, bod
     assert compare.text([run])
     assert compare.as_csv([run])
     assert json.loads(compare.as_json([run]))["runs"]
+
+
+def test_a_folder_of_runs_is_its_runs_and_a_run_counts_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    one, two = own(tmp_path / "runs", "one", MATRIX, seed=1), own(tmp_path / "runs", "two", MATRIX, seed=2)
+    (tmp_path / "runs" / "other" / "logs" / "1-dbpedia").mkdir(parents=True)
+    (tmp_path / "runs" / "note.txt").write_text("mine")
+    (tmp_path / "runs" / "failed" / "outputs" / "1-dbpedia").mkdir(parents=True)
+    assert compare.main([str(tmp_path / "runs"), str(one), f"{two}/", "--format", "json"]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"continual: {tmp_path / 'runs' / 'failed'}: no stage has results.json")
+    body = json.loads(said.out)
+    assert [run["path"] for run in body["runs"]] == [str(one), str(two)]
+    assert compare.main([str(one), f"again={one}"]) == 0  # under another name it is wanted
+    assert "again" in capsys.readouterr().out
+
+
+def test_what_is_given_in_a_runs_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = own(tmp_path, "one", MATRIX)
+    (run / "outputs" / "4-agnews" / "adapter" / "1-dbpedia").mkdir(parents=True)
+    (run / "logs" / "1-dbpedia").mkdir(parents=True)
+    places = [run / "outputs" / "4-agnews", run / "outputs" / "4-agnews" / "results.json", run / "logs" / "1-dbpedia"]
+    for place in places:
+        assert compare.main([str(place)]) == 1
+    stage, file, logs = capsys.readouterr().err.splitlines()
+    assert stage.endswith(f"4-agnews: one stage of a run; give {run}; wanted a run's directory, or O-LoRA's outputs")
+    assert "results.json: a file; wanted a run's directory" in file
+    assert "no folder 1-TASK in" in logs
+
+
+def test_predict_results_alone_will_do(tmp_path: Path):
+    run = original(tmp_path)
+    for stage in (1, 3):
+        folder = run / "outputs" / f"{stage}-{TASKS[stage - 1]}"
+        (folder / "all_results.json").rename(folder / "predict_results.json")
+    assert logged.read(run).matrix == tuple(map(tuple, MATRIX))
