@@ -32,14 +32,15 @@ def low_memory(host: HostFacts, entry: HostEntry, context: JobContext) -> Iterat
     or run fewer ranks on this host.
 
     ## Source
-    The sizes of the weight files × the ranks on the host, against MemTotal of /proc/meminfo and the limits of the
-    cgroups. Weights that are stored in 16 bits and loaded in 32 need twice as much; that is not counted.
+    The sizes of the weight files × the ranks on the host, against MemTotal of /proc/meminfo (without huge pages that
+    are set aside) and the limits of the cgroups. Weights that are stored in 16 bits and loaded in 32 need twice as
+    much; that is not counted.
     """
     found = [path for path in _models(host, context) if path.model is not None and path.model.weights_bytes]
     weights = sum(path.model.weights_bytes for path in found if path.model is not None)
     largest = max((path.model.largest_bytes for path in found if path.model is not None), default=0)
     memory = host.memory
-    limit = min(memory.total_bytes, memory.cgroup_limit_bytes or memory.total_bytes)
+    limit = memory.limit_bytes
     ranks = entry.processes
     if not weights or ranks < 1 or limit <= 0:
         return
@@ -48,7 +49,8 @@ def low_memory(host: HostFacts, entry: HostEntry, context: JobContext) -> Iterat
     if needed <= limit:
         return
     impossible = largest * ranks > limit and all(path.model and path.model.weights == "bin" for path in found)
-    whose = "its container may use" if limit < memory.total_bytes else "the host has"
+    limited = limit < memory.ordinary_bytes
+    whose = "its container may use" if limited else "the host has"
     one = amount(largest if in_parts else weights)
     yield low_memory.finding(
         f"{ranks} rank{'' if ranks == 1 else 's'} that load the model's {what} ({one} each) need {amount(needed)}, and "
@@ -56,12 +58,13 @@ def low_memory(host: HostFacts, entry: HostEntry, context: JobContext) -> Iterat
         severity=Severity.ERROR if impossible else None,
         evidence=[
             Evidence(
-                text=f"memory: {memory.total_bytes} bytes, limit of the cgroups: {memory.cgroup_limit_bytes}",
+                text=f"memory: {memory.total_bytes} bytes, of which {memory.hugetlb_bytes} are set aside as huge "
+                f"pages; limit of the cgroups: {memory.cgroup_limit_bytes}",
                 source=host.name,
             ),
             *(Evidence(text=_figures(path), source=host.name) for path in found),
         ],
-        fix=_fixes(host, limit < memory.total_bytes),
+        fix=_fixes(host, limited),
     )
 
 

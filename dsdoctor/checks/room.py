@@ -71,7 +71,7 @@ def card_room(host: HostFacts, entry: HostEntry) -> CardRoom | None:
 
 def ram_limit(host: HostFacts) -> int:
     """The bytes that processes on the host may use. Raises FactUnavailable."""
-    return min(host.memory.total_bytes, host.memory.cgroup_limit_bytes or host.memory.total_bytes)
+    return host.memory.limit_bytes
 
 
 def shown(memory: MemoryForecast) -> str:

@@ -81,12 +81,27 @@ class DiskFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MemoryFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Host RAM; `cgroup_limit_bytes` is what a container may really use."""
+    """Host RAM; `cgroup_limit_bytes` is what a container may really use.
+
+    What is set aside as huge pages is part of the total, and programs that do not ask for them cannot have it.
+    """
 
     total_bytes: int
     available_bytes: int
     swap_total_bytes: int = 0
     cgroup_limit_bytes: int | None = None
+    hugetlb_bytes: int = 0  # set aside as huge pages of any size
+    hugetlb_free_bytes: int | None = None  # of those of the usual size, what nobody uses; None: not told
+
+    @property
+    def ordinary_bytes(self) -> int:
+        """The host's memory without what is set aside as huge pages."""
+        return max(self.total_bytes - self.hugetlb_bytes, 0)
+
+    @property
+    def limit_bytes(self) -> int:
+        """The most that the processes of a job can have together: of the host, or of the container."""
+        return min(self.ordinary_bytes, self.cgroup_limit_bytes or self.ordinary_bytes)
 
 
 class CpuFacts(msgspec.Struct, frozen=True, kw_only=True):

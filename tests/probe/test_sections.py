@@ -109,7 +109,8 @@ def test_firewalls_that_are_switched_on(root: Path, monkeypatch: pytest.MonkeyPa
 
 
 MEMINFO = (
-    "MemTotal:       16384 kB\nMemAvailable:    8192 kB\nSwapTotal:       1024 kB\nHugePages_Total:       0\nbroken\n"
+    "MemTotal:       16384 kB\nMemAvailable:    8192 kB\nSwapTotal:       1024 kB\nHugePages_Total:       3\nbroken\n"
+    "HugePages_Free:        1\nHugepagesize:       2048 kB\n"
 )
 
 
@@ -145,7 +146,17 @@ def test_memory_and_what_a_cgroup_leaves_of_it(root: Path, files: dict[str, str]
         "available_bytes": 8192 * 1024,
         "swap_total_bytes": 1024 * 1024,
         "cgroup_limit_bytes": limit,
+        "hugetlb_bytes": 3 * 2048 * 1024,
+        "hugetlb_free_bytes": 2048 * 1024,
     }
+
+
+def test_huge_pages_of_several_sizes(root: Path) -> None:
+    lay(root, {"proc/meminfo": MEMINFO + "Hugetlb:         7340032 kB\n"})
+    assert probe.limits.fact_memory(ASK)["hugetlb_bytes"] == 7340032 * 1024
+    lay(root, {"proc/meminfo": "MemTotal: 16384 kB\n"})
+    found = probe.limits.fact_memory(ASK)
+    assert (found["hugetlb_bytes"], found["hugetlb_free_bytes"]) == (0, 0)
 
 
 def test_memory_that_cannot_be_read_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,10 @@ def fact_memory(ask: Ask) -> dict[str, Any]:
         if value is not None:
             fields[name] = value * 1024  # printed in kB
     total = fields["MemTotal"]
+
+    def huge(name: str) -> int:
+        return fields.get(name, 0) // 1024 * fields.get("Hugepagesize", 0)  # a count, and the usual size
+
     limits = [number(text) for text in cgroup_values("memory", "memory.max", "memory.limit_in_bytes")]
     tight = [limit for limit in limits if limit is not None and limit < total]  # "none" is `max`, or a huge number
     return {
@@ -60,6 +64,8 @@ def fact_memory(ask: Ask) -> dict[str, Any]:
         "available_bytes": fields.get("MemAvailable", fields.get("MemFree", 0)),
         "swap_total_bytes": fields.get("SwapTotal", 0),
         "cgroup_limit_bytes": min(tight) if tight else None,
+        "hugetlb_bytes": fields.get("Hugetlb", huge("HugePages_Total")),  # the former from Linux 4.16 on
+        "hugetlb_free_bytes": huge("HugePages_Free"),
     }
 
 
