@@ -33,6 +33,7 @@ class SessionFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     shell: str = ""  # the user's login shell
     shell_seconds: float | None = None  # from its start to the command's; None where that cannot be told
+    shell_cpu_seconds: float | None = None  # what it computed meanwhile, and what it called
     printed: str = ""
     setup: tuple[str, ...] = ()
     logind: bool = False  # systemd-logind keeps track of sessions here

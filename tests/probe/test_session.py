@@ -72,7 +72,7 @@ def ancestors(root: Path, starts: list[int], top: str) -> None:
     """A chain of processes above this one: the last is the login shell, which `top` started."""
     pids = [os.getpid(), *range(50_000, 50_000 + len(starts) - 1), 40_000]
     for pid, parent, start in zip(pids, pids[1:], starts, strict=False):
-        fields = ["S", str(parent), *["0"] * 17, str(start), "0"]
+        fields = ["S", str(parent), *["0"] * 9, "11", "3", "9", "2", *["0"] * 4, str(start), "0"]
         lay(root, {f"proc/{pid}/stat": f"{pid} (a) b) {' '.join(fields)}", f"proc/{pid}/comm": "python3\n"})
     lay(root, {"proc/40000/comm": top + "\n", "proc/40000/stat": "40000 (x) S 1 " + "0 " * 20})
 
@@ -80,20 +80,28 @@ def ancestors(root: Path, starts: list[int], top: str) -> None:
 def test_what_the_login_shell_took(root: Path) -> None:
     tick = os.sysconf("SC_CLK_TCK")
     ancestors(root, [2000, 1000, 10 * tick], "sshd-session")
-    assert probe.session.shell_seconds("10.34") == 0.34
-    assert probe.session.shell_seconds("9.00") is None, "a container's uptime"
-    assert probe.session.shell_seconds("") is None
-    assert probe.session.shell_seconds("soon") is None
+    computed = 25 / tick
+    assert probe.session.shell_seconds("10.34") == (0.34, computed)
+    assert probe.session.shell_seconds("9.00") == (None, computed), "a container's uptime"
+    assert probe.session.shell_seconds("") == (None, None)
+    assert probe.session.shell_seconds("soon") == (None, None)
+
+
+def test_a_login_shell_that_the_probe_has_replaced(root: Path) -> None:
+    ancestors(root, [1000], "sshd")
+    took, computed = probe.session.shell_seconds("11")
+    assert took is not None
+    assert computed is None, "what the probe itself computed is in it"
 
 
 @pytest.mark.parametrize("top", ["systemd", "bash"])
 def test_a_shell_that_no_sshd_started(root: Path, top: str) -> None:
     ancestors(root, [100], top)
-    assert probe.session.shell_seconds("10") is None
+    assert probe.session.shell_seconds("10") == (None, None)
 
 
 def test_hidden_processes(root: Path) -> None:
-    assert probe.session.shell_seconds("10") is None
+    assert probe.session.shell_seconds("10") == (None, None)
 
 
 @pytest.mark.parametrize(

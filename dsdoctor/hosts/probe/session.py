@@ -22,9 +22,11 @@ def fact_session(ask: Ask) -> dict[str, Any]:
         shell = pwd.getpwuid(os.getuid()).pw_shell
     except KeyError:
         shell = ""
+    took, computed = shell_seconds(os.environ.get("DSDOCTOR_SHELL_AT", ""))
     return {
         "shell": shell,
-        "shell_seconds": shell_seconds(os.environ.get("DSDOCTOR_SHELL_AT", "")),
+        "shell_seconds": took,
+        "shell_cpu_seconds": computed,
         "printed": "",  # the probe cannot see these two; who started it fills them in
         "setup": [],
         "logind": os.path.isdir(at("/run/systemd/sessions")),
@@ -46,26 +48,30 @@ def login_session(groups: str) -> str | None:
     return None
 
 
-def shell_seconds(ready: str) -> float | None:
-    """What the login shell took. `ready` is the uptime when it had come to the command, as /proc/uptime has it.
+def shell_seconds(ready: str) -> tuple[float | None, float | None]:
+    """What the login shell took, by the clock and of the processor; None for what cannot be told.
 
-    The login shell is the process right below sshd; commands replace it or run below it, and its start stays.
+    `ready` is the uptime when it had come to the command, as /proc/uptime has it. The login shell is the process right
+    below sshd; commands replace it or run below it, and its start stays. What it and the children that it waited for
+    have computed is its own alone as long as this probe has not replaced it: behind its start files it only waits.
     """
     try:
         until = float(ready)
     except ValueError:
-        return None
+        return None, None
     pid = os.getpid()
     for _ in range(64):
         words = read_or(at("/proc/%d/stat" % pid)).rpartition(")")[2].split()
         if len(words) < 20:
-            return None  # another user's processes may be hidden
+            break  # another user's processes may be hidden
         parent = int(words[1])
         if read_or(at("/proc/%d/comm" % parent)).startswith(("sshd", "dropbear")):
-            took = until - int(words[19]) / float(os.sysconf("SC_CLK_TCK"))
-            return round(took, 2) if 0 <= took < 600 else None  # a container's uptime may be one of its own
+            tick = float(os.sysconf("SC_CLK_TCK"))
+            took, computed = until - int(words[19]) / tick, sum(map(int, words[11:15])) / tick
+            # A container's uptime may be one of its own.
+            return round(took, 2) if 0 <= took < 600 else None, round(computed, 2) if pid != os.getpid() else None
         pid = parent
-    return None
+    return None, None
 
 
 def logind_setting(name: str, default: bool | None) -> bool | None:
