@@ -1,12 +1,14 @@
 """What is paramiko's alone: settings that it cannot follow are refused by name, passwords, and a lazy import."""
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
 import sys
 import threading
 
+import paramiko
 import pytest
 
 from dsdoctor.cluster import HostEntry
@@ -221,3 +223,34 @@ def test_rsync_needs_a_client(server, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(TransportError, match="rsync needs an ssh client"):
         transport.rsync_shell()
+
+
+def test_a_connection_that_idles_in_long_turns_ends_at_once(server, monkeypatch):
+    monkeypatch.setattr("dsdoctor.hosts.transport.paramiko_login.TURN_SECONDS", 3600.0)
+    transport = connect(server.entry(), "paramiko", config_file=server.config)
+    before = set(threading.enumerate())
+    assert transport.run(["echo", "on"]).stdout == b"on\n"
+    assert any(isinstance(thread, paramiko.Transport) for thread in set(threading.enumerate()) - before)
+    transport.close()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def test_what_a_command_leaves_behind_does_not_hold_up_its_answer(server):
+    transport = connect(server.entry(), "paramiko", config_file=server.config)
+    try:
+        done = transport.run(["sh", "-c", "sleep 3600 & echo $!"], timeout=600)
+    finally:
+        transport.close()
+    os.kill(int(done.stdout), 9)
+    assert done.returncode == 0
+
+
+def test_a_command_that_never_stops_talking_is_given_up(server):
+    transport = connect(server.entry(), "paramiko", config_file=server.config)
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            transport.run(["yes"], timeout=1)
+    finally:
+        transport.close()

@@ -60,6 +60,11 @@ class Capture:
         self.truncated = self.truncated or len(chunk) > room
 
 
+def captures() -> tuple[Capture, Capture]:
+    """What is kept of standard output and of standard error."""
+    return Capture(OUTPUT_LIMIT), Capture(OUTPUT_LIMIT)
+
+
 def spawn(argv: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
     """Start a process with three pipes, in a session of its own: a Ctrl-C at the terminal is not for it to see.
 
@@ -108,11 +113,11 @@ def collect(process: Piped, stdin: bytes, timeout: float) -> tuple[Capture, Capt
     """
     assert process.stdin and process.stdout and process.stderr
     deadline = time.monotonic() + timeout
-    captures = {process.stdout: Capture(OUTPUT_LIMIT), process.stderr: Capture(OUTPUT_LIMIT)}
-    reading = set(captures)
+    taken = dict(zip((process.stdout, process.stderr), captures(), strict=True))
+    reading = set(taken)
     quiet_since: float | None = None  # the end of the process, or what came last after it
     with selectors.DefaultSelector() as selector:
-        for stream in captures:
+        for stream in taken:
             selector.register(stream, selectors.EVENT_READ, stream)
         feed = _Feed(process.stdin, stdin)
         if feed.left:
@@ -120,7 +125,7 @@ def collect(process: Piped, stdin: bytes, timeout: float) -> tuple[Capture, Capt
         while reading:
             now = time.monotonic()
             if now > deadline:
-                _expired(process, timeout, captures)
+                _expired(process, timeout, taken)
             if quiet_since is not None and now - quiet_since > LINGER_SECONDS:
                 break
             for key, _ in selector.select(min(0.1, deadline - now)):
@@ -130,7 +135,7 @@ def collect(process: Piped, stdin: bytes, timeout: float) -> tuple[Capture, Capt
                         close_stdin(process)
                     continue
                 chunk = os.read(key.fd, CHUNK)
-                captures[key.data].add(chunk)
+                taken[key.data].add(chunk)
                 quiet_since = quiet_since and time.monotonic()
                 if not chunk:
                     selector.unregister(key.fileobj)
@@ -140,12 +145,12 @@ def collect(process: Piped, stdin: bytes, timeout: float) -> tuple[Capture, Capt
     try:
         process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
-        _expired(process, timeout, captures)
-    return captures[process.stdout], captures[process.stderr]
+        _expired(process, timeout, taken)
+    return taken[process.stdout], taken[process.stderr]
 
 
-def _expired(process: Piped, timeout: float, captures: Mapping[IO[bytes], Capture]) -> None:
-    output, error = (bytes(capture.data) for capture in captures.values())
+def _expired(process: Piped, timeout: float, taken: Mapping[IO[bytes], Capture]) -> None:
+    output, error = (bytes(capture.data) for capture in taken.values())
     raise subprocess.TimeoutExpired(process.args, timeout, output, error)
 
 

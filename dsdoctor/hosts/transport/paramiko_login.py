@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from dsdoctor.hosts.transport.ssh_settings import SshSettings, UnsupportedSettin
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # else it prints its own tracebacks
 
 MAX_JUMPS = 8
+TURN_SECONDS = 2.0  # after which an idle connection looks whether it is to send a sign of life
 _OLD = {
     "keys": ["ssh-rsa", "ssh-dss"],
     "pubkeys": ["ssh-rsa", "ssh-dss"],
@@ -62,6 +65,14 @@ def log_in(
         transport.auth_timeout = limit.left()
         authenticate(transport, settings, password)
     return transport
+
+
+def rest(transport: paramiko.Transport, way: Way) -> None:
+    """Let a connection that is through wait for its host in long turns: a tenth of a second each adds up over hosts."""
+    sock = transport.sock
+    if isinstance(sock, socket.socket):  # what ends it must wake it, then; a jump host's channel cannot be woken
+        way.hold(partial(sock.shutdown, socket.SHUT_RDWR))
+        sock.settimeout(TURN_SECONDS)
 
 
 def _socket(settings: SshSettings, way: Way, limit: Limit, config_file: str | Path | None, depth: int) -> Any:

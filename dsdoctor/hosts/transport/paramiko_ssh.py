@@ -5,6 +5,7 @@ The same door as ssh where paramiko can (see ssh_settings.py), a clear refusal w
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 import time
@@ -15,9 +16,8 @@ from typing import TYPE_CHECKING
 from dsdoctor.cluster import HostEntry
 from dsdoctor.hosts.shown import said, shown
 from dsdoctor.hosts.transport import Completed, TransportError
-from dsdoctor.hosts.transport.child import collect
 from dsdoctor.hosts.transport.openssh import LOGIN_SECONDS
-from dsdoctor.hosts.transport.quoting import remote_command, take_own_255
+from dsdoctor.hosts.transport.quoting import exit_code, remote_command, take_own_255
 from dsdoctor.hosts.transport.ssh_settings import UnsupportedSettingError, read_settings
 
 if TYPE_CHECKING:  # 0.2 s to import
@@ -50,22 +50,27 @@ class ParamikoTransport:
 
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
         """Run a command to its end; see :class:`dsdoctor.hosts.transport.Transport`."""
-        process = self._start(argv, remote_command(argv, timeout))
+        from dsdoctor.hosts.transport.paramiko_talk import talk
+
+        channel = self._channel(remote_command(argv, timeout))
         try:
-            output, error = collect(process, stdin, timeout)
+            output, error, truncated = talk(channel, argv, stdin, timeout)
         finally:
-            process.close()
-        own_255, stderr = take_own_255(bytes(error.data))
-        code = process.wait(5)
-        if code == 255 and not own_255 and not error.truncated:
+            with contextlib.suppress(OSError, EOFError):
+                channel.close()
+        own_255, stderr = take_own_255(error)
+        code = 255 if channel.exit_status < 0 else exit_code(channel.exit_status)
+        if code == 255 and not own_255 and not truncated:
             self._refuse_when_closed()
             words = f": {said(stderr)}" if stderr.strip() else ""
             raise TransportError(self.host.name, "closed", f"the connection ended before the command did{words}")
-        return Completed(code, bytes(output.data), stderr, output.truncated or error.truncated)
+        return Completed(code, output, stderr, truncated)
 
     def start(self, argv: Sequence[str]) -> ChannelProcess:
         """Start a command with its three streams as pipes; its exit code is 255 when the connection was lost."""
-        return self._start(argv, remote_command(argv))
+        from dsdoctor.hosts.transport.paramiko_process import ChannelProcess
+
+        return ChannelProcess(self._channel(remote_command(argv)), argv)
 
     def open(self) -> None:
         """Connect and log in, unless that is done. Raises TransportError."""
@@ -91,20 +96,18 @@ class ParamikoTransport:
         if self._way is not None:
             self._way.close()
 
-    def _start(self, argv: Sequence[str], command: str) -> ChannelProcess:
+    def _channel(self, command: str) -> paramiko.Channel:
+        """A channel on which the command runs."""
         import paramiko
-
-        from dsdoctor.hosts.transport.paramiko_process import ChannelProcess
 
         transport = self._connect()
         try:
             channel = self._session(transport)
-            process = ChannelProcess(channel, argv)
             channel.exec_command(command.encode("utf-8", "surrogateescape"))
         except (paramiko.SSHException, EOFError, OSError) as error:
             self._refuse_when_closed()
             raise TransportError(self.host.name, "closed", shown(str(error) or "the connection ended")) from None
-        return process
+        return channel
 
     def _session(self, transport: paramiko.Transport) -> paramiko.Channel:
         """A new session. sshd allows ten at a time (MaxSessions): one more waits until another has ended."""
@@ -123,7 +126,7 @@ class ParamikoTransport:
 
     def _connect(self) -> paramiko.Transport:
         """The open connection, or a new one, after at most `connect_timeout` + LOGIN_SECONDS."""
-        from dsdoctor.hosts.transport.paramiko_login import log_in
+        from dsdoctor.hosts.transport.paramiko_login import log_in, rest
         from dsdoctor.hosts.transport.paramiko_route import Limit, LoginError, Way
 
         with self._connecting:
@@ -145,6 +148,7 @@ class ParamikoTransport:
                 problem = error.problem if isinstance(error, LoginError) else "unsupported"
                 raise TransportError(self.host.name, problem, shown(str(error), 600)) from None
             self._transport.set_keepalive(15)
+            rest(self._transport, self._way)
             return self._transport
 
     def _refuse_when_closed(self) -> None:
