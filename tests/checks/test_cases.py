@@ -57,6 +57,16 @@ def test_case(name: str, case: Case) -> None:
     assert bool(outcome.passed) is not bool(case.expect or case.skipped or case.nothing)
 
 
+@pytest.mark.parametrize("name", CHECKS)
+def test_the_example_of_explain_shows_the_whole_fix(name: str) -> None:
+    case = next(case for case in cases(name) if case.expect)
+    expected = case.expect[0]
+    found = run_checks(cluster_of(case), job_of(case), select=[name]).findings
+    finding = next(finding for finding in found if _is(name, expected, finding))
+    assert expected.commands == tuple(command for fix in finding.fix for command in fix.commands)
+    assert expected.env == {key: value for fix in finding.fix for key, value in fix.env.items()}
+
+
 def _is(name: str, expected: Expected, finding: Finding) -> bool:
     commands = [command for fix in finding.fix for command in fix.commands]
     variables = {key: value for fix in finding.fix for key, value in fix.env.items()}
