@@ -60,6 +60,8 @@ def runs(base: str, form: str, cleared: str | None) -> int:
 
 
 def _row(run: RunDirectory, now: Standing) -> dict[str, Any]:
+    from dsdoctor.run.stall_told import is_stalled
+
     state = now.state
     done = sum(stage.status == "done" for stage in state.stages)
     under_way = next((stage for stage in state.stages if stage.status not in ("done", "planned")), None)
@@ -75,6 +77,7 @@ def _row(run: RunDirectory, now: Standing) -> dict[str, Any]:
         "hosts": list(state.hosts),
         "created": state.created,
         "spools_on": list(state.spools_on) if now.head is None else [],
+        "stalled": state.status == "running" and is_stalled(run, headless=now.orphaned),
     }
 
 
@@ -115,10 +118,11 @@ def _words(row: dict[str, Any]) -> str:
     """How a run stands, in words."""
     from dsdoctor.report.layout import fold
 
+    stalled = "STALLED, " if row["stalled"] else ""
     if row["status"] == "headless":
-        return "without a head: attach or stop" if row["detached"] else "killed: launch again"
+        return f"{stalled}without a head: attach or stop" if row["detached"] else "killed: launch again"
     if row["status"] == "running":
-        return "running, detached" if row["detached"] else "running"
+        return f"{stalled}running" + (", detached" if row["detached"] else "")
     words = "not finished" if row["status"] == "planned" else str(row["status"])
     return f"{words}; lines kept on {fold(row['spools_on'])}" if row["spools_on"] else words
 

@@ -30,6 +30,7 @@ def status(run: str | None, base: str, form: str) -> int:
     from dsdoctor.cli._runs import lines_of, meant, standing
     from dsdoctor.run.kept import load
     from dsdoctor.run.reach import look
+    from dsdoctor.run.stall_told import remember
     from dsdoctor.terminal import write
 
     directory = meant(run, base)
@@ -37,6 +38,8 @@ def status(run: str | None, base: str, form: str) -> int:
     kept = load(directory)
     with lines_of(kept) as transports:
         hosts = look(kept, transports)
+    if now.orphaned and not any(host.problem for host in hosts):
+        remember(directory, stalled=any(host.alive and host.alive.stall for host in hosts))
     told = _told(directory, now, hosts)
     write(json.dumps(told, indent=1, ensure_ascii=False) if form == "json" else _text(told))
     return UNEXAMINED if any(host.problem for host in hosts) else 0
@@ -74,6 +77,7 @@ def _host(directory: RunDirectory, now: Standing, host: HostSeen) -> dict[str, A
         "name": host.host,
         "problem": host.problem,
         "guardian": None if alive is None else {"pid": alive.pid, "attempt": alive.attempt, "seconds": alive.seconds},
+        "stall": None if alive is None else alive.stall,
         "asleep": alive is not None and alive.stopped,
         "quiet": None if alive is None or alive.quiet < 0 else round(alive.quiet, 1),
         "last_line": last,
@@ -107,6 +111,8 @@ def _verdict(directory: RunDirectory) -> dict[str, Any] | None:
 
 
 def _text(told: dict[str, Any]) -> str:
+    import time
+
     from dsdoctor.cli._runs import duration, since
     from dsdoctor.cli._watching import progress_line
     from dsdoctor.escape import escape
@@ -130,6 +136,10 @@ def _text(told: dict[str, Any]) -> str:
     if told["progress"]:
         lines.append(f"  {escape(progress_line(told['progress']))}")
     lines += [f"  {escape(_host_line(host))}" for host in told["hosts"]]
+    stalls = [host["stall"] for host in told["hosts"] if host["stall"]]
+    if stalls and told["status"] == "headless":
+        ago = duration(time.time() - float(stalls[0].get("began") or 0))
+        lines.append(f"  STALLED (found {ago} ago): {escape(str(stalls[0].get('text')))[:1000]}")
     verdict = told["verdict"]
     if verdict:
         lines.append(f"  verdict: {escape(str(verdict.get('cause')))}: {escape(str(verdict.get('text')))[:300]}")

@@ -219,7 +219,7 @@ def _plural(place: str, count: int) -> str:
     if count == 1:
         return place
     verb, _, rest = place.partition(" ")
-    return f"{'are' if verb == 'is' else verb.removesuffix('s')} {rest}".rstrip()
+    return f"{'are' if verb == 'is' else verb[: -verb.endswith('s') or None]} {rest}".rstrip()
 
 
 # --- what a host answered

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import median
+from typing import TYPE_CHECKING
 
 from dsdoctor.logs.progress import Progress, parse
 
@@ -30,7 +31,8 @@ BEHIND_STEPS = 10
 QUIET = 60.0  # seconds after which another rank's steps are taken for the run's
 
 _DIGITS = re.compile(r"\d+")
-Stream = tuple[str, "int | None"]
+if TYPE_CHECKING:
+    Stream = tuple[str, "int | None"]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ class Attempt:
     def order(self, plan: LaunchPlan, stage: StagePlan, host: str, offset: int, limits: Limits) -> dict[str, Any]:
         """What a host's end is told: to guard, or to follow one that guards already, from an offset of its spool on."""
         if self.taken_over is None:
-            return order_for(plan, stage, host, limits.lifeline, limits.grace, self.number, self.detach, self.key)
+            words = (limits.lifeline, limits.grace, self.number, self.detach, self.key, limits.watching)
+            return order_for(plan, stage, host, *words)
         return follow_order(spool_of(plan.host(host), stage, self.number), offset, limits.lifeline)
 
     def what_goes_on(self, run: str) -> str:

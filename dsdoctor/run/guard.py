@@ -18,6 +18,7 @@ from dsdoctor.plan.model import HostPlan, LaunchPlan, StagePlan, names_unset, va
 from dsdoctor.plan.own import DUMPS, PIPE
 from dsdoctor.run.guardian import MARKER
 from dsdoctor.run.sent import sent_source
+from dsdoctor.run.stage_end import Watching
 
 FRAME_LIMIT = 1024 * 1024
 LAST = frozenset({"exit", "error", "gone"})  # after one of these a guardian says nothing more
@@ -188,6 +189,7 @@ def order_for(
     attempt: int = 1,
     detach: bool = False,
     key: str = "",
+    watching: Watching = Watching(),  # noqa: B008 - a frozen value
 ) -> dict[str, Any]:
     """What a guardian is told: command, environment (with the secrets: this goes over the wire only), limits in s.
 
@@ -216,7 +218,19 @@ def order_for(
         "grace_seconds": grace,
         "spool": spool_of(place, stage, attempt),
         "detach": detach,
+        "watch": _watch(place, watching, stage, attempt) if detach else None,
         "peers": _peers(plan, place, key) if detach and len(plan.hosts) > 1 and key else None,
+    }
+
+
+def _watch(place: HostPlan, watching: Watching, stage: StagePlan, attempt: int) -> dict[str, Any]:
+    """How a guardian notices a stall while no head does."""
+    return {
+        "host": place.name,
+        "first": place.node_rank == 0,
+        "stall_after": watching.stall_after,
+        "stop": watching.stop_on_stall,
+        "spool": spool_of(place, stage, attempt),
     }
 
 

@@ -34,6 +34,7 @@ class GuardianSeen(msgspec.Struct, frozen=True):
     seconds: float = 0.0  # since it began
     quiet: float = -1.0  # since the last line, -1: none yet
     end: dict[str, Any] | None = None  # its last frame
+    stall: dict[str, Any] | None = None  # that its ranks stand still, found while no head followed
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,23 @@ class Seen:
     recorders: list[tuple[Look, str, bytes]] = field(default_factory=list)  # rank, file name on the host, content
     hidden: dict[str, str] = field(default_factory=dict)  # hosts that could not be looked at, and why
 
+    def take(self, name: str, answer: Any) -> None:
+        """Take a host's answer (`look_at_ranks`)."""
+        self.texts += looks_of(name, answer)
+        self.looks = [look for look, _ in self.texts]
+        by_pid = {look.pid: look for look in self.looks if look.host == name}
+        entries = answer.get("ranks") if isinstance(answer, dict) else None
+        for entry in entries if isinstance(entries, list) else []:
+            recorder = entry.get("recorder") if isinstance(entry, dict) else None
+            for path, content in recorder.items() if isinstance(recorder, dict) else ():
+                look = by_pid.get(entry.get("pid"))
+                if look is not None and isinstance(content, str):
+                    try:
+                        data = base64.b64decode(content, validate=True)
+                    except binascii.Error:
+                        continue
+                    self.recorders.append((look, str(path), data))
+
 
 class Looking:
     """A look at every rank, made by threads of its own: a host that answers slowly holds up nobody."""
@@ -73,27 +90,11 @@ class Looking:
             if isinstance(answer, Exception):
                 self._seen.hidden[name] = str(answer)
             else:
-                self._take(name, answer)
+                self._seen.take(name, answer)
         if self._waiting and time.monotonic() < self._until:
             return None
         self._seen.hidden.update(dict.fromkeys(self._waiting, "no answer"))
         return self._seen
-
-    def _take(self, name: str, answer: Any) -> None:
-        self._seen.texts += looks_of(name, answer)
-        self._seen.looks = [look for look, _ in self._seen.texts]
-        by_pid = {look.pid: look for look in self._seen.looks if look.host == name}
-        entries = answer.get("ranks") if isinstance(answer, dict) else None
-        for entry in entries if isinstance(entries, list) else []:
-            recorder = entry.get("recorder") if isinstance(entry, dict) else None
-            for path, content in recorder.items() if isinstance(recorder, dict) else ():
-                look = by_pid.get(entry.get("pid"))
-                if look is not None and isinstance(content, str):
-                    try:
-                        data = base64.b64decode(content, validate=True)
-                    except binascii.Error:
-                        continue
-                    self._seen.recorders.append((look, str(path), data))
 
 
 def missing_ranks(plan: LaunchPlan, seen: Seen) -> list[str]:

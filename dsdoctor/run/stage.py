@@ -133,9 +133,7 @@ class StageRun:
                 self._interrupt("told to stop")
         if self.watch is not None:
             self.watch.tick(now)
-            if self.watch.stop is not None and self.stalled is None and self.first is None:
-                host, self.stalled = self.watch.stop
-                self._failed(host)
+            self._stop_stalled()
         if self.stop_at is not None and now >= self.stop_at:
             self.stop_at = None
             self._stop_running(now)
@@ -171,9 +169,13 @@ class StageRun:
             self._started(name, frame.get("pid"))
         elif kind == "bar" and self.watch is not None:
             rank = frame.get("r")
-            self.watch.bar(name, rank if isinstance(rank, int) else None, str(frame.get("x", "")), time.monotonic())
+            rank = rank if isinstance(rank, int) else None
+            self.watch.bar(name, rank, str(frame.get("x", "")), time.monotonic(), self._printed_at(frame))
         elif kind == "rank":
             self._rank_failed(name, int(frame["r"]), int(frame["code"]), frame)
+        elif kind in ("look", "stall", "stall_over") and self.watch is not None:
+            self.watch.guardian_said(name, frame)
+            self._stop_stalled()
         elif kind == "note":
             self._agent_line(name, f"dsdoctor: {name}: {frame.get('text')}")
         elif kind == "stopping":
@@ -202,6 +204,11 @@ class StageRun:
                 # Others' ranks failed of that, and their guardians were there to tell it at once.
                 self.failures.accuse(name)
 
+    def _stop_stalled(self) -> None:
+        if self.watch is not None and self.watch.stop is not None and self.stalled is None and self.first is None:
+            host, self.stalled = self.watch.stop
+            self._failed(host)
+
     def _started(self, name: str, pid: object) -> None:
         if self.watch is not None and isinstance(pid, int):
             self.watch.started(name, pid, time.monotonic())
@@ -224,8 +231,12 @@ class StageRun:
         if rank is None and (found := failed_worker(text)):
             self._rank_failed(name, self.plan.host(name).first_rank + found[0], found[1], frame)
         if self.watch is not None:
-            self.watch.line(name, rank, text, time.monotonic())
+            self.watch.line(name, rank, text, time.monotonic(), self._printed_at(frame))
         self.show(LineSeen(name, rank, text, frame.get("s") == "e"))
+
+    def _printed_at(self, frame: Frame) -> float | None:
+        """When a line was printed, where that may be long ago."""
+        return frame.get("happened") if self._in_order is not None else None
 
     def _rank_failed(self, name: str, rank: int, code: int, frame: Frame) -> None:
         ranks = self.ends[name].failed_ranks

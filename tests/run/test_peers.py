@@ -17,7 +17,10 @@ from dsdoctor.run import guard
 from dsdoctor.run.events import LineSeen
 from dsdoctor.run.execute import execute
 from dsdoctor.run.guardian import peers as module
-from dsdoctor.run.guardian.peers import Line, Peers
+from dsdoctor.run.guardian.follower import lives
+from dsdoctor.run.guardian.line import Line
+from dsdoctor.run.guardian.peers import Peers
+from dsdoctor.run.guardian.spool import read_json
 from dsdoctor.run.in_order import InOrder
 from dsdoctor.run.kept import load
 from dsdoctor.run.outcome import Manner
@@ -135,7 +138,7 @@ def test_who_ended_well_is_not_missed_and_who_falls_silent_is() -> None:
     parties = {name: Party(name, free, 1.0) for free in [free_ports(1)] for name in "abc"}
     until(lambda: parties["a"].knows("b", "c") and parties["b"].knows("a") and parties["c"].knows("a"))
     parties["b"].peers.tell_end(None)
-    parties["c"].peers._say = lambda word, but="": None  # type: ignore[method-assign]
+    parties["c"].peers.say = lambda word, but="": None  # type: ignore[method-assign]
     until(lambda: bool(parties["a"].ended))
     assert parties["a"].ended[0][0] == "c"
     assert "nothing was heard of c for 2 s" in parties["a"].ended[0][1]
@@ -181,6 +184,63 @@ def test_without_a_head_a_failure_on_one_host_ends_the_others(tmp_path: Path) ->
     assert outcome.failure == "stage one failed: b ended with exit code 3"
     said = [line for line in merged(directory, "1-one") if "the guardian of a ended the job: b failed" in line]
     assert len(said) == 1
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("how", ["fails", "falls silent"])
+def test_the_first_host_whose_part_ended_well_passes_on_what_befalls_a_later_one(how: str) -> None:
+    parties = {name: Party(name, free, 600.0 if how == "fails" else 1.0) for free in [free_ports(1)] for name in "abc"}
+    until(lambda: parties["a"].knows("b", "c") and parties["b"].knows("a") and parties["c"].knows("a"))
+    for party in parties.values():
+        party.peers.patience = 0.2
+    parties["a"].peers.tell_end(None)
+    lingering = threading.Thread(target=parties["a"].peers.linger, args=(lambda: False,), daemon=True)
+    lingering.start()
+    if how == "fails":
+        parties["c"].peers.tell_end("its ranks ended with code 3")
+    else:
+        parties["c"].peers.say = lambda word, but="": None  # type: ignore[method-assign]
+    until(lambda: bool(parties["b"].ended))
+    ((host, why),) = parties["b"].ended
+    assert host == "c"
+    assert ("c failed (its ranks ended with code 3)" if how == "fails" else "nothing was heard of it for 2 s") in why
+    assert lingering.is_alive(), "b is still on"
+    parties["b"].peers.tell_end(why)
+    lingering.join(30)
+    assert not lingering.is_alive()
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_lingers_ends_when_it_is_asked_to_and_nobody_else_lingers() -> None:
+    parties = {name: Party(name, free, 600.0, 2) for free in [free_ports(1)] for name in "ab"}
+    until(lambda: parties["a"].knows("b") and parties["b"].knows("a"))
+    parties["a"].peers.tell_end(None)
+    parties["b"].peers.linger(lambda: False)
+    asked = threading.Event()
+    lingering = threading.Thread(target=parties["a"].peers.linger, args=(asked.is_set,), daemon=True)
+    lingering.start()
+    asked.set()
+    lingering.join(30)
+    assert not lingering.is_alive()
+
+
+def test_without_a_head_a_host_that_fails_after_the_first_has_ended_ends_the_others(tmp_path: Path) -> None:
+    fail = tmp_path / "fail"
+    failing = f"echo up; while [ ! -e {fail} ]; do sleep 0.1; done; exit 3"
+    directory, plan = written_down({"one": {"a": "echo up", "b": failing, "c": "echo up; sleep 600"}}, tmp_path)
+    head = head_of(directory)
+    wait_for_lines(directory, "1-one", 3)
+    head.kill()
+    head.wait()
+    kept = load(directory)
+    until(lambda: look(kept, transports_of(plan))[0].guardians[0].end is not None, 60)
+    fail.touch()
+    until(lambda: not any(host.alive for host in look(kept, transports_of(plan))), 60)
+    a, b, c = (host.guardians[0].end for host in look(kept, transports_of(plan)))
+    assert a is not None and b is not None and c is not None
+    assert (a["code"], b["code"], c["peer"]) == (0, 3, "b")
+    spools = [Path(guard.spool_of(host, plan.stages[0], 1)) for host in plan.hosts]
+    until(lambda: not any(lives(read_json(str(spool), "identity") or {}) for spool in spools), 60)
 
 
 def test_a_living_head_stops_the_others_before_their_guardians_do(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ def steps(count, pause=0.05):
     for step in range(count):
         print("@rank%d@ step %d loss %.4f" % (int(sys.argv[1]), step, 5 - step / 100), flush=True)
         time.sleep(pause)
-def idle():
-    time.sleep(60)
+def idle(seconds=60):
+    time.sleep(seconds)
 def busy(seconds):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -198,20 +198,20 @@ def made(base: Path, watching: Watching) -> tuple[Watch, Seen]:
 @pytest.mark.parametrize(("gap", "limit"), [(0.5, 60), (6, 60), (30, 300), (75, 750), (600, 1800)])
 def test_the_limit_follows_the_usual_time_between_steps(tmp_path: Path, gap: float, limit: float) -> None:
     watch, _ = made(tmp_path, Watching())
-    assert watch.limit() == 1800, "before the first step"
+    assert watch.silence.limit(watch.training) == 1800, "before the first step"
     for step in range(2):
         watch.line("a", 0, f"step {step} loss 1.0", step * gap)
-    assert watch.limit() == 600, "until the usual time is known"
+    assert watch.silence.limit(watch.training) == 600, "until the usual time is known"
     for step in range(2, 30):
         watch.line("a", 0, f"step {step} loss 1.0", step * gap)
-    assert watch.limit() == limit
+    assert watch.silence.limit(watch.training) == limit
 
 
 def test_a_given_limit_is_taken_and_ten_times_it_before_the_first_step(tmp_path: Path) -> None:
     watch, _ = made(tmp_path, Watching(5))
-    assert watch.limit() == 50
+    assert watch.silence.limit(watch.training) == 50
     watch.line("a", 0, "step 1 loss 1.0", 1)
-    assert watch.limit() == 5
+    assert watch.silence.limit(watch.training) == 5
 
 
 @pytest.mark.slow

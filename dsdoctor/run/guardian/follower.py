@@ -102,6 +102,8 @@ class Follower:
         """Take commands; the end of the line ends the follower alone."""
         for line in self.control:
             self.last_word = time.monotonic()
+            with contextlib.suppress(OSError):
+                os.utime(os.path.join(self.folder, "followed"))
             try:
                 command = json.loads(line.decode("utf-8")).get("c")
             except (ValueError, AttributeError):

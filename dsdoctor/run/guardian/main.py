@@ -100,12 +100,13 @@ def look(order: Dict[str, Any]) -> int:
         state = stat_of(int((proofs.get("guardian") or {}).get("pid") or 0))
         told = {
             "attempt": os.path.basename(os.path.dirname(spool)),
-            "alive": lives(proofs),
+            "alive": lives(proofs) and read_json(spool, "end") is None,  # else it only says its last word, or lingers
             "stopped": bool(state) and state[0] in (b"T", b"t"),
             "pid": (proofs.get("guardian") or {}).get("pid"),
             "seconds": time.time() - float(proofs.get("began") or time.time()),
             "quiet": quiet(os.path.join(spool, "frames")),
             "end": read_json(spool, "end"),
+            "stall": read_json(spool, "stall"),
         }
         sys.stdout.buffer.write(encoded(told))
     sys.stdout.buffer.write(encoded({"left_behind": len(left_behind(order["guards"]))}))

@@ -40,6 +40,8 @@ class Guardian:
         self.stop_reason: Optional[str] = None
         self.blamed: Optional[str] = None  # another host, because of which this one stops
         self.peers = self._peers()
+        self.silence = self._silence()
+        self._followed = (0, time.monotonic())  # what the spool says of a head, and since when that is so
         self._telling: Optional[threading.Thread] = None
         self.oom_kills = process_table.oom_kills()
         self.programs = Programs(order, self.send)
@@ -52,6 +54,22 @@ class Guardian:
             return None
         lifeline = float(self.order["lifeline_seconds"])
         return Peers(peers, lifeline, self.ask_to_stop_because_of, lambda text: self.send({"e": "note", "text": text}))
+
+    def _silence(self) -> Any:
+        watch = self.order.get("watch")
+        if not watch or self.spool is None:
+            return None
+        from dsdoctor.run.guardian.silence import Silence  # it loads what only detached runs need
+
+        return Silence(watch, self.peers, self.headless, self.send, self.spool.write_stall, self.ask_to_stop)
+
+    def headless(self) -> bool:
+        """Whether no head has followed for a lifeline; a head does what is to be done itself."""
+        assert self.spool is not None
+        now, said = time.monotonic(), self.spool.followed_at()
+        if said != self._followed[0]:
+            self._followed = said, now
+        return now - self._followed[1] > float(self.order["lifeline_seconds"])
 
     def run(self, keeper: Dict[str, Any]) -> int:
         """Carry the order out and return the exit code to end with. `keeper` is the identity of its keeper."""
@@ -77,6 +95,8 @@ class Guardian:
         self.programs.follow()
         if self.peers is not None:
             self.peers.start()
+        if self.silence is not None:
+            begun(self.silence.watch)
         code = self.watch()
         self.programs.drain(2)
         remove_pipes(self.order)
@@ -148,6 +168,10 @@ class Guardian:
                 self.ask_to_stop(why)
             time.sleep(0.25)
 
+    def stop_file_there(self) -> bool:
+        """Whether somebody wants an end of what is over but for its lingering."""
+        return self.spool is not None and stop_asked(self.spool.folder) is not None
+
     def ask_to_stop(self, reason: str) -> None:
         """Remember the first reason to stop; the watching loop acts on it."""
         if self.stop_reason is None:
@@ -161,6 +185,8 @@ class Guardian:
 
     def send(self, frame: Dict[str, Any]) -> None:
         """Keep a frame in the spool and queue it for the head; one that reads too slowly holds the caller back."""
+        if self.silence is not None and frame["e"] in ("line", "bar"):
+            self.silence.line(frame.get("r"), frame["x"])
         self.put(self.spooled(frame))
 
     def spooled(self, frame: Dict[str, Any], lock_seconds: float = -1) -> bytes:
@@ -223,3 +249,5 @@ class Guardian:
             writer.join(timeout=5)
         if self._telling is not None:
             self._telling.join(timeout=WORD_SECONDS)
+        if self.peers is not None:
+            self.peers.linger(lambda: self.stop_reason is not None or self.stop_file_there())

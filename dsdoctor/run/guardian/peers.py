@@ -7,89 +7,23 @@ The guardian of the first host listens at the address where the ranks meet, at t
 every other guardian holds a line to it. What it hears of one host it tells all others. A host of which nothing is heard
 for twice the lifeline is lost, for the others as for a head. Lines are signed with a key of the attempt's own, which
 came with the order and is on no disk. One that never came to be (a firewall) accuses nobody; it is said once.
+When the first host's own part has ended well its guardian lingers, since the others hear each other through it.
 """
 
 import contextlib
-import hashlib
-import hmac
-import json
-import os
 import socket
 import threading
 import time
 from typing import Any, Callable, Dict, List, Optional
 
+from dsdoctor.run.guardian.line import LINE_SECONDS, Line, Word
 from dsdoctor.run.guardian.programs import begun
 
-GREETING = b"dsdoctor guardians "
 BEAT_SECONDS = 2.0
-LINE_SECONDS = 6.0  # a line on which nothing comes for so long is drawn anew
 HEAD_SECONDS = 2.0  # with half a lifeline: what a living head has to stop this host before its guardian does
 WORD_SECONDS = 6.0  # for the last word, when there is no line at the time
 UNREACHED_SECONDS = 60.0  # after which it is said that the first host's guardian was never reached
-LIMIT = 1 << 16  # bytes of a line
-
-Word = Dict[str, Any]
-
-
-class Line:
-    """One connection between two guardians: JSON lines, signed and counted, so that nobody can add or repeat one."""
-
-    def __init__(self, connection: socket.socket, key: bytes, listens: bool) -> None:
-        """Greet and agree on a key. Raises OSError, also for a stranger on the other end."""
-        self.connection, self._rest = connection, b""
-        connection.settimeout(LINE_SECONDS)
-        mine = os.urandom(16).hex().encode("ascii")
-        if listens:  # it speaks first: a stranger's service at such a port is told nothing
-            connection.sendall(GREETING + mine + b"\n")
-            both = mine + self._raw()
-        else:
-            greeting = self._raw()
-            if not greeting.startswith(GREETING):
-                raise OSError("a stranger listens there")
-            connection.sendall(mine + b"\n")
-            both = greeting[len(GREETING) :] + mine
-        self._key = hmac.new(key, both, hashlib.sha256).digest()
-        self._ways = (b"from the first", b"to the first") if listens else (b"to the first", b"from the first")
-        self._counts = [0, 0]
-        self._lock = threading.Lock()
-
-    def _raw(self) -> bytes:
-        while b"\n" not in self._rest:
-            chunk = self.connection.recv(4096)
-            if not chunk or len(self._rest) > LIMIT:
-                raise OSError("the line ended")
-            self._rest += chunk
-        line, _, self._rest = self._rest.partition(b"\n")
-        return line
-
-    def _signature(self, way: int, text: bytes) -> bytes:
-        signed = b"%s %d " % (self._ways[way], self._counts[way]) + text
-        self._counts[way] += 1
-        return hmac.new(self._key, signed, hashlib.sha256).hexdigest().encode("ascii")
-
-    def send(self, word: Word) -> None:
-        """Send a word. Raises OSError."""
-        text = json.dumps(word).encode("ascii")
-        with self._lock:
-            self.connection.sendall(self._signature(0, text) + b" " + text + b"\n")
-
-    def receive(self) -> Word:
-        """The next word. Raises OSError where none comes in time, or one that the other end has not signed."""
-        signature, _, text = self._raw().partition(b" ")
-        if not hmac.compare_digest(signature, self._signature(1, text)):
-            raise OSError("a line that is not signed")
-        try:
-            word = json.loads(text.decode("ascii"))
-        except ValueError:
-            raise OSError("a line that is no word") from None
-        return word if isinstance(word, dict) else {}
-
-    def close(self) -> None:
-        """End the line; who waits for a word on it is woken."""
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
-        self.connection.close()
+ABOUT_SILENCE = ("look", "looked", "stall", "over")
 
 
 class Peers:
@@ -97,7 +31,8 @@ class Peers:
 
     `order`: name (of this host), first (whether it listens), addr, ports, key (hex), hosts (how many guard).
     `lifeline`: seconds. `ends` is called with the host to blame and why, when this host is to stop because of it.
-    `note` takes a remark.
+    `note` takes a remark. With `pace` every beat tells how this host's ranks go on, and `takes` is given the words
+    that are about that.
     """
 
     def __init__(
@@ -108,7 +43,11 @@ class Peers:
         self._key = bytes.fromhex(order["key"])
         self._lines: Dict[str, Line] = {}  # by host
         self._heard: Dict[str, float] = {}  # when, of every host that was ever heard of
+        self.pace: Optional[Callable[[], Dict[str, Any]]] = None
+        self.takes: Optional[Callable[[Word], None]] = None
+        self._paces: Dict[str, "tuple[float, Dict[str, Any]]"] = {}  # by host, and when it was heard
         self._over: "set[str]" = set()  # hosts whose part ended well
+        self._ended: "set[str]" = set()  # hosts whose part ended, well or not
         self._failed: Optional[Word] = None  # the first failure that was told
         self._failed_at = 0.0
         self._own: Optional[Word] = None  # how our own part ended
@@ -129,7 +68,42 @@ class Peers:
         until = time.monotonic() + WORD_SECONDS
         while not self._lines and not self.order["first"] and time.monotonic() < until:
             time.sleep(0.05)
-        self._say(word)
+        self.say(word)
+
+    def linger(self, ended: Callable[[], bool]) -> None:
+        """On the first host, once its own part ended well: pass words on until every other host's part has ended.
+
+        A host that falls silent meanwhile is told the others as failed. `ended` is looked at: somebody wants an end.
+        """
+        while self.order["first"] and "done" in (self._own or {}) and not ended():
+            now = time.monotonic()
+            with self._lock:
+                open_still = {name: now - at for name, at in self._heard.items() if name not in self._ended}
+            for name in sorted(open_still):
+                if open_still[name] > self.limit:
+                    self._ended.add(name)
+                    why = "nothing was heard of it for %.0f s" % self.limit
+                    self._take(name, {"host": name, "failed": why})
+            if not open_still:
+                return
+            time.sleep(0.1)
+
+    # --- how the others' ranks go on
+
+    def names(self) -> List[str]:
+        """The hosts that have been heard of and whose part has not ended."""
+        with self._lock:
+            return sorted(name for name in self._heard if name not in self._ended)
+
+    def paces(self, now: float) -> List[Dict[str, Any]]:
+        """How the ranks of these hosts go on, as it is by now."""
+        found = []
+        for name in self.names():
+            if name in self._paces:
+                at, pace = self._paces[name]
+                step_ago = None if pace["step_ago"] is None else pace["step_ago"] + now - at
+                found.append(dict(pace, silent=pace["silent"] + now - at, step_ago=step_ago))
+        return found
 
     # --- lines
 
@@ -174,7 +148,7 @@ class Peers:
     def _call(self) -> None:
         """Hold a line to the first host's guardian, drawn anew whenever it breaks."""
         began, told, pause = time.monotonic(), False, 0.1
-        while not self._over:
+        while True:
             for port in self.order["ports"]:
                 try:
                     connection = socket.create_connection((self.order["addr"], port), timeout=LINE_SECONDS)
@@ -221,9 +195,11 @@ class Peers:
     def _beat(self) -> None:
         while True:
             time.sleep(BEAT_SECONDS)
-            self._say({"host": self.order["name"]})
+            pace = {} if self.pace is None else {"pace": self.pace()}
+            self.say({"host": self.order["name"], **pace})
 
-    def _say(self, word: Word, but: str = "") -> None:
+    def say(self, word: Word, but: str = "") -> None:
+        """Say a word on every line that there is, but to one host."""
         with self._lock:
             lines: List[Line] = [line for name, line in self._lines.items() if name != but]
         for line in lines:
@@ -236,10 +212,16 @@ class Peers:
         self._heard[name] = time.monotonic()
         if word.get("done"):
             self._over.add(str(word.get("host")))
+        if word.get("done") or word.get("failed"):
+            self._ended.add(str(word.get("host")))
+        if isinstance(word.get("pace"), dict):
+            self._paces[name] = time.monotonic(), word["pace"]
+        elif self.takes is not None and any(about in word for about in ABOUT_SILENCE):
+            self.takes(word)
         if word.get("failed") and self._failed is None and word.get("host") != self.order["name"]:
             self._failed, self._failed_at = word, time.monotonic()
             if self.order["first"]:
-                self._say(word, but=name)
+                self.say(word, but=name)
 
     def _judge(self) -> None:
         """End this host's part because of another's, when no head has."""

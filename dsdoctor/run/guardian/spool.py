@@ -1,10 +1,11 @@
 """The spool: what a guardian has to say, kept on the host, so that a head that was away can go on where it was.
 
 A folder for each guardian: `frames` (one JSON object a line; `at` is where the line begins), `identity` (who the
-guardian is), `end` (how it ended; its room is taken beforehand, so that a full disk cannot hide the exit code), and
-`stop` (put there by whoever wants it to stop: no socket, no port, works on network file systems). A detached guardian
-is heard through its spool alone: it takes `room` beforehand, and gives it up when the disk is full, so that what its
-ranks say of that is still heard.
+guardian is), `followed` (touched as long as a head follows), `stall` (that its ranks stand still, found while no head
+did), `end` (how it ended; its room is taken beforehand, so that a full disk cannot hide the exit code), and `stop` (put
+there by whoever wants it to stop: no socket, no port, works on network file systems). A detached guardian is heard
+through its spool alone: it takes `room` beforehand, and gives it up when the disk is full, so that what its ranks say
+of that is still heard.
 """
 
 import json
@@ -12,7 +13,7 @@ import os
 import time
 from typing import Any, Dict, Optional
 
-FILES = ("frames", "identity", "identity.new", "end", "stop", "stop.new", "room")
+FILES = ("frames", "identity", "identity.new", "end", "stop", "stop.new", "room", "followed", "stall", "stall.new")
 ROOM = 256 * 1024  # bytes for what is said once the disk is full
 RESERVED = 4096  # bytes of the `end` file
 RETRY_SECONDS = 1.0  # how often a spool that cannot be written is tried again
@@ -44,10 +45,11 @@ class Spool:
             os.ftruncate(self._file, self.size)
 
     def _reserve(self) -> None:
-        path = os.path.join(self.folder, "end")
-        if not os.path.exists(path):
-            with open(path, "wb") as file:
-                file.write(b" " * RESERVED)
+        for name, content in (("end", b" " * RESERVED), ("followed", b"")):
+            path = os.path.join(self.folder, name)
+            if not os.path.exists(path):
+                with open(path, "wb") as file:
+                    file.write(content)
 
     def write(self, frame: Dict[str, Any]) -> bytes:
         """Add a frame and return its line; it has `at` when it is on the disk."""
@@ -105,6 +107,23 @@ class Spool:
         with open(path + ".new", "w") as file:
             json.dump(proofs, file)
         os.replace(path + ".new", path)
+
+    def write_stall(self, stall: Optional[Dict[str, Any]]) -> None:
+        """Say that its ranks stand still, or that they do not any more. Raises OSError."""
+        path = os.path.join(self.folder, "stall")
+        if stall is None:
+            os.unlink(path)
+            return
+        with open(path + ".new", "w") as file:
+            json.dump(stall, file)
+        os.replace(path + ".new", path)
+
+    def followed_at(self) -> int:
+        """When a head last said that it follows, by the disk's clock; 0 where that cannot be seen."""
+        try:
+            return os.stat(os.path.join(self.folder, "followed")).st_mtime_ns
+        except OSError:
+            return 0
 
     def write_end(self, frame: Dict[str, Any]) -> None:
         """Say how it ended, in the room that was kept for it."""
