@@ -34,6 +34,7 @@ class State:
     matrix: list[list[float]]
     untrained: list[float | None] = field(default_factory=list)  # of every task by the bare model, where measured
     ahead: list[float | None] = field(default_factory=list)  # of every task just before it was learnt, where measured
+    seconds: list[dict[str, float]] = field(default_factory=list)  # of each stage's parts, on rank 0
     files: dict[str, str] = field(default_factory=dict)  # adapter file: sha256
 
 

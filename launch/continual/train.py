@@ -6,6 +6,7 @@ Started by torchrun on every host, one call a stage; the flags have the names of
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import math
@@ -13,12 +14,12 @@ import os
 import secrets
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from continual import AgreedError, ContinualError, flags, metrics, stages
 from continual.batches import Capacity, deal_to
+from continual.clock import Clock, collect_again, spent
 from continual.ranks import Place, Ranks, answer_with_stacks, join
 from continual.starting import Loaded, Ready, fetch, load, make_ready
 
@@ -29,20 +30,6 @@ if TYPE_CHECKING:
     from continual.checkpoints import Checkpoints
     from continual.methods.memory import Memory
     from continual.trainer import Inputs, Measured, Training
-
-
-@dataclass
-class Clock:
-    """Seconds a part of the stage took."""
-
-    since: float
-    seconds: dict[str, float]
-
-    def lap(self, part: str) -> None:
-        """Count the time since the last lap to a part."""
-        now = time.monotonic()
-        self.seconds[part] = self.seconds.get(part, 0.0) + now - self.since
-        self.since = now
 
 
 def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock: Clock) -> None:
@@ -61,6 +48,7 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
     with ranks.together():
         ready = make_ready(args, loaded, method, ranks)
     names = ready.learning.start.adapters
+    collect_again()
     clock.lap("model")
     # A fresh LoRA adds nothing: what stage 1 begins with answers as the bare model does.
     first = (*ready.tests, *ready.coming) if ready.coming and not loaded.previous else ()
@@ -83,11 +71,13 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
         matrix=[*(loaded.previous.matrix if loaded.previous else []), _row(measured)],
         untrained=loaded.previous.untrained if loaded.previous else bare,
         ahead=[*_known_ahead(loaded.previous, bare, len(tasks)), *following],
+        seconds=[*(loaded.previous.seconds if loaded.previous else []), clock.rounded()],
         **loaded.settings,
     )
     answers = [each.answers for each in measured] if args.save_predictions else []
     figures = metrics.Figures(loaded.order, loaded.tasks, state, str(loaded.base), answers)
     texts = metrics.result_files(figures, result, clock.seconds["measuring"])
+    texts["summary.txt"] += "\n" + spent(state.seconds) + "\n"
     with training.joined.whole():
         _save(args.output_dir.absolute(), ready.adapted, names, kept, state, texts, ranks)
     if ranks.place.local_rank == 0:
@@ -278,4 +268,5 @@ def _end(code: int) -> None:
 
 
 if __name__ == "__main__":
+    gc.disable()  # until the model is loaded
     _end(main())

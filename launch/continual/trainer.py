@@ -79,13 +79,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Result:
-    """What a training gave. `loss` is the mean over all steps, in `seconds`; both count from a checkpoint's on."""
+    """What a training gave. `loss` is the mean over all steps, in `seconds`; what lies before a checkpoint counts."""
 
     loss: float
     seconds: float
     steps: int
     samples: int
-    history: tuple[dict[str, Any], ...] = ()  # the printed lines; those before a checkpoint are not among them
+    history: tuple[dict[str, Any], ...] = ()  # the printed lines, of all steps
 
 
 @dataclass
@@ -229,6 +229,7 @@ class Training:
         state = {
             "sums": {"total": sums.total, "recent": recent, "since": sums.since, "seconds": sums.seconds},
             "skipped": self.health.skipped,
+            "history": self.history,
             "parameters": self.joined.state(),
             "learning": {name: tensor.detach().cpu() for name, tensor in self.learning.state().items()},
         }
@@ -243,6 +244,7 @@ class Training:
         self.joined.restore(state["parameters"])
         self.learning.restore({name: tensor.to(self.ranks.device) for name, tensor in state["learning"].items()})
         self.health.skipped = state["skipped"]
+        self.history = list(state.get("history", ()))
         sums = Sums(**state["sums"])
         if self.ranks.place.rank > 0:
             sums.recent = 0.0  # the sum of all ranks is rank 0's now
