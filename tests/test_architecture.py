@@ -75,7 +75,7 @@ DOORS = {
 }
 
 # Packages that are sent to hosts under another name: their modules import each other relatively.
-SENT = (PACKAGE / "hosts/probe", PACKAGE / "run/sync/host_side")
+SENT = (PACKAGE / "hosts/probe", PACKAGE / "hosts/config_reader", PACKAGE / "run/sync/host_side")
 
 # What a room may take from; nothing goes back. Modules beside the rooms (facts, cluster, yamlfile …) are for all.
 TAKES_FROM: dict[str, frozenset[str]] = {

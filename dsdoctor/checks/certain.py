@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsdoctor.checks.compared import PAIRS
+from dsdoctor.checks.config_keys import bases
 from dsdoctor.checks.config_parts import config_parts
 from dsdoctor.checks.context import JobContext, value_of
 from dsdoctor.checks.nearest import distance
-from dsdoctor.checks.tables import config_keys
 from dsdoctor.checks.warmup import SAME_AS, steps_asked_for
 from dsdoctor.cluster import Cluster
 from dsdoctor.jobs import dsconfig
@@ -36,7 +36,7 @@ class Proposal:
 
 def proposals(contexts: Sequence[JobContext], config: DeepSpeedConfig) -> Iterator[Proposal]:
     """What may be changed in the config of these parts of a job, the surest first."""
-    yield from _misspelt(config)
+    yield from _misspelt(contexts, config)
     yield from _precision(contexts, config)
     yield from _contradicted(contexts, config)
     yield from _no_warm_up(contexts, config)
@@ -45,9 +45,9 @@ def proposals(contexts: Sequence[JobContext], config: DeepSpeedConfig) -> Iterat
     yield from _prefetched(contexts, config)
 
 
-def _misspelt(config: DeepSpeedConfig) -> Iterator[Proposal]:
+def _misspelt(contexts: Sequence[JobContext], config: DeepSpeedConfig) -> Iterator[Proposal]:
     """Keys that are one known key with a slip or two in it, where that key is not there as well."""
-    table, parts = config_keys(), config_parts()
+    table, parts = bases(contexts[0])[0].keys, config_parts()
     blocks = {**table.ignored, **table.refused, "": table.ignored[""]}
     for block in ("optimizer", "scheduler"):
         blocks[f"{block}.params"] = parts.parameters(block, dsconfig.get(config, f"{block}.type"))

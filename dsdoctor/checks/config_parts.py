@@ -9,13 +9,14 @@ import msgspec
 
 from dsdoctor import yamlfile
 from dsdoctor.checks import tables
+from dsdoctor.checks.config_keys import Basis
 
 
 class ConfigParts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The optimizers and schedulers with their parameters, and the values of zero_optimization by kind."""
 
     optimizers: dict[str, frozenset[str]]
-    schedulers: dict[str, frozenset[str]]
+    schedulers: dict[str, frozenset[str]]  # of the table of keys
     torch: dict[str, frozenset[str]]
     needed: dict[str, frozenset[str]]
     whole: dict[str, int]
@@ -34,6 +35,14 @@ class ConfigParts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return own or kind in self.torch[block]
 
 
+def parts_of(basis: Basis) -> ConfigParts:
+    """The table with the schedulers of the release that is judged by."""
+    table = config_parts()
+    if not basis.keys.schedulers:
+        return table
+    return msgspec.structs.replace(table, schedulers=basis.keys.schedulers, needed=basis.keys.needed)
+
+
 @cache
 def config_parts() -> ConfigParts:
     """The table; its names stand in it as words of one text."""
@@ -41,6 +50,8 @@ def config_parts() -> ConfigParts:
     content = tables.text("data", name)
     value = yamlfile.parse(content, name)
     if isinstance(value, dict):
-        for key in ("optimizers", "schedulers", "torch", "needed"):
+        for key in ("optimizers", "torch"):
             value[key] = {kind: words.split() for kind, words in value[key].items()}
+        keys = tables.config_keys().keys
+        value.update(schedulers=keys.schedulers, needed=keys.needed)
     return yamlfile.convert(value, ConfigParts, name, content)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dsdoctor.checks.config_parts import ConfigParts, config_parts
+from dsdoctor.checks.config_keys import bases
+from dsdoctor.checks.config_parts import ConfigParts, config_parts, parts_of
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
 from dsdoctor.checks.nearest import nearest
@@ -35,15 +36,17 @@ def config_value_refused(context: JobContext) -> Iterator[Finding]:
     config = context.deepspeed
     if config is None:
         return
-    table = config_parts()
     trainer = any(context.uses_trainer(stage) for stage in context.stages)
-    for key, wanted in (*_of_zero(config, table, trainer), *_of_types(config, table)):
-        shown = config_evidence(config, key)
-        yield config_value_refused.finding(
-            f"{shown.text} in the DeepSpeed config is refused; {wanted} is wanted",
-            evidence=[shown],
-            fix=[Fix(f"Write {wanted} in {config.path}")],
-        )
+    for number, basis in enumerate(bases(context)):
+        of_zero = _of_zero(config, config_parts(), trainer) if not number else ()
+        for key, wanted in (*of_zero, *_of_types(config, parts_of(basis))):
+            shown = config_evidence(config, key)
+            yield config_value_refused.finding(
+                f"{shown.text} in the DeepSpeed config is refused; {wanted} is wanted",
+                hosts=basis.hosts if key.endswith(".type") else (),
+                evidence=[shown],
+                fix=[Fix(f"Write {wanted} in {config.path}")],
+            )
 
 
 def _of_zero(config: DeepSpeedConfig, table: ConfigParts, trainer: bool) -> Iterator[tuple[str, str]]:

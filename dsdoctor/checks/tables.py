@@ -12,6 +12,8 @@ from typing import Any, Literal
 import msgspec
 
 from dsdoctor import yamlfile
+from dsdoctor.facts import ConfigKeyFacts
+from dsdoctor.jobs.dsconfig import KNOWN_RELEASE
 from dsdoctor.report.model import Severity
 
 
@@ -75,14 +77,9 @@ class BadModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ConfigKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`data/deepspeed_keys.yaml`: the keys of a DeepSpeed config by block."""
+    """`data/deepspeed_keys.yaml`: the keys of a DeepSpeed config, and what older releases read at the top."""
 
-    version: str
-    refused: dict[str, frozenset[str]]
-    ignored: dict[str, frozenset[str]]
-    inner: dict[str, frozenset[str]]
-    old: dict[str, str]
-    removed: frozenset[str]
+    keys: ConfigKeyFacts
     earlier: frozenset[str]
 
 
@@ -159,10 +156,12 @@ def config_keys() -> ConfigKeys:
     content = text("data", name)
     value = yamlfile.parse(content, name)
     if isinstance(value, dict):
-        for key in ("refused", "ignored", "inner"):
+        for key in ("refused", "ignored", "inner", "schedulers", "needed"):
             value[key] = {block: words.split() for block, words in value[key].items()}
         for key in ("removed", "earlier"):
             value[key] = value[key].split()
+        earlier = value.pop("earlier")
+        value = {"keys": {"version": KNOWN_RELEASE, **value}, "earlier": earlier}
     return yamlfile.convert(value, ConfigKeys, name, content)
 
 

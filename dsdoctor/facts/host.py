@@ -15,6 +15,7 @@ from dsdoctor.facts.network import InfinibandFacts, NetworkFacts, PeerFacts
 from dsdoctor.facts.python import (
     BinaryFacts,
     BitsandbytesFacts,
+    ConfigKeyFacts,
     DeepspeedFacts,
     NcclFacts,
     PackageFacts,
@@ -109,6 +110,7 @@ class HostFacts:
     inputs = _Fact(InputFacts)
     peers = _Fact(PeerFacts, gathered=False)
     deep = _Fact(DeepFacts, gathered=False)
+    config_keys = _Fact(ConfigKeyFacts, gathered=False)
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot

@@ -96,6 +96,22 @@ class DeepspeedFacts(msgspec.Struct, frozen=True, kw_only=True):
     built_cuda: str | None = None  # "12.1"
 
 
+class ConfigKeyFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the installed DeepSpeed takes in its config, by its sources; blocks are dotted, "" is the top.
+
+    Of hosts with one release one is asked, and none for the release that the package's own table is of.
+    """
+
+    version: str
+    refused: dict[str, frozenset[str]] = {}  # blocks in which it stops at another key
+    ignored: dict[str, frozenset[str]] = {}  # blocks in which it passes another key over
+    inner: dict[str, frozenset[str]] = {}  # second names
+    old: dict[str, str] = {}  # names that were replaced, dotted
+    removed: frozenset[str] = frozenset()  # keys that stop the start, dotted
+    schedulers: dict[str, frozenset[str]] = {}  # with their parameters
+    needed: dict[str, frozenset[str]] = {}
+
+
 class TorchFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The installed torch, read from its files without importing it; `version` None when there is none."""
 

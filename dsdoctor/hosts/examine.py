@@ -115,12 +115,34 @@ def _examined(
         if chosen.source is None:
             members = tuple(_with_own_slots(member, job.job.cpu_slots if job else 1) for member in members)
         cluster = Cluster(members, master_addr)
+        cluster = _with_config_keys(cluster, choice, job, transports)
         if choice.network and transports is not None:
             from dsdoctor.hosts.network import try_network
 
             python, setup = (job.job.python, job.job.setup) if job else (None, ())
             cluster = try_network(cluster, transports, python=python, setup=setup, progress=line.show)
     return cluster
+
+
+def _with_config_keys(
+    cluster: Cluster, choice: HostChoice, job: ResolvedJob | None, transports: dict[str, Transport] | None
+) -> Cluster:
+    """The cluster with what its DeepSpeeds take in the job's config, where our own table is of another release."""
+    if job is None or not any(part.deepspeed is not None for part in (job, *job.parts)):
+        return cluster
+    from dsdoctor.hosts.config_keys import with_config_keys
+    from dsdoctor.jobs.dsconfig import KNOWN_RELEASE
+
+    return with_config_keys(
+        cluster,
+        known=[KNOWN_RELEASE],
+        python=job.job.python,
+        setup=job.job.setup,
+        timeout=min(10.0, choice.timeout),
+        connect_timeout=min(CONNECT_SECONDS, choice.timeout),
+        kind=choice.transport,
+        transports=transports,
+    )
 
 
 def _questions(entries: Sequence[HostEntry], job: ResolvedJob | None, master_addr: str | None) -> dict[str, Any]:

@@ -99,6 +99,7 @@ def gather(
     config: Mapping[str, Any],
     own: Mapping[str, Mapping[str, Any]] | None = None,
     source: bytes | None = None,
+    packed_program: bytes | None = None,
     python: str | None = None,
     setup: Sequence[str] = (),
     timeout: float = 60.0,
@@ -114,9 +115,10 @@ def gather(
     the host's own `python=` outranks it, without either this machine's hosts use dsdoctor's and others `python3`.
     `config` is the probe's, with what `own` has for a host's name laid over it. With `transports`, connections found
     there are used, and those of hosts that were reached stay open in it for the caller to close. `on_progress` is
-    called in the caller's thread. `source` is a program of one file in the probe's place.
+    called in the caller's thread. In the probe's place goes `source`, a program of one file, or `packed_program`, one
+    that :func:`dsdoctor.hosts.sent.pack` has made.
     """
-    blob = probe_pack() if source is None else framed(source)
+    blob = packed_program or (probe_pack() if source is None else framed(source))
     limit = min(float(config.get("timeout", timeout)), max(1.0, float(timeout) - 2))
     packed = [_packed({**config, **(own or {}).get(entry.name, {}), "timeout": limit}) for entry in entries]
     many = sum(not entry.local for entry in entries) >= MANY
