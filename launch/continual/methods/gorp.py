@@ -28,20 +28,23 @@ def off(matrix: Tensor, basis: Tensor | None) -> Tensor:
     return matrix if basis is None or not basis.shape[1] else matrix - (matrix @ basis) @ basis.T
 
 
-def extended(basis: Tensor | None, rows: Tensor, energy: float, inside: float = 0.0) -> Tensor:
+def extended(
+    basis: Tensor | None, rows: Tensor, energy: float, sums: tuple[float, float, float] | None = None
+) -> Tensor:
     """A basis (in x k) with the directions of some rows (any number x in) that it lacks.
 
-    As few, the strongest first, as it takes for the basis to hold the share `energy` of the rows' squared norm, and of
-    `inside`, the squared norm of what has been projected off them before: the rule of gradient projection memory (Saha
-    et al., arXiv 2103.09762), which is GORP's too.
+    As few, the strongest first, as it takes for the basis to hold the share `energy` of the rows' squared norm: the
+    rule of gradient projection memory (Saha et al., arXiv 2103.09762), which is GORP's too. Of rows that stand for
+    others, `sums` are the squared norms of these within the basis and outside it, and what each direction has lost.
     """
     rows = rows.detach().double().cpu()
     known = rows.new_zeros((rows.shape[1], 0)) if basis is None else basis.double().cpu()
-    whole = rows.square().sum() + inside
     _, values, directions = torch.linalg.svd(off(rows, known), full_matrices=False)
-    held = whole - values.square().sum() + torch.cat([values.new_zeros(1), values.square().cumsum(0)])
+    inside, outside, lost = sums or (float(rows.square().sum() - values.square().sum()), values.square().sum(), 0.0)
+    whole = inside + outside
+    held = inside + torch.cat([values.new_zeros(1), (values.square() + lost).cumsum(0)])
     lacking = held < energy * whole * (1 - 1e-12)
-    real = values > 1e-6 * whole.sqrt()  # no direction out of rounding noise
+    real = values > 1e-6 * whole**0.5  # no direction out of rounding noise
     count = min(int(lacking.sum()), int(real.sum()))
     return torch.linalg.qr(torch.cat([known, directions[:count].T], dim=1))[0].float()
 
@@ -96,8 +99,8 @@ class _Projected(Learning):
         if self.method.gorp_space == "moment":
             self._average(f"space.{name}", rows, BETA_1)
             return
-        self.held[f"space.{name}"] = taken_in(self.held.get(f"space.{name}"), rows, self.method.gorp_rows)
-        self.held[f"inside.{name}"] = self.held.get(f"inside.{name}", 0) + inside
+        self.held[f"space.{name}"], lost = taken_in(self.held.get(f"space.{name}"), rows, self.method.gorp_rows)
+        self.held[f"sums.{name}"] = self.held.get(f"sums.{name}", 0) + torch.stack([inside, rows.square().sum(), lost])
 
     def _average(self, name: str, value: Tensor, beta: float) -> Tensor:
         """An exponential average, as Adam keeps it."""
@@ -137,8 +140,8 @@ class _Projected(Learning):
         """The full-rank weights, and each basis with the directions of this task's gradients."""
         kept = {f"weight.{name}": weight.detach().cpu().clone() for name, weight in self.own}
         for name, _ in (*self.loras, *self.own):
-            inside = float(self.held.get(f"inside.{name}", 0))
-            kept[f"basis.{name}"] = extended(self.bases.get(name), self._space(name), self.method.gorp_energy, inside)
+            sums = self.held[f"sums.{name}"].tolist() if f"sums.{name}" in self.held else None
+            kept[f"basis.{name}"] = extended(self.bases.get(name), self._space(name), self.method.gorp_energy, sums)
         return Memory(kept)
 
     def _space(self, name: str) -> Tensor:

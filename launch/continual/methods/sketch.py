@@ -6,20 +6,22 @@ import torch
 from torch import Tensor
 
 
-def taken_in(held: Tensor | None, rows: Tensor, most: int) -> Tensor:
-    """Rows (at most 2 · `most`) that stand for `held` and some more: their sum of row^T · row is that of all.
+def taken_in(held: Tensor | None, rows: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Rows (at most 2 · `most`) that stand for `held` and some more, and by how much they are weaker this time.
 
-    Exactly so while all fit. Then each of the `most` strongest directions is kept, weakened by the square of the first
-    that is not: Frequent Directions (Ghashami et al., arXiv 1501.01711). However many rows have come, what is missing
-    from the sum in any direction is at most the squared norm of all that the best k directions leave, by (most - k).
+    The sum of row^T · row is exactly that of all while all fit. Then the `most` strongest directions are kept, and the
+    square of the first that is not is taken off the square of each: Frequent Directions (Ghashami et al., arXiv
+    1501.01711). However many rows have come, what is missing in any direction is at most what has been taken off in
+    all, which is at most the squared norm that the best k directions leave, by (most - k).
     """
     held = rows.float() if held is None else torch.cat([held, rows.float()])
     if len(held) <= 2 * most:
-        return held
+        return held, held.new_zeros(())
     squares, vectors = torch.linalg.eigh(held @ held.T)  # least first; as many as rows, and not as the rows are wide
     squares, vectors = squares.flip(0).clamp(min=0), vectors.flip(1)
-    weaker = ((squares[:most] - squares[most]) / squares[:most].clamp(min=torch.finfo(held.dtype).tiny)).sqrt()
-    return weaker[:, None] * (vectors[:, :most].T @ held)
+    less = squares[most]
+    factors = ((squares[:most] - less) / squares[:most].clamp(min=torch.finfo(held.dtype).tiny)).sqrt()
+    return factors[:, None] * (vectors[:, :most].T @ held), less
 
 
 def root(products: Tensor) -> Tensor:
