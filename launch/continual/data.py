@@ -85,6 +85,11 @@ def load(name: str, wanted: Wanted, train: bool = True) -> Task:
         ContinualError: nothing built in stands in for it, the assets are not to be had, a file is missing or wrong.
     """
     source = wanted.order.source(name) if wanted.order else orders.Source()
+    if source.folder is not None and not source.folder.is_dir():
+        raise ContinualError(
+            f"--order {source.said_at}: folder of {name} is {source.folder}, which is not there; "
+            "wanted a folder with train.json, test.json and labels.json"
+        )
     if source.folder is None and (source.builtin or wanted.folder is None):
         task = _load_builtin(name, source.builtin or orders.stand_in_for(name), wanted)
     else:
@@ -114,16 +119,34 @@ def _found(benchmark: Path | None, name: str) -> Path:
     """The folder of a task in one laid out like CL_Benchmark: `<group>/<name>/{train,test,labels}.json`."""
     found = sorted(path.parent for path in benchmark.glob(f"*/{name}/train.json")) if benchmark else []
     if len(found) != 1:
-        seen = ", ".join(str(path) for path in found) or "none"
+        seen = ", ".join(str(path) for path in found) or f"none{_instead(benchmark, name)}"
         raise ContinualError(f"--data_dir {benchmark}: wanted one <group>/{name}/train.json, found {seen}")
     return found[0]
+
+
+def _instead(benchmark: Path | None, name: str) -> str:
+    """What is there in a task's place, to be said where the task is not found."""
+    if benchmark is None:
+        return ""
+    if here := sorted(benchmark.glob(f"*/{name}")):
+        return f" in {here[0]}"
+    if elsewhere := [*benchmark.glob(name), *benchmark.glob(f"*/*/{name}")]:
+        return f"; there is {elsewhere[0]}, at another depth"
+    tasks = sorted({path.parent.name for path in benchmark.glob("*/*/train.json")})
+    same = [task for task in tasks if task.lower() == name.lower()]
+    if same:
+        return f"; there is {same[0]}"
+    return f"; its tasks are {', '.join(tasks[:20])}" if tasks else "; no task is in it"
 
 
 def _load_folder(folder: Path, name: str, wanted: Wanted, train: bool) -> Task:
     """A task of a folder: examples are objects with `sentence` and `label`; labels.json is the list of labels."""
     labels = _read_json(folder / "labels.json")
-    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
-        raise ContinualError(f"{folder / 'labels.json'}: wanted a list of label names")
+    if not isinstance(labels, list) or not labels:
+        raise ContinualError(f"{folder / 'labels.json'}: holds {_kind(labels)}; wanted a list of label names")
+    for label in labels:
+        if not isinstance(label, str) or not label.strip():
+            raise ContinualError(f"{folder / 'labels.json'}: a label is {label!r}; wanted a text")
     if len(set(labels)) != len(labels):
         raise ContinualError(f"{folder / 'labels.json'}: a label stands there twice; wanted each once")
     parts: dict[str, tuple[Example, ...]] = {"train": ()}
@@ -145,18 +168,37 @@ def _load_folder(folder: Path, name: str, wanted: Wanted, train: bool) -> Task:
 
 def _read_json(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
         raise ContinualError(f"{path}: {error.strerror}") from None
+    if content.startswith(b"version https://git-lfs"):
+        raise ContinualError(
+            f"{path}: a pointer of Git LFS, its content was not fetched\n  in that folder: git lfs pull"
+        )
+    try:
+        value: object = json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ContinualError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except ValueError as error:
-        raise ContinualError(f"{path}: not JSON: {error}") from None
+        hint = "; wanted one list, not an object a line" if "Extra data" in str(error) else ""
+        raise ContinualError(f"{path}: not JSON: {error}{hint}") from None
+    except RecursionError:
+        raise ContinualError(f"{path}: not JSON of examples: nested too deeply") from None
+    return value
+
+
+def _kind(value: object) -> str:
+    """What a JSON file holds, in a word or two."""
+    if isinstance(value, (list, dict, str)) and not value:
+        return f"an empty {'list' if isinstance(value, list) else 'object' if isinstance(value, dict) else 'text'}"
+    return {dict: "an object", list: "a list", str: "a text", type(None): "nothing"}.get(type(value), "a number")
 
 
 def _read_sentences(path: Path, labels: Sequence[str]) -> tuple[list[Example], int]:
     """The examples of a file as they are, and how many have no agreed label (131 of MNLI's held-out ones have `-`)."""
     rows = _read_json(path)
     if not isinstance(rows, list) or not rows:
-        raise ContinualError(f"{path}: wanted a list of examples")
+        raise ContinualError(f"{path}: holds {_kind(rows)}; wanted a list of examples")
     places = {label: place for place, label in enumerate(labels)}
     examples = []
     for number, row in enumerate(rows):

@@ -34,8 +34,11 @@ class _File:
 
     def wrong(self, node: yaml.Node | None, what: str) -> ContinualError:
         """An error at a place of the file."""
-        line = f":{node.start_mark.line + 1}" if node is not None else ""
-        return ContinualError(f"--order {self.path}{line}: {what}")
+        return ContinualError(f"--order {self.place(node)}: {what}")
+
+    def place(self, node: yaml.Node | None) -> str:
+        """The file, and the line of a node."""
+        return f"{self.path}:{node.start_mark.line + 1}" if node is not None else str(self.path)
 
     def entries(self, node: yaml.Node, known: Collection[str], what: str) -> Iterator[tuple[str, yaml.Node]]:
         """The keys of a mapping with their values, each known and there once."""
@@ -131,8 +134,11 @@ def _task(file: _File, node: yaml.Node) -> tuple[str, Source]:
 
     from continual import builtin
 
+    said_at = file.place(node)
     if isinstance(node, yaml.ScalarNode):
-        return file.name(node, "a task"), Source()
+        return file.name(node, "a task"), Source(said_at=said_at)
+    if not isinstance(node, yaml.MappingNode):
+        raise file.wrong(node, f"a task is {_seen(node)}; wanted a name, or a mapping with name and builtin or folder")
     values = dict(file.entries(node, TASK_KEYS, "a task"))
     if "name" not in values:
         raise file.wrong(node, "a task has no name; wanted name, and builtin or folder")
@@ -145,7 +151,7 @@ def _task(file: _File, node: yaml.Node) -> tuple[str, Source]:
     if "folder" in values:
         folder = (file.path.parent / Path(file.text(values["folder"], "folder")).expanduser()).absolute()
     instruction = file.text(values["instruction"], "instruction") if "instruction" in values else None
-    return file.name(values["name"], "name"), Source(stand_in, folder, instruction)
+    return file.name(values["name"], "name"), Source(stand_in, folder, instruction, said_at)
 
 
 def _seen(node: yaml.Node) -> str:

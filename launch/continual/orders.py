@@ -71,6 +71,7 @@ class Source:
     builtin: str | None = None
     folder: Path | None = None
     instruction: str | None = None  # None: that of the kind of task
+    said_at: str = field(default="", compare=False)  # the file and line that name the task
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,11 @@ class Order:
         if self.name in ORDERS and not self.sources:
             return replace(self, tasks=tuple(task for task in self.tasks if task in STAND_INS))
         for task in self.tasks:
-            if not self.names_data_of(task):
-                stand_in_for(task)
+            if not self.names_data_of(task) and task not in STAND_INS:
+                raise ContinualError(
+                    f"--order {self.source(task).said_at}: {task} names no data, and nothing stands in for it; "
+                    f"wanted builtin or folder beside the name, or one of {', '.join(STAND_INS)}"
+                )
         return self
 
 

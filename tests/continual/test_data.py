@@ -63,11 +63,18 @@ def test_a_rare_label_does_not_hold_up_the_others(tmp_path: Path):
     ("file", "text", "said"),
     [
         ("train.json", "[", "train.json: not JSON"),
-        ("train.json", "[]", "train.json: wanted a list of examples"),
+        ("train.json", "[]", "train.json: holds an empty list; wanted a list of examples"),
+        ("test.json", "", "test.json: not JSON"),
+        ("test.json", '{"Instances": []}', "test.json: holds an object; wanted a list of examples"),
+        ("test.json", '{"sentence": "x"}\n{"sentence": "y"}', "wanted one list, not an object a line"),
+        ("test.json", "[" * 100_000, "test.json: not JSON of examples: nested too deeply"),
+        ("train.json", "version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS.*\n  .*git lfs pull"),
         ("test.json", '[{"sentence": "x"}]', "test.json: example 0: wanted an object"),
         ("test.json", '["x"]', "test.json: example 0: wanted an object"),
         ("train.json", '[{"sentence": "x", "label": "odd"}]', "label 'odd' is not in labels.json"),
-        ("labels.json", "{}", "labels.json: wanted a list of label names"),
+        ("labels.json", "{}", "labels.json: holds an empty object; wanted a list of label names"),
+        ("labels.json", '["good", 3]', "labels.json: a label is 3; wanted a text"),
+        ("labels.json", '["good", " "]', "labels.json: a label is ' '; wanted a text"),
         ("labels.json", '["good", "good"]', "labels.json: a label stands there twice"),
     ],
 )
@@ -83,8 +90,27 @@ def test_missing_files(tmp_path: Path):
     (folder / "TC" / "amazon" / "labels.json").unlink()
     with pytest.raises(ContinualError, match=r"amazon/labels\.json: No such file"):
         data.load("amazon", data.Wanted(folder))
-    with pytest.raises(ContinualError, match=r"wanted one <group>/MNLI/train\.json, found none"):
+    with pytest.raises(ContinualError, match=r"wanted one <group>/MNLI/train\.json, found none; its tasks are ag"):
         data.load("MNLI", data.Wanted(folder))
+    with pytest.raises(ContinualError, match=r"found none; there is amazon$"):
+        data.load("Amazon", data.Wanted(folder))
+    with pytest.raises(ContinualError, match=r"found none; there is .*/TC/amazon, at another depth$"):
+        data.load("amazon", data.Wanted(folder.parent))
+    (folder / "TC" / "amazon" / "train.json").unlink()
+    with pytest.raises(ContinualError, match=r"found none in .*/TC/amazon$"):
+        data.load("amazon", data.Wanted(folder))
+    with pytest.raises(ContinualError, match=r"found none; no task is in it$"):
+        data.load("x", data.Wanted(folder / "TC" / "amazon"))
+
+
+def test_a_file_with_a_byte_order_mark_is_read_and_one_of_another_encoding_is_not(tmp_path: Path):
+    folder = write_benchmark(tmp_path / "b")
+    path = folder / "TC" / "amazon" / "test.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert data.load("amazon", data.Wanted(folder)).test
+    path.write_bytes(b'[{"sentence": "\xe9", "label": "bad"}]')
+    with pytest.raises(ContinualError, match=r"test\.json: not UTF-8 text \(byte 15\)"):
+        data.load("amazon", data.Wanted(folder))
 
 
 @pytest.mark.assets

@@ -65,7 +65,7 @@ tasks:
         ("name: x\ntasks:\n- {name: a, builtin: r8}\n", "mine.yaml:3: builtin is r8; wanted one of reuters-r8, "),
         ("name: x\ntasks:\n- name: a\n  builtin: reuters-r8\n  folder: b\n", "mine.yaml:5: a task has builtin and"),
         ("name: x\ntasks:\n- {name: a, folder: }\n", "mine.yaml:3: folder is nothing; wanted a text"),
-        ("name: x\ntasks: [[a]]\n", "mine.yaml:2: a task is a list; wanted a mapping"),
+        ("name: x\ntasks: [[a]]\n", "mine.yaml:2: a task is a list; wanted a name, or a mapping"),
         ("name: [\n", "mine.yaml:2: not YAML"),
         ("name: \x00\n", "mine.yaml: not YAML"),
         ("name: x\ntasks: [&a [*a]]\n", "mine.yaml:2: a task is a list"),
@@ -83,6 +83,14 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path: Path):
     (tmp_path / "mine.yaml").write_bytes(b"name: \xff")
     with pytest.raises(ContinualError, match=r"mine\.yaml: not UTF-8 text \(byte 6\)"):
         orders.find(str(tmp_path / "mine.yaml"))
+
+
+def test_data_that_is_not_there_is_told_with_the_line_of_the_task(tmp_path: Path):
+    mine = order(tmp_path, "name: x\ntasks:\n- agnews\n- {name: b, folder: b}\n- nothing\n")
+    with pytest.raises(ContinualError, match=r"mine\.yaml:5: nothing names no data, and nothing stands in for it"):
+        mine.on_builtin_data()
+    with pytest.raises(ContinualError, match=r"mine\.yaml:4: folder of b is .*/b, which is not there; wanted a folder"):
+        data.load("b", data.Wanted(order=mine))
 
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,12}", fullmatch=True)

@@ -150,7 +150,7 @@ def test_an_order_that_names_its_data_needs_no_flag_for_it(tmp_path: Path):
     assert chosen(path, "b", 2) == ("a", "b")
     with pytest.raises(flags.ContinualError, match="c names no data of its own"):
         chosen(path, "c", 3)
-    with pytest.raises(flags.ContinualError, match="nothing stands in for c"):
+    with pytest.raises(flags.ContinualError, match=r"mine\.yaml:2: c names no data, and nothing stands in for it"):
         chosen(path, "a", 1, "--data", "builtin")
 
 
