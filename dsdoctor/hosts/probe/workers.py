@@ -97,6 +97,7 @@ class Worker:
     """A forked process that takes names out of a pipe and reports each section as it begins and ends.
 
     What it writes is a line of its own for each: the section's name, and behind that, when it has ended, its JSON.
+    Each write wakes the parent, so the end of one and the beginning of the next go in one.
     """
 
     def __init__(self) -> None:
@@ -138,9 +139,12 @@ class Worker:
         for stream in (0, 1, 2):
             os.dup2(silence, stream)
         WORKING.clear()  # the others are the parent's
+        done = ""
         for name in waiting(ask, queue):
-            tell(outward, name)
-            tell(outward, "%s %s" % (name, examined(name, ask)))
+            tell(outward, done + name)
+            done = "%s %s\n" % (name, examined(name, ask))
+        if done:
+            tell(outward, done[:-1])
 
     def hear(self, sections: dict[str, str]) -> bool:
         """Take what has come; False at the end of the stream."""
