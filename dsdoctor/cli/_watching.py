@@ -55,6 +55,15 @@ def watch_options() -> tuple[Decorator, ...]:
             help="Try a failed stage again so often, where its verdict says that this may help: a port taken, a "
             "connection broken, a host lost and back. Never for what would fail the same way.",
         ),
+        click.option(
+            "--spool-limit",
+            type=click.IntRange(1, 1 << 20),
+            default=256,
+            show_default=True,
+            metavar="MIB",
+            help="So much of what its ranks print each host keeps of a stage for a head that is away. Beyond that the "
+            "oldest lines are dropped, which the next head is told; the last half stays.",
+        ),
     )
 
 
@@ -63,7 +72,7 @@ def limits_of(lifeline: float, options: Mapping[str, Any]) -> Limits:
     from dsdoctor.run.stage_end import Limits, Watching
 
     watching = Watching(options["stall_after"], options["stop_on_stall"])
-    return Limits(lifeline=lifeline, watching=watching, retries=options["retries"])
+    return Limits(lifeline=lifeline, watching=watching, retries=options["retries"], spool=options["spool_limit"] << 20)
 
 
 def progress_line(told: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ class Attempt:
     def order(self, plan: LaunchPlan, stage: StagePlan, host: str, offset: int, limits: Limits) -> dict[str, Any]:
         """What a host's end is told: to guard, or to follow one that guards already, from an offset of its spool on."""
         if self.taken_over is None:
-            words = (limits.lifeline, limits.grace, self.number, self.detach, self.key, limits.watching)
+            words = (limits.lifeline, limits.grace, self.number, self.detach, self.key, limits.watching, limits.spool)
             return order_for(plan, stage, host, *words)
         return follow_order(spool_of(plan.host(host), stage, self.number), offset, limits.lifeline)
 

@@ -190,6 +190,7 @@ def order_for(
     detach: bool = False,
     key: str = "",
     watching: Watching = Watching(),  # noqa: B008 - a frozen value
+    spool_limit: int = 0,
 ) -> dict[str, Any]:
     """What a guardian is told: command, environment (with the secrets: this goes over the wire only), limits in s.
 
@@ -217,6 +218,7 @@ def order_for(
         "lifeline_seconds": lifeline,
         "grace_seconds": grace,
         "spool": spool_of(place, stage, attempt),
+        "spool_limit": spool_limit,
         "detach": detach,
         "watch": _watch(place, watching, stage, attempt) if detach else None,
         "peers": _peers(plan, place, key) if detach and len(plan.hosts) > 1 and key else None,

@@ -36,6 +36,7 @@ class Limits:
     meeting: float = 30.0  # until every host reaches the port on which rank 0 listens
     watching: Watching = field(default_factory=Watching)
     retries: int = 0
+    spool: int = 256 << 20  # bytes of lines that a host keeps of a stage for a head that is away; the oldest go first
 
 
 @dataclass

@@ -12,9 +12,8 @@ from typing import IO, Any, Dict, Optional
 
 from dsdoctor.run.guardian import process_table
 from dsdoctor.run.guardian.left_behind import end_left_behind
-from dsdoctor.run.guardian.spool import ask_to_stop, encoded, read_json
+from dsdoctor.run.guardian.spool import Frames, ask_to_stop, encoded, read_json
 
-CHUNK = 1 << 18
 LAST = (b'{"e": "exit"', b'{"e": "error"')  # how the last frame begins; in a log line the quotes would be escaped
 
 
@@ -29,7 +28,6 @@ class Follower:
         self.output = output
         self.last_word = time.monotonic()
         self.left = False  # the head has gone
-        self._rest = b""
         self._ended = False
 
     def run(self) -> int:
@@ -39,9 +37,7 @@ class Follower:
         if proofs is None:
             self.say({"e": "gone", "text": "no guardian was started here (there is no %s)" % self.folder})
             return 0
-        with open(os.path.join(self.folder, "frames"), "rb") as frames:
-            frames.seek(self.offset)
-            self.follow(frames, proofs)
+        self.follow(Frames(self.folder, self.offset), proofs)
         return 0
 
     def wait_for_identity(self) -> Optional[Dict[str, Any]]:
@@ -56,7 +52,7 @@ class Follower:
             time.sleep(0.05)
         return None
 
-    def follow(self, frames: IO[bytes], proofs: Dict[str, Any]) -> None:
+    def follow(self, frames: Frames, proofs: Dict[str, Any]) -> None:
         """Forward lines; when nothing more comes, see whether anybody is left to write them."""
         beat_at = 0.0
         self.beat()  # first: the clock that the lines' times are of
@@ -76,14 +72,20 @@ class Follower:
             self.left = self.left or now - self.last_word > self.patience
             time.sleep(0.05)
 
-    def forward(self, frames: IO[bytes]) -> bool:
+    def forward(self, frames: Frames) -> bool:
         """Write the whole lines that are there; False when there are none."""
-        chunk = frames.read(CHUNK)
-        lines, newline, self._rest = (self._rest + chunk).rpartition(b"\n")
-        if newline:
-            self._write(lines + newline)
-            self._ended = lines.rpartition(b"\n")[2].startswith(LAST)
-        return bool(chunk)
+        try:
+            lines = frames.read()
+        except OSError:
+            return False  # the file is just being replaced, or a network's disk has hiccups
+        if frames.gone:
+            text = "%d kB of what was printed here are not kept any more: more came than a host keeps of a run"
+            self.say({"e": "note", "text": (text + " (--spool-limit)") % max(1, frames.gone // 1024)})
+            frames.gone = 0
+        if lines:
+            self._write(lines)
+            self._ended = lines[:-1].rpartition(b"\n")[2].startswith(LAST)
+        return bool(lines)
 
     def how_it_ended(self, proofs: Dict[str, Any]) -> Dict[str, Any]:
         """The last frame of a guardian whose spool does not have one."""

@@ -71,7 +71,7 @@ def _finish(order: Dict[str, Any], status: int, output: Optional[IO[bytes]]) -> 
         how, code = "was killed (%s)" % signal_name(os.WTERMSIG(status)), -os.WTERMSIG(status)
     else:
         how, code = "ended with exit code %d" % os.WEXITSTATUS(status), 1
-    spool = Spool(order["spool"]) if order.get("spool") else None
+    spool = Spool(order["spool"], order.get("spool_limit", 0)) if order.get("spool") else None
     why = "its guardian " + how
     _tell({"e": "stopping", "why": why}, spool, output)  # before the other hosts' ranks fail of it
     process_table.end_descendants(order["grace_seconds"])

@@ -34,7 +34,7 @@ class Guardian:
         self.order = order
         self.control = control
         self.output = output
-        self.spool = Spool(order["spool"]) if order.get("spool") else None
+        self.spool = Spool(order["spool"], order.get("spool_limit", 0)) if order.get("spool") else None
         self.frames: "queue.Queue[Optional[bytes]]" = queue.Queue(maxsize=2000)
         self.last_word = time.monotonic()
         self.stop_reason: Optional[str] = None

@@ -1,6 +1,7 @@
 """The spool: what a guardian has to say, kept on the host, so that a head that was away can go on where it was.
 
-A folder for each guardian: `frames` (one JSON object a line; `at` is where the line begins), `identity` (who the
+A folder for each guardian: `frames` (one JSON object a line; `at` is where the line begins, counted from the first line
+ever written), `frames.old` (those before them, once there are many: older ones are dropped), `identity` (who the
 guardian is), `followed` (touched as long as a head follows), `stall` (that its ranks stand still, found while no head
 did), `end` (how it ended; its room is taken beforehand, so that a full disk cannot hide the exit code), and `stop` (put
 there by whoever wants it to stop: no socket, no port, works on network file systems). A detached guardian is heard
@@ -11,19 +12,29 @@ of that is still heard.
 import json
 import os
 import time
-from typing import Any, Dict, Optional
+from typing import IO, Any, Dict, List, Optional, Tuple
 
-FILES = ("frames", "identity", "identity.new", "end", "stop", "stop.new", "room", "followed", "stall", "stall.new")
+FILES = (
+    *("frames", "frames.old", "identity", "identity.new", "end", "stop", "stop.new", "room"),
+    *("followed", "stall", "stall.new"),
+)
 ROOM = 256 * 1024  # bytes for what is said once the disk is full
 RESERVED = 4096  # bytes of the `end` file
+CHUNK = 1 << 18  # bytes that are read at once
+SAID_AGAIN = ("started", "ranks_up", "meet")
 RETRY_SECONDS = 1.0  # how often a spool that cannot be written is tried again
 
 
 class Spool:
-    """A guardian's own spool, to write. A disk that is full or read-only costs frames, never the job."""
+    """A guardian's own spool, to write. A disk that is full or read-only costs frames, never the job.
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    It holds at most `limit` bytes of lines, and at least the last half of that; 0: whatever comes.
+    """
+
+    def __init__(self, folder: str, limit: int = 0) -> None:
+        self.folder, self.limit = folder, limit
+        self._base = 0  # where `frames` begins
+        self._again: List[Dict[str, Any]] = []  # what a head must hear though the lines before it are dropped
         self.problem: Optional[str] = None  # why the last frame could not be written
         self.missing = 0
         self.size = 0
@@ -38,11 +49,13 @@ class Spool:
         os.makedirs(self.folder, exist_ok=True)
         self._reserve()
         self._file = os.open(os.path.join(self.folder, "frames"), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        self.size = os.fstat(self._file).st_size
-        if self.size:  # the guardian before us may have been killed in the middle of a line
-            tail = os.pread(self._file, 1 << 20, max(0, self.size - (1 << 20)))
-            self.size -= len(tail) - (tail.rfind(b"\n") + 1)
-            os.ftruncate(self._file, self.size)
+        self._base = segments(self.folder)[-1][0]
+        size = os.fstat(self._file).st_size
+        if size:  # the guardian before us may have been killed in the middle of a line
+            tail = os.pread(self._file, 1 << 20, max(0, size - (1 << 20)))
+            size -= len(tail) - (tail.rfind(b"\n") + 1)
+            os.ftruncate(self._file, size)
+        self.size = self._base + size
 
     def _reserve(self) -> None:
         for name, content in (("end", b" " * RESERVED), ("followed", b"")):
@@ -84,6 +97,13 @@ class Spool:
         return True
 
     def _append(self, frame: Dict[str, Any]) -> bytes:
+        if self.limit and self.size - self._base >= self.limit // 2:
+            self._turn_over()
+        if frame["e"] in SAID_AGAIN:
+            self._again.append(frame)
+        return self._add(frame)
+
+    def _add(self, frame: Dict[str, Any]) -> bytes:
         assert self._file is not None
         line = encoded(dict(frame, at=self.size))
         if os.write(self._file, line) != len(line):
@@ -91,12 +111,24 @@ class Spool:
         self.size += len(line)
         return line
 
+    def _turn_over(self) -> None:
+        """Begin with an empty `frames`; what was in it is the old, and the old before that is dropped."""
+        path = os.path.join(self.folder, "frames")
+        os.replace(path, path + ".old")
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._base = self.size
+        for frame in self._again:
+            self._add(frame)
+
     def _give_up(self, error: OSError) -> None:
         """Take half a line back; it is tried again later."""
         self.problem, self._tried = error.strerror or str(error), time.monotonic()
         if self._file is not None:
             try:
-                os.ftruncate(self._file, self.size)
+                os.ftruncate(self._file, self.size - self._base)
             except OSError:
                 os.close(self._file)
                 self._file = None
@@ -148,6 +180,70 @@ def take_room(folder: str) -> None:
         if os.path.exists(path):
             os.unlink(path)
         raise
+
+
+def segments(folder: str) -> List[Tuple[int, str]]:
+    """Where each of a spool's files of frames begins, in the order of their lines; `frames` is always the last."""
+    found: List[Tuple[int, str]] = []
+    after = 0
+    for name in ("frames.old", "frames"):
+        path = os.path.join(folder, name)
+        try:
+            with open(path, "rb") as file:
+                first = file.readline()
+                size = os.fstat(file.fileno()).st_size
+        except OSError:
+            first, size = b"", -1
+        try:
+            base = int(json.loads(first.decode("ascii"))["at"]) if first.endswith(b"\n") else after
+        except (ValueError, KeyError, TypeError):
+            base = after
+        if size >= 0 or name == "frames":
+            found.append((base, path))
+            after = base + max(0, size)
+    return found
+
+
+class Frames:
+    """Reads a spool's lines from an offset on, while they are written.
+
+    `gone` counts bytes that were dropped before they could be read.
+    """
+
+    def __init__(self, folder: str, offset: int) -> None:
+        self.folder, self.at, self.gone = folder, offset, 0
+        self._file: Optional[IO[bytes]] = None
+        self._rest = b""
+
+    def read(self) -> bytes:
+        """The next whole lines; empty at the present end. Raises OSError."""
+        chunk = (self._file or self._open()).read(CHUNK)
+        if not chunk and self._turned_over():
+            chunk = self._open().read(CHUNK)
+        lines, newline, self._rest = (self._rest + chunk).rpartition(b"\n")
+        self.at += len(lines + newline)
+        return lines + newline
+
+    def _turned_over(self) -> bool:
+        """Whether another file has taken the place of the one that was read to its end."""
+        assert self._file is not None
+        try:
+            return os.stat(os.path.join(self.folder, "frames")).st_ino != os.fstat(self._file.fileno()).st_ino
+        except OSError:
+            return False  # this very moment
+
+    def _open(self) -> IO[bytes]:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._rest = b""
+        parts = segments(self.folder)
+        base, path = next((part for part in reversed(parts) if part[0] <= self.at), parts[0])
+        self.gone += max(0, base - self.at)
+        self.at = max(self.at, base)
+        self._file = open(path, "rb")
+        self._file.seek(self.at - base)
+        return self._file
 
 
 def encoded(frame: Dict[str, Any]) -> bytes:
