@@ -86,7 +86,7 @@ def table(matrix: Matrix, tasks: Sequence[str], titles: Sequence[str], forward: 
     """The matrix as text, a line a stage and a column a task, with the figures under it; `-` where unknown.
 
     `tasks` are all tasks of the order, so that a table in the middle of a run shows what is to come; `titles` are
-    what stands over the columns.
+    what stands over the columns: the tasks, and below each what stands in for it.
     """
 
     def figure(value: float | None, sign: bool = False) -> str:
@@ -94,8 +94,10 @@ def table(matrix: Matrix, tasks: Sequence[str], titles: Sequence[str], forward: 
 
     stages = [f"{number} {task}" for number, task in enumerate(tasks, 1)]
     first = max(len(text) for text in ["after stage", *stages])
-    widths = [max(len(title), 6) for title in titles]
-    lines = ["  ".join(["after stage".ljust(first), *(t.rjust(w) for t, w in zip(titles, widths, strict=True))])]
+    under = [title.removeprefix(task).strip() for title, task in zip(titles, tasks, strict=True)]
+    widths = [max(len(task), len(below), 6) for task, below in zip(tasks, under, strict=True)]
+    heads = [["after stage", *tasks], *([["", *under]] if any(under) else [])]
+    lines = ["  ".join([head.ljust(first), *map(str.rjust, cells, widths)]).rstrip() for head, *cells in heads]
     for number, stage in enumerate(stages):
         row = [entry(matrix, number, task) for task in range(len(tasks))]
         cells = [figure(value).rjust(width) for value, width in zip(row, widths, strict=True)]

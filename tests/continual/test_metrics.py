@@ -84,11 +84,12 @@ def test_the_table_says_forward_transfer_where_it_was_measured():
 
 def test_the_table():
     assert metrics.table(OLORA[:3], TASKS, [f"{task} (x)" for task in TASKS]) == snapshot("""\
-after stage  dbpedia (x)  amazon (x)  yahoo (x)  agnews (x)
-1 dbpedia          98.71           -          -           -
-2 amazon           98.55       57.76          -           -
-3 yahoo            97.41       57.41      71.91           -
-4 agnews               -           -          -           -
+after stage  dbpedia  amazon   yahoo  agnews
+                 (x)     (x)     (x)     (x)
+1 dbpedia      98.71       -       -       -
+2 amazon       98.55   57.76       -       -
+3 yahoo        97.41   57.41   71.91       -
+4 agnews           -       -       -       -
 
 average              75.58   tasks learnt by stage 3 of 4
 backward transfer    -0.82   earlier tasks, since they were learnt
