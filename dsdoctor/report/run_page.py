@@ -99,8 +99,8 @@ def _body(page: RunPage, curves: bytes | None) -> Iterator[str]:
     if curves is not None:
         address = "data:image/svg+xml;base64," + base64.b64encode(curves).decode("ascii")
         yield '<section class="block"><h2>Each task over the stages</h2>'
-        yield f'<img class="picture" alt="Curves of the figures in the table above" src="{address}">'
-        yield "</section>"
+        yield f'<div class="wide"><img class="picture" alt="Curves of the figures in the table above" src="{address}">'
+        yield "</div></section>"
     yield from _stages(page.stages)
     if page.summary:
         yield f"<details><summary>The job's own summary</summary><pre>{quote(page.summary)}</pre></details>"
@@ -108,7 +108,8 @@ def _body(page: RunPage, curves: bytes | None) -> Iterator[str]:
 
 
 def _stages(stages: Sequence[StageRow]) -> Iterator[str]:
-    yield '<section class="block"><h2>Stages</h2><table><tr><th>Stage</th><th>State</th><th>Seconds</th></tr>'
+    yield '<section class="block"><h2>Stages</h2><div class="wide"><table class="stages">'
+    yield "<tr><th>Stage</th><th>State</th><th>Seconds</th></tr>"
     for stage in stages:
         again = f", attempt {stage.attempts}" if stage.attempts > 1 else ""
         why = f'<br><span class="where">{quote(stage.failure)}</span>' if stage.failure else ""
@@ -117,7 +118,7 @@ def _stages(stages: Sequence[StageRow]) -> Iterator[str]:
             f'<tr><td>{quote(stage.name)}</td><td><span class="{_STATES.get(stage.status, "quiet")}">'
             f"{quote(stage.status)}</span>{again}{why}</td><td>{seconds}</td></tr>"
         )
-    yield "</table></section>"
+    yield "</table></div></section>"
 
 
 def _accuracy(results: Results) -> Iterator[str]:

@@ -63,6 +63,7 @@ def test_what_the_page_of_a_run_shows():
     assert html.count('<td class="none">') == 6
     assert base64.b64encode(b"<svg/>").decode() in html
     assert "a table\nof figures" in html
+    assert html.count('<div class="wide"><') == 3  # what is too wide for a screen scrolls by itself
 
 
 def test_a_failed_run_says_why_and_a_run_without_figures_has_no_table():
