@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -112,6 +112,9 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stage's `env` says over both. A value is a text; `NAME: null` takes a variable away that the session on a host has
     or that dsdoctor derives. `requirements` are what the hosts must have installed: the path of a requirements file
     (relative to the job file), or its lines; without it the requirements.txt in the code's folder is looked at.
+
+    `predict: last` takes `do_predict` from every stage but the last that is carried out: what is between is needed for
+    forgetting and the like, and takes time. `every` leaves the arguments as they are.
     """
 
     name: str
@@ -130,6 +133,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     setup: tuple[str, ...] = ()  # shell lines run before the interpreter, on every host (scl enable, module load)
     sync: Sync = Sync()
     args: dict[str, Value] = {}
+    predict: Literal["every", "last"] = "every"
     env: Variables = {}
     gpu_env: dict[str, Variables] = {}
     deepspeed: str | None = None  # path of a DeepSpeed config, relative to the job file; passed as --deepspeed
@@ -299,6 +303,8 @@ def resolve(
         )
         for index, stage in enumerate(carried_out, 1)
     )
+    if job.predict == "last":
+        stages = (*map(_without_prediction, stages[:-1]), *stages[-1:])
     config = chosen.deepspeed or job.deepspeed
     resolved = ResolvedJob(
         job=job,
@@ -311,6 +317,15 @@ def resolve(
     )
     check_deepspeed_is_used(resolved)
     return resolved
+
+
+def predicts(name: str) -> bool:
+    """Whether an argument of that name makes a Trainer's program predict, however it is written."""
+    return name.lstrip("-").replace("-", "_") == "do_predict"
+
+
+def _without_prediction(stage: StageSettings) -> StageSettings:
+    return replace(stage, args={name: value for name, value in stage.args.items() if not predicts(name)})
 
 
 def _known(names: Iterable[str], known: Sequence[str], source: str, where: str) -> None:

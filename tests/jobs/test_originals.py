@@ -11,15 +11,15 @@ from tests.jobs.reading import SCRIPTS, judged
 WANTED = {
     "olora/scripts/order_1.sh": {
         ("precision-disagrees", 7), ("optimizer-never-stepped", 38), ("scheduler-overridden", 19),
-        ("stages-unguarded", 9), ("random-port", 9),
+        ("stages-unguarded", 9), ("random-port", 9), ("predicts-at-every-stage", 11),
     },
     "olora/scripts_llama/order_1.sh": {
         ("precision-disagrees", 7), ("optimizer-never-stepped", 38), ("scheduler-overridden", 19),
-        ("stages-unguarded", 9), ("random-port", 9),
+        ("stages-unguarded", 9), ("random-port", 9), ("predicts-at-every-stage", 11),
     },
     "gorp/scripts_llama/order_1.sh": {
         ("blank-after-backslash", 33), ("precision-disagrees", 7), ("scheduler-overridden", 19),
-        ("stages-unguarded", 11), ("random-port", 11),
+        ("stages-unguarded", 11), ("random-port", 11), ("predicts-at-every-stage", 13),
     },
     "nlora/order_1.sh": {
         ("include-hides-hosts", 5), ("visible-devices-ignored", 3), ("stages-unguarded", 5), ("random-port", 5),

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dsdoctor.jobs.job import NAME, ResolvedJob, StageSettings
+from dsdoctor.jobs.job import NAME, ResolvedJob, StageSettings, predicts
 from dsdoctor.jobs.script.resolve import DEEPSPEED_ARGUMENTS
 from dsdoctor.jobs.unknown import Unknown
 from dsdoctor.yamlfile import FileError
@@ -49,6 +49,9 @@ def _lines(job: ResolvedJob) -> Iterator[str]:
     config = next(configs, None)
     if isinstance(config, str) and not isinstance(config, Unknown):
         yield f"deepspeed: {_scalar(config)}"
+    predicting = sum(any(map(predicts, stage.args)) for stage in job.stages)
+    if predicting > 1:
+        yield f"predict: last # the script predicts after {predicting} stages; `every` does as it does"
     shared_env = _shared([stage.env for stage in job.stages])
     yield from _block("env", {name: str(value) for name, value in shared_env.items()}, "")
     shared = _shared([_arguments(stage) for stage in job.stages])
