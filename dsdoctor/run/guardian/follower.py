@@ -14,6 +14,7 @@ from dsdoctor.run.guardian import process_table
 from dsdoctor.run.guardian.left_behind import end_left_behind
 from dsdoctor.run.guardian.spool import Frames, ask_to_stop, encoded, read_json
 
+COMING_UP = 30.0  # seconds that a guardian may take on a busy host until it says who it is
 LAST = (b'{"e": "exit"', b'{"e": "error"')  # how the last frame begins; in a log line the quotes would be escaped
 
 
@@ -42,7 +43,7 @@ class Follower:
 
     def wait_for_identity(self) -> Optional[Dict[str, Any]]:
         """Who guards, once that is written down."""
-        deadline = time.monotonic() + self.patience
+        deadline = time.monotonic() + max(self.patience, COMING_UP)
         while not self.left:
             proofs = read_json(self.folder, "identity")
             if proofs is not None and os.path.exists(os.path.join(self.folder, "frames")):
