@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dsdoctor.checks.casefile import Case, Expected, cases
 from dsdoctor.checks.engine import Check, discover, find
+from dsdoctor.checks.unasked import option_for
 from dsdoctor.report.model import Severity
 
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
@@ -23,6 +24,7 @@ class Page:
     summary: str
     sections: tuple[tuple[str, str], ...]
     per_host: bool
+    option: str | None = None  # without which it has nothing to look at: --network, --deep, --job JOB
 
 
 @dataclass(frozen=True)
@@ -73,4 +75,5 @@ def _page(check: Check) -> Page:
     text = inspect.cleandoc(check.function.__doc__ or "")
     summary, *rest = _HEADING.split(text)
     sections = tuple((title, body.strip()) for title, body in zip(rest[::2], rest[1::2], strict=True))
-    return Page(check.name, check.severity, check.since, " ".join(summary.split()), sections, check.per_host)
+    summary = " ".join(summary.split())
+    return Page(check.name, check.severity, check.since, summary, sections, check.per_host, option_for(check))

@@ -16,7 +16,7 @@ import traceback
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any, Union
 
@@ -24,6 +24,7 @@ import msgspec
 
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.folding import fold, fold_skipped
+from dsdoctor.checks.unasked import not_run
 from dsdoctor.cluster import Cluster, HostEntry
 from dsdoctor.facts import FactUnavailable, HostFacts
 from dsdoctor.jobs.job import ResolvedJob
@@ -160,15 +161,22 @@ def run_checks(
     """Run all checks, or those selected, over what is known of the hosts and of the job.
 
     `ignore` turns the errors of the named checks into warnings that are marked as ignored: shown, counted apart.
-    A check that raises is kept with its traceback, and the others go on.
+    A check that raises is kept with its traceback, and the others go on. One that was selected and has nothing to look
+    at counts as skipped, with what it wants.
 
     Raises:
         UnknownCheckError: a name in `select` or `ignore` that no check has.
     """
     for name in (*select, *ignore):
         find(name)
-    chosen = [candidate for name, candidate in discover().items() if not select or name in select]
-    return run_these(chosen, cluster, job, ignore=ignore)
+    if not select:
+        return run_these(discover().values(), cluster, job, ignore=ignore)
+    chosen = [candidate for name, candidate in discover().items() if name in select]
+    outcome = run_these(chosen, cluster, job, ignore=ignore)
+    told = {*outcome.passed, *(finding.name for finding in outcome.findings)}
+    told |= {one.name for one in outcome.skipped} | {one.name for one in outcome.crashed}
+    silent = not_run(chosen, told, with_job=job is not None)
+    return replace(outcome, skipped=(*outcome.skipped, *silent))
 
 
 def run_these(

@@ -126,7 +126,7 @@ class Report(msgspec.Struct, frozen=True):
         }
 
     def exit_code(self, fail_on: Severity = Severity.ERROR) -> int:
-        """0 well, 1 findings at or above `fail_on`, 3 a host could not be examined, 4 a check crashed.
+        """0 well, 1 findings at or above `fail_on`, 3 a host or all checks could not be judged, 4 a crash.
 
         A finding outranks "not examined" only when it says more than that the host is out of reach: an unreachable
         host answers 3, so that "ill" and "not examined" never look alike to a script.
@@ -138,7 +138,14 @@ class Report(msgspec.Struct, frozen=True):
             return 3
         if self.crashed:
             return 4
-        return 1 if alive else 0
+        if alive:
+            return 1
+        return 3 if self.nothing_judged else 0
+
+    @property
+    def nothing_judged(self) -> bool:
+        """Whether checks were asked for, and each of them was skipped."""
+        return bool(self.verdict is None and self.skipped and not (self.passed or self.findings or self.crashed))
 
     def to_dict(self) -> dict[str, object]:
         """The report as the JSON contract has it (`--format json`)."""

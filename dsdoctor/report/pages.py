@@ -37,7 +37,8 @@ def check_page(page: Page, example: Example, look: Look) -> str:
     lines += look.paragraph(example.message, "    ")
     lines += [f"        {line}" for command in example.commands for line in command.split("\n")]
     lines += [f"        {name}={value}" for name, value in example.env.items()]
-    lines += ["", f"Run it alone:  dsdoctor check --select {page.name}"]
+    option = f" {page.option}" if page.option else ""
+    lines += ["", f"Run it alone:  dsdoctor check --select {page.name}{option}"]
     lines += [f"Let it pass:   dsdoctor check --ignore {page.name}"]
     return "\n".join(lines) + "\n"
 

@@ -29,7 +29,7 @@ def state(report: Report) -> str:
     ill = {finding.severity for finding in alive(report) if finding.name != UNREACHABLE}
     if Severity.ERROR in ill:
         return "error"
-    if report.crashed or any(not host.reachable for host in report.hosts):
+    if report.crashed or report.nothing_judged or any(not host.reachable for host in report.hosts):
         return "unknown"  # not examined must not look like ill
     return "warning" if Severity.WARNING in ill else "ok"
 
@@ -45,6 +45,10 @@ def _check_headline(report: Report) -> str:
         numbers = count(errors, "error") if errors else "No errors"
         numbers += f", {count(warnings, 'warning')}" if warnings else ""
         parts.append(numbers + _where(ill, report))
+    elif report.nothing_judged:
+        parts.append(
+            f"Nothing was judged: {'the check was' if len(report.skipped) == 1 else 'all checks were'} skipped"
+        )
     elif seen:
         every = report.hosts[0].name if seen == 1 else count(seen, "host")
         others = "the other host" if seen == 1 else f"the other {seen} hosts"

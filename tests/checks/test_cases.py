@@ -6,7 +6,7 @@ import pytest
 
 from dsdoctor.checks import run_checks
 from dsdoctor.checks.casefile import Case, CaseJob, Expected, cases
-from dsdoctor.checks.engine import Outcome, discover
+from dsdoctor.checks.engine import Outcome, discover, run_these
 from dsdoctor.checks.tables import case_names
 from dsdoctor.facts import HostFacts
 from dsdoctor.report.model import Finding, Severity
@@ -41,7 +41,7 @@ def test_a_check_has_the_cases_it_needs(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "case"), ALL)
 def test_case(name: str, case: Case) -> None:
-    outcome = run_checks(cluster_of(case), job_of(case), select=[name])
+    outcome = run_these([discover()[name]], cluster_of(case), job_of(case))
     assert not outcome.crashed, outcome.crashed[0].traceback
     left = list(outcome.findings)
     for expected in case.expect:
@@ -95,8 +95,12 @@ def test_a_healthy_cluster_has_no_finding(folder: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, check in discover().items() if check.trial])
 def test_what_was_not_tried_is_not_passed(name: str) -> None:
-    outcome = run_checks(load_cluster("a100pair"), select=[name])
+    outcome = run_these([discover()[name]], load_cluster("a100pair"))
     assert outcome == Outcome()
+    asked = run_checks(load_cluster("a100pair"), select=[name])
+    option = "--network" if discover()[name].trial == "peers" else "--deep"
+    assert [(each.name, each.reason) for each in asked.skipped] == [(name, f"it was not asked for: add {option}")]
+    assert asked.passed == ()
 
 
 @pytest.mark.parametrize("folder", CLUSTERS)

@@ -147,6 +147,18 @@ def test_select_runs_no_other() -> None:
     assert run_checks(XUANYUAN, select=["low-shm", "duplicate-nccl"]).passed == ("duplicate-nccl", "low-shm")
 
 
+def test_what_was_asked_for_by_name_and_had_nothing_to_look_at_is_told() -> None:
+    outcome = run_checks(XUANYUAN, select=["low-shm", "missing-input", "peer-unreachable"])
+    assert outcome.passed == ("low-shm",)
+    assert [(each.name, each.reason) for each in outcome.skipped] == [
+        ("missing-input", "it was not asked for: add --job JOB"),
+        ("peer-unreachable", "it was not asked for: add --network"),
+    ]
+    silent = run_checks(XUANYUAN, resolved(CaseJob()), select=["long-training"])
+    assert [each.reason for each in silent.skipped] == ["nothing that it could judge is here"]
+    assert not {each.name for each in run_checks(XUANYUAN).skipped} & {"missing-input", "peer-unreachable"}
+
+
 def test_nobody_examined_is_not_passed() -> None:
     cluster = Cluster(tuple(type(member)(member.entry, member.reach) for member in XUANYUAN))
     outcome = run_these([clean], cluster)

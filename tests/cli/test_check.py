@@ -46,6 +46,8 @@ def test_what_is_wrong_is_found_on_the_host_that_has_it(ill: Path) -> None:
         (["--select", "low-shm, low-open-files,", "--fail-on", "warning"], 1),
         (["--select", "low-shm", "--select", "low-memory,low-open-files", "--fail-on", "warning"], 1),
         (["--ignore", "low-open-files,duplicate-nccl", "--fail-on", "warning"], 0),
+        (["--select", "peer-unreachable,low-shm"], 0),
+        (["--select", "peer-unreachable"], 3),
         (["--include", "n1"], 0),
         (["--exclude", "n2"], 0),
         (["--include", "n2"], 1),
@@ -84,6 +86,13 @@ def test_an_ignored_finding_is_shown_and_counted(ill: Path) -> None:
     result = run("check", "--facts", ill, "--ignore", "duplicate-nccl")
     assert "! warning duplicate-nccl  n2 (ignored, as asked)" in result.stdout
     assert "1 ignored" in result.stdout
+
+
+def test_a_check_that_was_asked_for_and_not_run_has_not_passed(healthy: Path) -> None:
+    result = run("check", "--facts", healthy, "--select", "peer-unreachable")
+    assert result.stdout.startswith("? Nothing was judged: the check was skipped.")
+    assert "it was not asked for: add --network" in result.stdout
+    assert run("check", "--facts", healthy, "--select", "low-shm,peer-unreachable").stdout.startswith("✓ Nothing wrong")
 
 
 def test_a_misspelt_name_is_put_right(ill: Path) -> None:

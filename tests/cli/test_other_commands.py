@@ -252,3 +252,16 @@ def test_how_to_paste_is_said_to_people_only(monkeypatch: pytest.MonkeyPatch) ->
     assert run("diagnose", input="done").stderr == ""
     monkeypatch.setattr("dsdoctor.terminal.is_terminal", lambda stream: True)
     assert "Ctrl-D" in run("diagnose", input="").stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("peer-unreachable", " --network"),
+        ("gpu-copy-slow", " --deep"),
+        ("missing-input", " --job JOB"),
+        ("low-shm", ""),
+    ],
+)
+def test_explain_says_how_a_check_is_run_alone(name: str, option: str) -> None:
+    assert f"dsdoctor check --select {name}{option}\n" in run("explain", name).stdout
