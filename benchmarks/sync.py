@@ -150,7 +150,7 @@ def _sync(names: list[str], kept: bool) -> None:
     from dsdoctor.hosts.transport import connect
     from dsdoctor.plan.copies import NEVER_COPIED
     from dsdoctor.plan.model import HostPlan, LaunchPlan, SyncPlan
-    from dsdoctor.run.sync import sync
+    from dsdoctor.run.sync.carry_out import sync
 
     work = "/root/kept" if kept else "/root/cold"
     hosts = tuple(

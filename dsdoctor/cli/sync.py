@@ -9,7 +9,9 @@ import click
 from dsdoctor.cli._options import host_options, with_options
 
 if TYPE_CHECKING:
+    from dsdoctor.cli._copy_view import CopyView
     from dsdoctor.plan.model import LaunchPlan
+    from dsdoctor.run.sync.parts import Got
     from dsdoctor.run.sync.ways import Ways
 
 
@@ -71,23 +73,22 @@ def sync(base: str, dry_run: bool, lifeline: float, **options: Any) -> int:
                 lifeline=lifeline,
                 patience=choice.timeout,
             )
-        for name, why in ways.lost.items():
-            _say(f"{name} is not reached and gets no copy: {why}")
-        code = UNEXAMINED if ways.lost else 0
         reached = [entry for entry in entries if entry.name not in ways.lost]
+        _say_lost(ways.lost)
         if not reached:
-            return code
+            return UNEXAMINED
         try:
             plan = copy_plan(job, reached, homes, paths)
         except PlanError as error:
             _say(f"\ndsdoctor: no plan can be made: {error}")
-            return code or 1
+            return UNEXAMINED if ways.lost else 1
         for warning in plan.warnings:
             _say(f"  ! {warning}")
         if dry_run:
             _print_lines(plan)
-            return code
-        return _copy(plan, ways, lifeline) or code
+            return UNEXAMINED if ways.lost else 0
+        code = _bring(plan, ways, lifeline)
+        return code or (UNEXAMINED if ways.lost else 0)
 
 
 def _told_to_end_is_interrupted() -> None:
@@ -110,28 +111,66 @@ def _print_lines(plan: LaunchPlan) -> None:
     write("\n".join(lines))
 
 
-def _copy(plan: LaunchPlan, ways: Ways, lifeline: float) -> int:
+def _bring(plan: LaunchPlan, ways: Ways, lifeline: float) -> int:
+    """Copy to the hosts that have not the very same already, and say of each how it came by its files."""
     from dsdoctor.cli._copy_view import CopyView
     from dsdoctor.escape import escape
-    from dsdoctor.run.sync import SyncError
-    from dsdoctor.run.sync import sync as copy
+    from dsdoctor.run.events import Copying
+    from dsdoctor.run.sync.errors import SyncError
     from dsdoctor.terminal import write
 
+    if all(host.local for host in plan.hosts):
+        write("every host is this machine: nothing to copy")
+        return 0
     view = CopyView()
     try:
-        copies = copy(plan, ways.transports, view, lifeline=lifeline, sessions=ways.sessions)
+        same = _unchanged(plan, ways, lifeline)
+        for name in same:
+            view(Copying(name, 100, "code"))
+        copies = _copies(plan, same, ways, view, lifeline)
     except SyncError as error:
         view.close()
         _say(f"\ndsdoctor: {error}")
         return 1
     view.close()
-    if not copies:
-        write("every host is this machine: nothing to copy")
-    for got in copies:
-        write(escape(got.sentence))
-        for warning in got.warnings:
+    place = {host.name: number for number, host in enumerate(plan.hosts)}
+    told = [(got.what, place[got.host], got.sentence, got.warnings) for got in copies]
+    told += [("code", place[name], f"code is on {name}: unchanged", ()) for name in same]
+    for _, _, sentence, warnings in sorted(told):
+        write(escape(sentence))
+        for warning in warnings:
             _say(f"  ! {warning}")
     return 0
+
+
+def _unchanged(plan: LaunchPlan, ways: Ways, lifeline: float) -> list[str]:
+    """The hosts that need nothing, in the plan's order; data and models are rsync's to look at."""
+    from dsdoctor.run.sync.source import left_out
+
+    if plan.sync.trees:
+        return []
+    return ways.unchanged(plan.hosts, plan.sync.source, left_out(plan.sync), lifeline)
+
+
+def _copies(plan: LaunchPlan, same: list[str], ways: Ways, view: CopyView, lifeline: float) -> list[Got]:
+    """Talk with the other hosts and copy to them; those that are lost on the way do not keep the others."""
+    wanted = [host.name for host in plan.hosts if not host.local and host.name not in same]
+    if not wanted:
+        return []
+    from msgspec.structs import replace
+
+    from dsdoctor.run.sync.carry_out import sync as copy
+
+    before = set(ways.lost)
+    ways.talk(wanted)
+    _say_lost({name: why for name, why in ways.lost.items() if name not in before})
+    hosts = tuple(host for host in plan.hosts if host.name in wanted and host.name not in ways.lost)
+    return copy(replace(plan, hosts=hosts), ways.transports, view, lifeline=lifeline, sessions=ways.sessions)
+
+
+def _say_lost(lost: dict[str, str]) -> None:
+    for name, why in lost.items():
+        _say(f"{name} is not reached and gets no copy: {why}")
 
 
 def _say(text: str) -> None:

@@ -20,7 +20,7 @@ from dsdoctor.run.on_host import HostAnswerError, ask
 from dsdoctor.run.outputs_on_host import broken_outputs
 from dsdoctor.run.reach import stop
 from dsdoctor.run.stage_end import Limits, StageEnd
-from dsdoctor.run.sync import fetch
+from dsdoctor.run.sync.fetch import fetch
 from dsdoctor.yamlfile import FileError
 
 LOOK_SECONDS = 120.0  # for the outputs: a network file system may hold them

@@ -25,7 +25,8 @@ from dsdoctor.run.page import write_page
 from dsdoctor.run.stage import StageRun
 from dsdoctor.run.stage_end import Limits, StageEnd, failure_of
 from dsdoctor.run.stage_logs import StageLogs
-from dsdoctor.run.sync import SyncError, sync
+from dsdoctor.run.sync.carry_out import sync
+from dsdoctor.run.sync.errors import SyncError
 from dsdoctor.run.taken import Taken, restore, save
 from dsdoctor.run.watch import Watch
 

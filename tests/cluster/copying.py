@@ -13,7 +13,8 @@ import msgspec
 from dsdoctor.cluster import HostEntry
 from dsdoctor.hosts.transport.openssh import OpenSSHTransport
 from dsdoctor.plan.model import HostPlan, LaunchPlan, SyncPlan
-from dsdoctor.run.sync import SyncError, sync
+from dsdoctor.run.sync.carry_out import sync
+from dsdoctor.run.sync.errors import SyncError
 from tests.cluster.host import ClusterHost
 
 

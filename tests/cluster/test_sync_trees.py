@@ -234,7 +234,7 @@ def test_outputs_come_back_but_for_the_big_ones_which_are_named(restored: Little
         "from dsdoctor.cluster import HostEntry\n"
         "from dsdoctor.hosts.transport.openssh import OpenSSHTransport\n"
         "from dsdoctor.plan.model import HostPlan\n"
-        "from dsdoctor.run.sync import fetch\n"
+        "from dsdoctor.run.sync.fetch import fetch\n"
         "way = OpenSSHTransport(HostEntry('node0', 1))\n"
         "host = HostPlan('node0', 1, 0, 0, 'python3', '/c', '/root/run', False, {})\n"
         "print(fetch(host, way, '/root/run/outputs', Path('/root/here')).sentence('node0', '/root/run/outputs'))\n"

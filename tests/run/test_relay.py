@@ -13,9 +13,10 @@ import pytest
 
 from dsdoctor.run.events import Copying
 from dsdoctor.run.sync import relay as module
+from dsdoctor.run.sync.errors import SyncError
 from dsdoctor.run.sync.parts import Host
 from dsdoctor.run.sync.relay import Relay, pays
-from dsdoctor.run.sync.session import Session, SyncError
+from dsdoctor.run.sync.session import Session
 from tests.run.plans import plan_of, transports_of
 
 

@@ -24,9 +24,11 @@ from dsdoctor.hosts.sent import BOOT
 from dsdoctor.hosts.transport.local import LocalTransport
 from dsdoctor.plan.model import HostPlan, SyncPlan
 from dsdoctor.run.on_host import HostAnswerError, ask
-from dsdoctor.run.sync import SyncError, fetch, rsync, sync
+from dsdoctor.run.sync import rsync
+from dsdoctor.run.sync.carry_out import sync
 from dsdoctor.run.sync.code import Code
-from dsdoctor.run.sync.fetch import Fetched
+from dsdoctor.run.sync.errors import SyncError
+from dsdoctor.run.sync.fetch import Fetched, fetch
 from dsdoctor.run.sync.host_side.conversation import answer_to
 from dsdoctor.run.sync.host_side.folders import Folders
 from dsdoctor.run.sync.host_side.seen import kind_of, other_runs, users

@@ -80,6 +80,28 @@ class OpenSSHTransport:
         process = self._spawn([*self._client(), "--", self.host.name, command])
         return ChildProcess(process, code=lambda status: 255 if status < 0 else exit_code(status), drop=bury)
 
+    def begin(self, argv: Sequence[str]) -> ChildProcess:
+        """Start a command with the client that opens the connection, which ends with the command: one client less.
+
+        Others go through it as soon as the command has said something. :meth:`refusal` tells what the end of one that
+        never did means.
+        """
+        with self._connecting:
+            self._refuse_when_closed()
+            self._make_folder()
+            master = ["-o", "ControlMaster=yes", "-o", "ControlPersist=no", *KEEPALIVE]
+            argv = [*self._client("INFO"), *master, "--", self.host.name, remote_command(argv)]
+        process = self._spawn(argv)
+        return ChildProcess(process, code=lambda status: 255 if status < 0 else exit_code(status), drop=bury)
+
+    def refusal(self, text: str) -> TransportError:
+        """Why a connection was not opened, from what the client said."""
+        self._refuse_when_closed()
+        if "UNKNOWN port" in text:  # a jump host or ProxyCommand failed, whose words a kept connection hides
+            code, words = self._attempt([*self._client("INFO", shared=False), "--", self.host.name, "exit 0"])
+            text = words if code == 255 else text
+        return TransportError(self.host.name, self._problem(text), condense(text) or "ssh gave no reason")
+
     def rsync_shell(self) -> tuple[list[str], str]:
         """The ssh command over the kept connection, and `user@host` with an IPv6 address in brackets."""
         self._connect()
@@ -122,19 +144,19 @@ class OpenSSHTransport:
         """
         with self._connecting:
             self._refuse_when_closed()
-            if self._folder is None:
-                self._folder = Path(tempfile.mkdtemp(prefix="dsd-", dir=_short_folder()))
-                atexit.register(self.close)
-            if (self._folder / "s").exists():
+            if (self._make_folder() / "s").exists():
                 return
             master = ["-N", "-o", "ControlMaster=yes", "-o", f"ControlPersist={PERSIST_SECONDS}", *KEEPALIVE]
             code, text = self._attempt([*self._client("INFO"), *master, "--", self.host.name])
             if code == 0:
                 return
-            if "UNKNOWN port" in text:  # a jump host or ProxyCommand failed, whose words a kept connection hides
-                code, words = self._attempt([*self._client("INFO", shared=False), "--", self.host.name, "exit 0"])
-                text = words if code == 255 else text
-            raise TransportError(self.host.name, self._problem(text), condense(text) or "ssh gave no reason")
+            raise self.refusal(text)
+
+    def _make_folder(self) -> Path:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="dsd-", dir=_short_folder()))
+            atexit.register(self.close)
+        return self._folder
 
     def _attempt(self, argv: list[str]) -> tuple[int, str]:
         """Run a client that has nothing to say but why it failed; returns its exit code and words."""

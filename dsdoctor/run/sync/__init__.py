@@ -3,10 +3,3 @@
 `carry_out` is the whole of it; `code` and `tree` copy to one host, `session` and `host_side` are the two ends of what
 is asked there, `view` tells who shares whose folder, `use` who uses it, `rsync` runs the program.
 """
-
-from dsdoctor.run.sync.carry_out import sync
-from dsdoctor.run.sync.fetch import Fetched, fetch
-from dsdoctor.run.sync.parts import Got
-from dsdoctor.run.sync.session import SyncError
-
-__all__ = ["Fetched", "Got", "SyncError", "fetch", "sync"]

@@ -21,11 +21,12 @@ from dsdoctor.hosts.transport import Transport, TransportError
 from dsdoctor.plan.model import LaunchPlan
 from dsdoctor.run.events import Copying
 from dsdoctor.run.sync.code import Code, CodeGiver
-from dsdoctor.run.sync.host_side import OWN
+from dsdoctor.run.sync.errors import SyncError
 from dsdoctor.run.sync.parts import Got, Host, holder
 from dsdoctor.run.sync.relay import RELAY_BYTES, Relay, pays
 from dsdoctor.run.sync.rsync import Rsync
-from dsdoctor.run.sync.session import Session, SyncError
+from dsdoctor.run.sync.session import Session
+from dsdoctor.run.sync.source import left_out
 from dsdoctor.run.sync.tree import Lack, Tree, TreeGiver
 from dsdoctor.run.sync.view import grouped
 
@@ -97,7 +98,7 @@ class _Sync:
         self.plan, self.hosts, self.rsync = plan, hosts, rsync
         self.progress, self.pool, self.directory = progress, pool, directory
         self.relay_from = relay_from
-        self.code = Code(rsync, plan.sync.source, _exclude(plan))
+        self.code = Code(rsync, plan.sync.source, left_out(plan.sync))
         self.id = secrets.token_hex(8)
         self.run = plan.run if directory is not None else ""
 
@@ -220,17 +221,3 @@ class _Sync:
             if isinstance(result, SyncError):
                 raise result
         return [result for result in results if not isinstance(result, SyncError)]
-
-
-def _exclude(plan: LaunchPlan) -> list[str]:
-    """Rsync's patterns of what is left out of the code."""
-    source = str(Path(plan.sync.source).resolve())
-    for pattern in plan.sync.exclude:
-        if pattern.startswith(source):
-            inside = pattern[len(source) :] or "/"
-            raise SyncError(
-                "this machine",
-                f"sync.exclude: {pattern} is an absolute path, which rsync would take from the top of the copied tree, "
-                f"where there is no such file. Write {inside}",
-            )
-    return [*(f"/{name}" for name in OWN), *plan.sync.exclude]

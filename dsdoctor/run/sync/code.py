@@ -17,10 +17,11 @@ from threading import Lock
 from typing import Any
 
 from dsdoctor.run.events import Copying
+from dsdoctor.run.sync.errors import SyncError
 from dsdoctor.run.sync.host_side import TOKENS
 from dsdoctor.run.sync.parts import Got, Host, amount, copied, free
 from dsdoctor.run.sync.rsync import Done, OnProgress, Rsync, explain, is_full
-from dsdoctor.run.sync.session import Session, SyncError
+from dsdoctor.run.sync.session import Session
 from dsdoctor.run.sync.source import look
 from dsdoctor.run.sync.use import in_use, this_head
 from dsdoctor.run.sync.view import relation

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dsdoctor.hosts.transport import Transport, TransportError
 from dsdoctor.plan.model import HostPlan
+from dsdoctor.run.sync.errors import SyncError
 from dsdoctor.run.sync.rsync import Rsync, explain, shell_argv, target, unescaped
-from dsdoctor.run.sync.session import SyncError
 
 _TOO_BIG = re.compile(rb"^(.*) is over max-size$", re.MULTILINE)
 

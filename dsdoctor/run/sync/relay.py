@@ -15,9 +15,9 @@ from typing import Any
 
 from dsdoctor.hosts.transport import TransportError
 from dsdoctor.run.events import Copying
+from dsdoctor.run.sync.errors import SyncError
 from dsdoctor.run.sync.host_side import PARTIAL, TOKENS
 from dsdoctor.run.sync.parts import Host, holder
-from dsdoctor.run.sync.session import SyncError
 from dsdoctor.run.sync.tree import TreeGiver
 
 RELAY_BYTES = 64 << 20  # that one host lacks; less is sooner copied than asked about

@@ -20,7 +20,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from dsdoctor.hosts.transport import Transport
-from dsdoctor.run.sync.session import Session, SyncError
+from dsdoctor.run.sync.errors import SyncError
+from dsdoctor.run.sync.session import Session
 
 KEPT = 8 << 20  # bytes of output looked at afterwards
 TOLD_SECONDS = 0.2

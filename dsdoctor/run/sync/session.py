@@ -18,20 +18,12 @@ from dsdoctor.hosts.sent import BOOT, pack
 from dsdoctor.hosts.transport import RemoteProcess, Transport, TransportError
 from dsdoctor.plan.model import HostPlan
 from dsdoctor.run.sync import host_side
+from dsdoctor.run.sync.errors import SyncError
 from dsdoctor.run.sync.host_side import MARK, PING, PONG
 
 LINE_LIMIT = 16 << 20  # bytes of an answer
 PING_SECONDS = 10.0  # at most between two pings; the host's side gives up after 60 s without a word
 ANSWER_SECONDS = 120.0  # for one question, on a host that is alive
-
-
-class SyncError(Exception):
-    """A host could not be given its files: names the host, what happened there, and the mend."""
-
-    def __init__(self, host: str, message: str) -> None:
-        super().__init__(f"{host}: {message}")
-        self.host = host
-        self.detail = message
 
 
 def program() -> bytes:

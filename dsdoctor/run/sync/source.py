@@ -1,11 +1,18 @@
-"""Whether the code of this machine changed while it was copied: cheaper asked here once than of every host."""
+"""This machine's code: what of it is left out, and whether it changed while it was copied.
+
+That is cheaper asked here once than of every host.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from dsdoctor.jobs.paths import is_copied
+from dsdoctor.plan.model import SyncPlan
+from dsdoctor.run.sync.errors import SyncError
+from dsdoctor.run.sync.host_side import OWN
 
 MOST = 50_000  # files and folders that are looked at; of more, a host is asked
 
@@ -38,3 +45,17 @@ def look(source: str, exclude: Sequence[str]) -> Look | None:
         if len(found) > MOST:
             return None
     return found
+
+
+def left_out(sync: SyncPlan) -> list[str]:
+    """Rsync's patterns of what is left out of the code. Raises SyncError for one that would leave nothing out."""
+    source = str(Path(sync.source).resolve())
+    for pattern in sync.exclude:
+        if pattern.startswith(source):
+            inside = pattern[len(source) :] or "/"
+            raise SyncError(
+                "this machine",
+                f"sync.exclude: {pattern} is an absolute path, which rsync would take from the top of the copied tree, "
+                f"where there is no such file. Write {inside}",
+            )
+    return [*(f"/{name}" for name in OWN), *sync.exclude]

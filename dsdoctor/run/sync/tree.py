@@ -13,10 +13,11 @@ from typing import Any
 
 from dsdoctor.plan.model import TreePlan
 from dsdoctor.run.events import Copying
+from dsdoctor.run.sync.errors import SyncError
 from dsdoctor.run.sync.host_side import OWN, PARTIAL
 from dsdoctor.run.sync.parts import Got, Host, amount, free, holder
 from dsdoctor.run.sync.rsync import Done, OnProgress, Rsync, explain
-from dsdoctor.run.sync.session import Session, SyncError
+from dsdoctor.run.sync.session import Session
 from dsdoctor.run.sync.view import relation
 
 ATTEMPTS = 3

@@ -1,14 +1,22 @@
-"""Coming to the hosts for a copy alone: one connection each, at once, and of facts only where the home folder is."""
+"""Coming to the hosts for a copy alone: one connection each, at once, and of facts only where the home folder is.
+
+The command that opens a connection stays: it says where the home is, lists folders, and holds the connection open for
+rsync and the host's side. A host that has its files already is asked nothing else, and no Python starts there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from dsdoctor.cluster import HostEntry
 from dsdoctor.hosts.transport import Transport, TransportError, TransportKind, connect
-from dsdoctor.plan.model import HostPlan
-from dsdoctor.run.sync.session import Session, SyncError
+
+if TYPE_CHECKING:
+    from dsdoctor.plan.model import HostPlan
+    from dsdoctor.run.sync.opening import Opening
+    from dsdoctor.run.sync.session import Session
 
 PARALLEL = 32
 
@@ -30,14 +38,15 @@ class Ways:
         self.sessions: dict[str, Session] = {}
         self.lost: dict[str, str] = {}  # hosts that are not reached, and why
         self._pool = ThreadPoolExecutor(max_workers=max(1, min(PARALLEL, len(self.entries))))
-        self._opening: dict[str, Future[object]] = {
-            name: self._pool.submit(transport.rsync_shell) for name, transport in self.transports.items()
+        self._openings: dict[str, Opening] = {}
+        self._opened: dict[str, Future[str | None]] = {
+            name: self._pool.submit(self._open, transport) for name, transport in self.transports.items()
         }
 
     def homes(
         self, python: Callable[[HostEntry], str], setup: Sequence[str], *, lifeline: float, patience: float
     ) -> dict[str, str]:
-        """Begin to talk with every other machine; returns its user's home folder by host. `lost` has the others.
+        """The user's home folder on every other machine that is reached, by host. `lost` has the others.
 
         Args:
             python: names a host's interpreter.
@@ -45,27 +54,69 @@ class Ways:
             lifeline: seconds of silence after which a host is given up.
             patience: the same until its first word.
         """
+        from dsdoctor.plan.model import HostPlan
+        from dsdoctor.run.sync.session import Session
+
         far = [entry for entry in self.entries if not entry.local]
         for entry in far:
             host = HostPlan(entry.name, entry.processes, 0, 0, python(entry), "", "", False, {})
             self.sessions[entry.name] = Session(host, self.transports[entry.name], setup, lifeline, patience)
-        homes: dict[str, str] = {}
-        for entry, home in zip(far, self._pool.map(self._home, far), strict=True):
-            if isinstance(home, str):
-                homes[entry.name] = home
-            else:
-                self.lost[entry.name] = home.detail
-                self.sessions.pop(entry.name).close()
-        return homes
+        return self._told([entry.name for entry in far], self._home)
 
-    def _home(self, entry: HostEntry) -> str | SyncError:
-        try:
-            self._opening[entry.name].result()
-            return str(self.sessions[entry.name].ask("home")["home"])
-        except SyncError as error:
-            return error
-        except TransportError as error:
-            return SyncError(error.host, error.detail or error.problem)
+    def unchanged(self, hosts: Iterable[HostPlan], source: str, exclude: Sequence[str], silence: float) -> list[str]:
+        """The hosts whose code folder is dsdoctor's and holds all of this machine's, and nothing else."""
+        from dsdoctor.run.sync.unchanged import list_command, list_here, listing
+
+        asked = {host.name: host.code_dir for host in hosts if host.name in self._openings}
+        here = self._pool.submit(list_here, source, exclude)
+
+        def there(name: str) -> list[bytes] | None:
+            command = list_command(asked[name], exclude, marked=True)
+            return self._openings[name].records(command, silence) if command else None
+
+        found = dict(zip(asked, self._pool.map(there, asked), strict=True))
+        wanted = here.result()
+        return [name for name, records in found.items() if records and wanted and listing(records) == wanted]
+
+    def talk(self, names: Sequence[str]) -> None:
+        """Begin to talk with hosts that are to get a copy; those where that does not work are `lost`."""
+        self._told(names, self._greeted)
+
+    def _open(self, transport: Transport) -> str | None:
+        """Open a connection; returns the user's home folder there where that was told on the way."""
+        from dsdoctor.hosts.transport.openssh import OpenSSHTransport
+        from dsdoctor.run.sync.opening import Opening
+
+        if not isinstance(transport, OpenSSHTransport):
+            transport.rsync_shell()
+            return None
+        opening = self._openings[transport.host.name] = Opening(transport)
+        return opening.home()
+
+    def _home(self, name: str) -> str:
+        return self._opened[name].result() or self._greeted(name)
+
+    def _greeted(self, name: str) -> str:
+        return str(self.sessions[name].ask("home")["home"])
+
+    def _told(self, names: Sequence[str], ask: Callable[[str], str]) -> dict[str, str]:
+        """What hosts answer, all asked at once."""
+        from dsdoctor.run.sync.errors import SyncError
+
+        def attempt(name: str) -> str | SyncError | TransportError:
+            try:
+                return ask(name)
+            except (SyncError, TransportError) as error:
+                return error
+
+        told: dict[str, str] = {}
+        for name, answer in zip(names, self._pool.map(attempt, names), strict=True):
+            if isinstance(answer, str):
+                told[name] = answer
+                continue
+            self.lost[name] = answer.detail or getattr(answer, "problem", "")
+            self.sessions.pop(name).close()
+        return told
 
     def __enter__(self) -> Ways:
         """Nothing more is done."""
@@ -81,6 +132,6 @@ class Ways:
         self._pool.shutdown()
 
     def _close(self, name: str) -> None:
-        if name in self.sessions:
-            self.sessions[name].close()
-        self.transports[name].close()
+        for part in (self.sessions.get(name), self._openings.get(name), self.transports[name]):
+            if part is not None:
+                part.close()
