@@ -9,6 +9,7 @@ from dsdoctor.checks.engine import check
 from dsdoctor.checks.gpus_by_name import by_name
 from dsdoctor.cluster import Cluster
 from dsdoctor.facts import Gpu
+from dsdoctor.jobs.forecast.speed import card_of
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity, Skipped
 
 _BF16 = (8, 0)  # CUDA C++ Programming Guide, arithmetic instructions by compute capability
@@ -46,7 +47,8 @@ def mixed_gpus(cluster: Cluster) -> Iterator[Finding | Skipped]:
     equal ones are often faster. CUDA_DEVICE_ORDER=PCI_BUS_ID makes the numbers one; `dsdoctor launch` sets it.
 
     ## Source
-    NVML's name, memory and compute capability of every card that a rank uses.
+    NVML's name, memory and compute capability of every card that a rank uses; peak rates of NVIDIA's data sheets, where
+    they are known (jobs/forecast/data/gpus.yaml). What a card reaches of its peak depends on the program.
     """
     unknown: list[tuple[str, str]] = []
     found = by_name(cluster, unknown)
@@ -73,13 +75,27 @@ def _costs(kinds: list[_Kind]) -> Iterator[str]:
         memory = "not known" if kind.memory_mib is None else f"{kind.memory_mib} MiB"
         capability = "not known" if kind.capability is None else ".".join(map(str, kind.capability))
         yield f"{kind.name}: memory {memory}, compute capability {capability}"
-    yield "pace: every step waits for the slowest card"
+    yield f"pace: every step waits for {_pace(kinds)}"
     smallest = _smallest(kinds)
     if smallest is not None and any((kind.memory_mib or 0) > (smallest.memory_mib or 0) for kind in kinds):
         yield f"memory: {smallest.memory_mib} MiB of {smallest.name} hold for every rank"
     older = [kind.name for kind in kinds if kind.capability is not None and kind.capability < _BF16]
     if older and len(older) < len(kinds):
         yield f"precision: {', '.join(older)} has no bf16, so fp16 on every rank"
+
+
+def _pace(kinds: list[_Kind]) -> str:
+    """The slowest kind by the data sheets' peak rates in the precision that all have, and what it costs the fastest."""
+    old = any(kind.capability is not None and kind.capability < _BF16 for kind in kinds)
+    known = [(card, kind.name) for kind in kinds if (card := card_of(kind.name)) is not None]
+    rates = [(value, name) for card, name in known if (value := card.fp16 if old else card.bf16)]
+    slowest, fastest = min(rates, default=(0.0, "")), max(rates, default=(0.0, ""))
+    if len(rates) < len(kinds) or slowest[0] == fastest[0]:
+        return "the slowest card"
+    return (
+        f"{slowest[1]}, {slowest[0]:g} TFLOPS in {'fp16' if old else 'bf16'} by its data sheet; {fastest[1]} with "
+        f"{fastest[0]:g} waits for up to {100 * (1 - slowest[0] / fastest[0]):.0f} % of a step"
+    )
 
 
 def _smallest(kinds: list[_Kind]) -> _Kind | None:
@@ -94,7 +110,7 @@ def _fixes(kinds: list[_Kind], hosts: int) -> Iterator[Fix]:
     apart = [kind for kind in kinds if not any(set(kind.hosts) & set(other.hosts) for other in kinds if other != kind)]
     if hosts > 1 and apart:
         one = smallest if smallest in apart else apart[-1]
-        yield Fix(f"Or see whether it is faster without {one.name}: --exclude {'@'.join(one.hosts)}")
+        yield Fix(f"See whether it is faster without {one.name}: --exclude {'@'.join(one.hosts)}")
     yield Fix("GPU numbers as nvidia-smi has them, on every host", env={"CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
 
 
