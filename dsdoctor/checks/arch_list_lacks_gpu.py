@@ -89,7 +89,7 @@ def _fixes(entry: HostEntry, given: Setting, cards: tuple[Gpu, ...]) -> Iterator
     yield Fix(f"Unset it, where it is set ({given.source}): what is compiled is then for the host's own cards", where)
     own = sorted({gpu.compute_capability for gpu in cards if gpu.compute_capability})
     if own:
-        yield Fix("Or name this host's cards, too", env={_VARIABLE: ";".join(map(_shown, own))})
+        yield Fix("Name this host's cards, too", env={_VARIABLE: ";".join(map(_shown, own))})
 
 
 def _shown(capability: tuple[int, int]) -> str:

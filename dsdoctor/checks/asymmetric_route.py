@@ -115,7 +115,7 @@ def _finding(member: Member, ways: list[_Way]) -> Finding:
     if dropped and member.facts is not None:
         key = f"net.ipv4.conf.{first.enters.name.replace('.', '/')}.rp_filter=2"
         loose = f"sysctl -w {shlex.quote(key)}"
-        fixes.append(Fix("Or make the filter loose", (as_root(member.facts, member.entry, loose),)))
+        fixes.append(Fix("Make the filter loose", (as_root(member.facts, member.entry, loose),)))
     return asymmetric_route.finding(
         f"packets from {names} come in by {first.enters.name}, and answers to {first.route.address} leave by "
         f"{first.leaves.name}{effect}",

@@ -52,7 +52,7 @@ def git_lfs_pointer(cluster: Cluster, context: JobContext) -> Iterator[Finding |
             ],
             fix=[
                 Fix("Fetch the files themselves (git-lfs must be installed)", tuple(fetch)),
-                Fix("Or download them anew with `hf download`, which gives the files themselves"),
+                Fix("Download them anew with `hf download`, which gives the files themselves"),
             ],
         )
 

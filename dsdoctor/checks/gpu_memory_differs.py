@@ -61,4 +61,4 @@ def _fixes(cluster: Cluster, places: list[Place], smallest: int, ecc: bool) -> I
         for host, gpu in places
         if gpu.ecc is False and (member := entries[host]).facts is not None
     ]
-    yield Fix("Or the same ECC setting everywhere, from the next reboot on", tuple(commands))
+    yield Fix("The same ECC setting everywhere, from the next reboot on", tuple(commands))

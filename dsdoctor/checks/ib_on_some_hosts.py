@@ -106,6 +106,6 @@ def _finding(message: str, why: dict[str, str], severity: Severity | None = None
         evidence=[Evidence(text=reason, source=name) for name, reason in why.items()],
         fix=[
             Fix("Have all ranks use sockets, for the whole job", env={"NCCL_IB_DISABLE": "1"}),
-            Fix("Or give every host the same active ports, and name them in NCCL_IB_HCA"),
+            Fix("Give every host the same active ports, and name them in NCCL_IB_HCA"),
         ],
     )

@@ -55,7 +55,7 @@ def low_disk(host: HostFacts, entry: HostEntry, context: JobContext | None) -> I
                     "Make room: the caches are the first place to look",
                     (on_host(entry, "du -sh ~/.cache/* | sort -h"),),
                 ),
-                Fix("Or point output_dir:, HF_HOME and TMPDIR of the job to another file system"),
+                Fix("Point output_dir:, HF_HOME and TMPDIR of the job to another file system"),
             ],
         )
 

@@ -104,4 +104,4 @@ def _fixes(host: HostFacts, limited: bool) -> Iterator[Fix]:
     elif limited:
         yield Fix("Ask for more: --mem of the scheduler, MemoryMax= of the systemd unit")
     yield Fix("Load it in parts: low_cpu_mem_usage=True, or save it anew with save_pretrained(max_shard_size='1GB')")
-    yield Fix("Or run fewer ranks on this host: slots= in the hostfile")
+    yield Fix("Run fewer ranks on this host: slots= in the hostfile")

@@ -54,7 +54,7 @@ def mig_enabled(host: HostFacts, entry: HostEntry, context: JobContext | None) -
                 tuple(as_root(host, entry, f"nvidia-smi -i {gpu.index} -mig 0") for gpu in divided),
             ),
             Fix(
-                "Or name one instance for each process: CUDA_VISIBLE_DEVICES=MIG-…", (on_host(entry, "nvidia-smi -L"),)
+                "Name one instance for each process: CUDA_VISIBLE_DEVICES=MIG-…", (on_host(entry, "nvidia-smi -L"),)
             ),
         ],
     )

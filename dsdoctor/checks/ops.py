@@ -14,8 +14,8 @@ from dsdoctor.jobs import dsconfig
 from dsdoctor.report.model import Evidence
 
 _ZERO = "zero_optimization"
-_TORCH_ADAM = "Or do without it: \"torch_adam\": true among the optimizer's params (torch's own Adam, no build)"
-_NO_OFFLOAD = 'Or do without it: take "offload_optimizer" out of the config'
+_TORCH_ADAM = "Do without it: \"torch_adam\": true among the optimizer's params (torch's own Adam, no build)"
+_NO_OFFLOAD = 'Do without it: take "offload_optimizer" out of the config'
 
 # Optimizers of DeepSpeed's own by name, as an op for GPUs and one for the host's processor (None: torch's is taken).
 # Source: _configure_basic_optimizer of runtime/engine.py, v0.9.5, v0.14.0, v0.19.5.
@@ -79,11 +79,11 @@ def _needed(context: JobContext) -> Iterator[Op]:
         yield Op("cpu_adam", cited(f"{_ZERO}.offload_optimizer.device"), _NO_OFFLOAD)
     for part in ("offload_optimizer", "offload_param"):
         if value(f"{_ZERO}.{part}.device") == "nvme":
-            instead = f'Or do without it: "device": "cpu" in {part}'
+            instead = f'Do without it: "device": "cpu" in {part}'
             yield Op("async_io", cited(f"{_ZERO}.{part}.device"), instead)
     for key in ("zero_quantized_weights", "zero_quantized_gradients"):
         if is_true(value(f"{_ZERO}.{key}")):
-            yield Op("quantizer", cited(f"{_ZERO}.{key}"), f"Or do without it: take {key} out of the config")
+            yield Op("quantizer", cited(f"{_ZERO}.{key}"), f"Do without it: take {key} out of the config")
 
 
 def _plain(value: Any) -> str:

@@ -70,7 +70,7 @@ def p2p_unavailable(host: HostFacts, entry: HostEntry, context: JobContext | Non
                 Fix(
                     "Have NCCL go through host memory on this host; it costs speed alone", env={"NCCL_P2P_DISABLE": "1"}
                 ),
-                Fix("Or install a newer driver"),
+                Fix("Install a newer driver"),
             ],
         )
 

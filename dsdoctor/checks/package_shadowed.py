@@ -46,7 +46,7 @@ def package_shadowed(host: HostFacts, entry: HostEntry) -> Iterator[Finding | Sk
             fix=[
                 # pip takes the copy that is first in the path, which is the user's.
                 Fix("Start the job without the user's packages", env={"PYTHONNOUSERSITE": "1"}),
-                Fix("Or uninstall them there", (on_host(entry, uninstall(host, of_user)),)),
+                Fix("Uninstall them there", (on_host(entry, uninstall(host, of_user)),)),
             ],
         )
     for name, others in hidden.items():

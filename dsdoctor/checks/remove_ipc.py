@@ -52,6 +52,6 @@ def remove_ipc(host: HostFacts, entry: HostEntry) -> Iterator[Finding | Skipped]
                     as_root(host, entry, "systemctl restart systemd-logind"),
                 ),
             ),
-            *([Fix("Or let the user count as logged in", (linger,))] if user else []),
+            *([Fix("Let the user count as logged in", (linger,))] if user else []),
         ],
     )

@@ -57,7 +57,7 @@ def stale_outputs(cluster: Cluster, context: JobContext) -> Iterator[Finding | S
             ],
             fix=[
                 Fix("Move it away", tuple(_away(member, path) for member, path in holding)),
-                Fix("Or write ${output_dir} in the job file: every run gets a new folder"),
+                Fix("Write ${output_dir} in the job file: every run gets a new folder"),
             ],
         )
 

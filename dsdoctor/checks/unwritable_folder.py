@@ -43,7 +43,7 @@ def unwritable_folder(host: HostFacts, entry: HostEntry) -> Iterator[Finding | S
                 Fix(
                     "See who may", (on_host(entry, " && ".join(f"namei -l {shlex.quote(p.path)}" for p in paths[:3])),)
                 ),
-                Fix(f"Or point the job elsewhere: {_elsewhere(paths)}"),
+                Fix(f"Point the job elsewhere: {_elsewhere(paths)}"),
             ],
         )
 

@@ -43,6 +43,8 @@ def test_a_check_has_the_cases_it_needs(name: str) -> None:
 def test_case(name: str, case: Case) -> None:
     outcome = run_these([discover()[name]], cluster_of(case), job_of(case))
     assert not outcome.crashed, outcome.crashed[0].traceback
+    titles = [fix.title for finding in outcome.findings for fix in finding.fix]
+    assert not [title for title in titles if title.startswith(("Or ", "or "))], "the report says Fix: and Or: itself"
     left = list(outcome.findings)
     for expected in case.expect:
         match = next((finding for finding in left if _is(name, expected, finding)), None)
