@@ -99,7 +99,7 @@ def prepare(packages: tuple[Package, ...] = PACKAGES) -> dict[str, Path]:
     cache = cache_folder()
     missing = [package for package in packages if not _complete(package, cache)]
     if missing:
-        with _locked(cache):
+        with locked(cache):
             for package in missing:
                 if not _complete(package, cache):  # another process may have brought it while this one waited
                     _install(package, cache)
@@ -117,7 +117,7 @@ def _complete(package: Package, cache: Path) -> bool:
 
 
 @contextmanager
-def _locked(cache: Path) -> Iterator[None]:
+def locked(cache: Path) -> Iterator[None]:
     """Hold the cache's lock; it goes with the process that holds it, however that ends."""
     try:
         cache.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ An encoder answers by the nearest label, a generative model (encoder and decoder
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from continual.data import Example, Task
 from continual.encoder import Encoding, Matcher, embed, label_vectors, pad, tokenize
 from continual.flags import BUILTIN, TINY_LLAMA
 from continual.generative import Generating, Limits
+from continual.weights import as_saved, digest
 
 __all__ = ["Base", "Matcher", "Reading", "embed", "find", "label_vectors", "load", "pad", "reading", "tokenize"]
 
@@ -61,8 +61,10 @@ class Reading(Protocol):
         """What is trained: a module that gives the summed loss of a batch."""
 
 
-def find(name_or_path: str, layers: int | None = None) -> Base:
+def find(name_or_path: str, layers: int | None = None, kept: Path | None = None) -> Base:
     """The base model: built in, a folder as transformers saves them or with a GGUF file, or a name in the hub's cache.
+
+    `kept` is the file that remembers what weights have which sha256.
 
     Raises:
         ContinualError: not such a folder, not in the cache, or the built-in model is not to be had.
@@ -83,12 +85,11 @@ def find(name_or_path: str, layers: int | None = None) -> Base:
             f"--model_name_or_path {name_or_path}: no config.json and *.safetensors in {folder}, nor one *.gguf; "
             f"wanted a local model folder, a name in the hub's cache, {BUILTIN} or {TINY_LLAMA}"
         )
-    digest = hashlib.sha256()
-    for path in weights or gguf:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return Base(folder, layers, digest.hexdigest(), None if weights else gguf[0].name, name)
+    try:
+        sha256 = digest(weights or gguf, kept)
+    except OSError as error:
+        raise ContinualError(f"--model_name_or_path {name_or_path}: {error.filename}: {error.strerror}") from None
+    return Base(folder, layers, sha256, None if weights else gguf[0].name, name)
 
 
 def _snapshot(name: str) -> Path:
@@ -129,6 +130,7 @@ def reading(base: Base, limits: Limits, device: torch.device, precision: str, bi
     Raises:
         ContinualError: transformers cannot read it, or this machine cannot hold it in 4 or 8 bits.
     """
+    base = as_saved(base)
     config = _config(base)
     kind = kind_of(config, base)
     if kind == "encoder":

