@@ -68,16 +68,6 @@ def test_it_is_what_peft_makes_of_the_loaded_stack(saved: tuple[Any, Path], tmp_
     torch.testing.assert_close(outputs(loaded), outputs(model), atol=1e-5, rtol=1e-4)
 
 
-def test_one_lora_for_all_stays_what_it_is(tmp_path: Path):
-    model = stack(("all",))
-    for matrix in matrices(model, "lora_B", "all"):
-        matrix.data.normal_()
-    adapters.save(model, ("all",), tmp_path / "adapter")
-    assert adapters.export(tmp_path / "adapter", tmp_path / "one") == 3
-    loaded = PeftModel.from_pretrained(plain(), tmp_path / "one")
-    torch.testing.assert_close(outputs(loaded), outputs(model), atol=1e-5, rtol=1e-4)
-
-
 def refused(folder: Path, target: Path, said: str) -> None:
     before = sorted(target.parent.iterdir())
     with pytest.raises(ContinualError, match=said):
