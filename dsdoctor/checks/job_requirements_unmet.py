@@ -11,6 +11,7 @@ from packaging.utils import canonicalize_name
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
 from dsdoctor.checks.installed import applies, marker_environment, meets, requirement, told, versions
+from dsdoctor.checks.job_pins_other_nccl import fights_torch
 from dsdoctor.checks.remedy import install, on_host
 from dsdoctor.cluster import HostEntry
 from dsdoctor.facts import FactUnavailable, HostFacts
@@ -69,6 +70,8 @@ def _unmet(
         met, installed = meets(wanted, there)
         if met or name in seen or (name == "ninja" and _has_ninja(host)):
             continue
+        if fights_torch(name, host) is not None:
+            continue  # job-pins-other-nccl: it must not be installed
         seen.add(name)
         yield _Unmet(asked, wanted, installed)
 
