@@ -63,7 +63,7 @@ def run(method: str, seed: int, settings: dict[str, str]) -> Result:
     from continual import orders, train
 
     began = time.monotonic()
-    tasks = orders.tasks_of(ORDER)
+    tasks = orders.find(ORDER).tasks
     with tempfile.TemporaryDirectory() as folder:
         for stage, task in enumerate(tasks, 1):
             flags = _flags() | settings | {"method": method, "seed": seed, "task": task, "stage_index": stage}

@@ -16,7 +16,6 @@ from pathlib import Path
 from continual import ContinualError, assets, builtin, orders
 from continual.prompts import Asking, Question, asking
 
-BUILTIN_PACKAGES = builtin.PACKAGES
 NO_ASKING = Asking("", "", None)
 NO_LABEL = "-"  # what SNLI and MNLI write where their annotators did not agree
 
@@ -75,7 +74,7 @@ def packages(order: orders.Order, tasks: Iterable[str], folder: Path | None) -> 
     """The packages of the index that these tasks need; `folder` is --data_dir."""
     sources = [order.source(task) for task in tasks]
     needed = any(source.builtin or (source.folder is None and folder is None) for source in sources)
-    return BUILTIN_PACKAGES if needed else ()
+    return builtin.PACKAGES if needed else ()
 
 
 def load(name: str, wanted: Wanted, train: bool = True) -> Task:
@@ -101,7 +100,7 @@ def load(name: str, wanted: Wanted, train: bool = True) -> Task:
 
 def _load_builtin(name: str, stand_in: str, wanted: Wanted) -> Task:
     source = builtin.TASKS[stand_in]
-    train, test, labels = source.read(assets.prepare(BUILTIN_PACKAGES))
+    train, test, labels = source.read(assets.prepare(builtin.PACKAGES))
     held_out = {_clean(text) for text, _ in test}
     train = [row for row in train if _clean(row[0]) not in held_out]  # Reuters repeats some notices word for word
     return Task(

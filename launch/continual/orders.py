@@ -144,16 +144,6 @@ def find(name_or_path: str) -> Order:
     return read(Path(name_or_path))
 
 
-def tasks_of(order: str) -> tuple[str, ...]:
-    """The tasks of an order, first to last. Raises ContinualError for an unknown order."""
-    return find(order).tasks
-
-
-def check_stage(order: str, task: str, stage_index: int) -> tuple[str, ...]:
-    """The order's tasks up to and including this stage's. Raises ContinualError where there is no such stage."""
-    return find(order).up_to(task, stage_index)
-
-
 def stand_in_for(task: str) -> str:
     """The built-in task trained in a task's place. Raises ContinualError where there is none."""
     if task not in STAND_INS:

@@ -25,8 +25,7 @@ INSTRUCTIONS = MappingProxyType(
         "QQP": f'Whether the "first sentence" and the "second sentence" have the same meaning? {_CHOOSE}',
         "BoolQA": f"According to the following passage, is the question true or false? {_CHOOSE}",
         "MultiRC": "According to the following passage and question, is the candidate answer true or false? " + _CHOOSE,
-        "WiC": "Given a word and two sentences, whether the word is used with the same sense in both sentence? "
-        + _CHOOSE,
+        "WiC": f"{_SENSE} {_CHOOSE}",
         "COPA": None,
     }
 )

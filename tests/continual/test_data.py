@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from continual import ContinualError, assets, data, orders
+from continual import ContinualError, assets, builtin, data, orders
 
 from tests.continual.conftest import WORDS, write_benchmark
 
@@ -116,7 +116,7 @@ def test_a_file_with_a_byte_order_mark_is_read_and_one_of_another_encoding_is_no
 @pytest.mark.assets
 @pytest.mark.parametrize("name", list(orders.STAND_INS))
 def test_built_in_tasks_hold_out_what_they_do_not_train_on(name: str):
-    assets.prepare(data.BUILTIN_PACKAGES)
+    assets.prepare(builtin.PACKAGES)
     task = data.load(name, data.Wanted())
     assert (len(task.train), len(task.test)) == (400, 200)
     assert not {text for text, _ in task.train} & {text for text, _ in task.test}

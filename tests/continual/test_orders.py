@@ -22,7 +22,7 @@ def test_the_published_sizes_are_known_of_every_task_of_the_orders():
 
 
 def test_a_stage_knows_the_tasks_before_it():
-    assert orders.check_stage("order_1", "yahoo", 3) == ("dbpedia", "amazon", "yahoo")
+    assert orders.find("order_1").up_to("yahoo", 3) == ("dbpedia", "amazon", "yahoo")
 
 
 @pytest.mark.parametrize(
@@ -36,11 +36,11 @@ def test_a_stage_knows_the_tasks_before_it():
 )
 def test_a_stage_that_is_not_in_the_order(order: str, task: str, stage: int, said: str):
     with pytest.raises(ContinualError, match=said):
-        orders.check_stage(order, task, stage)
+        orders.find(order).up_to(task, stage)
 
 
 def test_every_task_of_the_short_orders_has_a_stand_in_and_mnli_has_none():
-    assert len({orders.stand_in_for(task) for task in orders.tasks_of("order_3")}) == 4
+    assert len({orders.stand_in_for(task) for task in orders.find("order_3").tasks}) == 4
     assert set(orders.STAND_INS.values()) == set(builtin.TASKS)
     with pytest.raises(ContinualError, match=r"nothing stands in for MNLI.*\n.*--data_dir"):
         orders.stand_in_for("MNLI")
