@@ -26,6 +26,7 @@ from pathlib import Path
 NCCL_FILE = "nvidia/nccl/lib/libnccl.so.2"
 SCRIPT = "import argparse\n\nargparse.ArgumentParser().parse_known_args()\n"
 SECONDS = 300
+OURS = "dsdoctor check"
 AT_ONCE = int(os.environ.get("DSDOCTOR_BENCH_AT_ONCE", "4"))  # conditions, each in a folder of its own
 
 
@@ -264,7 +265,7 @@ def programs() -> tuple[list[Program], list[str]]:
     version = importlib.metadata.version
     found = [
         Program(
-            "dsdoctor check",
+            OURS,
             version("dsdoctor"),
             lambda scene: [sys.executable, "-m", "dsdoctor", "check", "--hostfile", "hostfile", "--job", "job.yaml"],
         ),
@@ -318,6 +319,8 @@ def printed(program: Program, scene: Scene) -> set[str]:
         argv, cwd=scene.folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS,
         check=False,
     )  # fmt: skip
+    if program.name == OURS and done.returncode not in (0, 1, 3):
+        raise RuntimeError(f"{OURS} ended with exit code {done.returncode}: {done.stderr.decode(errors='replace')}")
     text = (done.stdout + done.stderr).decode(errors="replace").replace(str(scene.folder), "<folder>")
     return {re.sub(r"\d+\.\d+ s\b|\d{4}-\d\d-\d\d[ T][\d:,.]+", "", line).strip() for line in text.splitlines()}
 
