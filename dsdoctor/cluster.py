@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from dsdoctor.facts import HostFacts
+if TYPE_CHECKING:
+    from dsdoctor.facts import HostFacts  # costs as much as all else here, and a copy reads no facts
 
 ReachProblem = Literal[
     "unresolvable",  # the name has no address

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import sys
 import threading
@@ -92,6 +91,8 @@ def deliver(text: str, output: str | None) -> None:
 
 def _replace(path: Path, data: bytes) -> None:
     """Write beside the file under a name of its own, then rename, so that a reader sees the old text or the new."""
+    import secrets  # brings OpenSSL's library in, which most commands do not need
+
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)

@@ -6,18 +6,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dsdoctor.cluster import Cluster, HostEntry, Member, Reach
 from dsdoctor.escape import escape
-from dsdoctor.facts import FactUnavailable, HostFacts
 from dsdoctor.hosts.filters import filter_hosts
 from dsdoctor.hosts.hostfile import load_hostfile, local_entry
 from dsdoctor.hosts.transport import Transport, TransportKind
-from dsdoctor.jobs.job import ResolvedJob
-from dsdoctor.jobs.paths import named_paths, work_folder
-from dsdoctor.report.layout import count, fold
 from dsdoctor.terminal import StatusLine, say, status_line
+
+if TYPE_CHECKING:  # choosing hosts comes before connecting to them, and is to be quick
+    from dsdoctor.facts import HostFacts
+    from dsdoctor.jobs.job import ResolvedJob
 
 DEFAULT_HOSTFILE = "/job/hostfile"  # DeepSpeed 0.19.8, deepspeed/constants.py: DLTS_HOSTFILE
 CONNECT_SECONDS = 10.0
@@ -168,6 +168,8 @@ _CACHES = (
 
 def _about_job(entry: HostEntry, job: ResolvedJob) -> dict[str, Any]:
     """What the probe is asked on one host: the job's paths as they are there, and the folders that it writes to."""
+    from dsdoctor.jobs.paths import named_paths, work_folder
+
     work = work_folder(job, entry.workdir)
     code = str((Path(job.root) / job.job.sync.code).resolve()) if entry.local else f"{work}/code"
     named = named_paths(job)
@@ -193,6 +195,8 @@ class _Progress:
         self._show()
 
     def _show(self) -> None:
+        from dsdoctor.report.layout import count, fold
+
         done = self._total - len(self._waiting)
         of = f"{done} of {count(self._total, 'host')} examined, " if self._total > 1 else ""
         self._line.show(f"{of}waiting for {escape(fold(self._waiting))}" if self._waiting else of)
@@ -212,6 +216,8 @@ def _with_own_slots(member: Member, without_gpus: int) -> Member:
 
 def gpus_of(facts: HostFacts | None) -> int:
     """The number of GPUs, 0 where it is not known."""
+    from dsdoctor.facts import FactUnavailable
+
     try:
         return len(facts.gpu.gpus) if facts is not None else 0
     except FactUnavailable:

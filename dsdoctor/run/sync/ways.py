@@ -6,7 +6,7 @@ rsync and the host's side. A host that has its files already is asked nothing el
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ class Ways:
             entry.name: connect(entry, kind, timeout=connect_timeout) for entry in self.entries
         }
         self.sessions: dict[str, Session] = {}
+        self._session: Callable[[HostEntry], Session]  # since the homes are known
         self.lost: dict[str, str] = {}  # hosts that are not reached, and why
         self._pool = ThreadPoolExecutor(max_workers=max(1, min(PARALLEL, len(self.entries))))
         self._openings: dict[str, Opening] = {}
@@ -54,14 +55,16 @@ class Ways:
             lifeline: seconds of silence after which a host is given up.
             patience: the same until its first word.
         """
-        from dsdoctor.plan.model import HostPlan
-        from dsdoctor.run.sync.session import Session
 
-        far = [entry for entry in self.entries if not entry.local]
-        for entry in far:
+        def session(entry: HostEntry) -> Session:
+            from dsdoctor.plan.model import HostPlan
+            from dsdoctor.run.sync.session import Session
+
             host = HostPlan(entry.name, entry.processes, 0, 0, python(entry), "", "", False, {})
-            self.sessions[entry.name] = Session(host, self.transports[entry.name], setup, lifeline, patience)
-        return self._told([entry.name for entry in far], self._home)
+            return Session(host, self.transports[entry.name], setup, lifeline, patience)
+
+        self._session = session
+        return self._told([entry for entry in self.entries if not entry.local], self._home)
 
     def unchanged(self, hosts: Iterable[HostPlan], source: str, exclude: Sequence[str], silence: float) -> list[str]:
         """The hosts whose code folder is dsdoctor's and holds all of this machine's, and nothing else."""
@@ -78,9 +81,9 @@ class Ways:
         wanted = here.result()
         return [name for name, records in found.items() if records and wanted and listing(records) == wanted]
 
-    def talk(self, names: Sequence[str]) -> None:
+    def talk(self, names: Collection[str]) -> None:
         """Begin to talk with hosts that are to get a copy; those where that does not work are `lost`."""
-        self._told(names, self._greeted)
+        self._told([entry for entry in self.entries if entry.name in names], self._greeted)
 
     def _open(self, transport: Transport) -> str | None:
         """Open a connection; returns the user's home folder there where that was told on the way."""
@@ -93,29 +96,33 @@ class Ways:
         opening = self._openings[transport.host.name] = Opening(transport)
         return opening.home()
 
-    def _home(self, name: str) -> str:
-        return self._opened[name].result() or self._greeted(name)
+    def _home(self, entry: HostEntry) -> str:
+        return self._opened[entry.name].result() or self._greeted(entry)
 
-    def _greeted(self, name: str) -> str:
-        return str(self.sessions[name].ask("home")["home"])
+    def _greeted(self, entry: HostEntry) -> str:
+        session = self.sessions.get(entry.name) or self._session(entry)
+        self.sessions[entry.name] = session
+        return str(session.ask("home")["home"])
 
-    def _told(self, names: Sequence[str], ask: Callable[[str], str]) -> dict[str, str]:
+    def _told(self, entries: Sequence[HostEntry], ask: Callable[[HostEntry], str]) -> dict[str, str]:
         """What hosts answer, all asked at once."""
         from dsdoctor.run.sync.errors import SyncError
 
-        def attempt(name: str) -> str | SyncError | TransportError:
+        def attempt(entry: HostEntry) -> str | SyncError | TransportError:
             try:
-                return ask(name)
+                return ask(entry)
             except (SyncError, TransportError) as error:
                 return error
 
         told: dict[str, str] = {}
-        for name, answer in zip(names, self._pool.map(attempt, names), strict=True):
+        for entry, answer in zip(entries, self._pool.map(attempt, entries), strict=True):
             if isinstance(answer, str):
-                told[name] = answer
+                told[entry.name] = answer
                 continue
-            self.lost[name] = answer.detail or getattr(answer, "problem", "")
-            self.sessions.pop(name).close()
+            self.lost[entry.name] = answer.detail or getattr(answer, "problem", "")
+            session = self.sessions.pop(entry.name, None)
+            if session is not None:
+                session.close()
         return told
 
     def __enter__(self) -> Ways:
