@@ -108,6 +108,16 @@ def test_a_moment_of_nothing_adds_nothing():
     inside = torch.randn(3, 4) @ basis.T
     assert extended(basis, inside, 0.9).shape == (WIDE, 4)
     assert extended(basis_of(1, WIDE), torch.randn(3, WIDE), 0.9).shape == (WIDE, WIDE)
+    assert extended(None, torch.zeros(0, WIDE), 0.9).shape == (WIDE, 0)
+
+
+def test_what_never_had_a_gradient_keeps_its_basis():
+    model = stack()
+    kept = earlier(model)
+    handed = begun(model, kept).keep("c", [])
+    for name, basis in handed.tensors.items():
+        if name.startswith("basis."):
+            same_space(basis, kept.tensors[name])
 
 
 def written_out(model: nn.Module, kept: Mapping[str, Tensor], steps: int) -> dict[str, Tensor]:

@@ -28,9 +28,7 @@ def off(matrix: Tensor, basis: Tensor | None) -> Tensor:
     return matrix if basis is None or not basis.shape[1] else matrix - (matrix @ basis) @ basis.T
 
 
-def extended(
-    basis: Tensor | None, rows: Tensor, energy: float, sums: tuple[float, float, float] | None = None
-) -> Tensor:
+def extended(basis: Tensor | None, rows: Tensor, energy: float, sums: Sequence[float] | None = None) -> Tensor:
     """A basis (in x k) with the directions of some rows (any number x in) that it lacks.
 
     As few, the strongest first, as it takes for the basis to hold the share `energy` of the rows' squared norm: the
@@ -139,16 +137,17 @@ class _Projected(Learning):
     def keep(self, task: str, examples: Sequence[Any]) -> Memory:
         """The full-rank weights, and each basis with the directions of this task's gradients."""
         kept = {f"weight.{name}": weight.detach().cpu().clone() for name, weight in self.own}
-        for name, _ in (*self.loras, *self.own):
+        for name, parameter in (*self.loras, *self.own):
+            rows = self._space(name, parameter)
             sums = self.held[f"sums.{name}"].tolist() if f"sums.{name}" in self.held else None
-            kept[f"basis.{name}"] = extended(self.bases.get(name), self._space(name), self.method.gorp_energy, sums)
+            kept[f"basis.{name}"] = extended(self.bases.get(name), rows, self.method.gorp_energy, sums)
         return Memory(kept)
 
-    def _space(self, name: str) -> Tensor:
-        """Rows that the basis is to hold a share of."""
+    def _space(self, name: str, parameter: Tensor) -> Tensor:
+        """Rows that the basis is to hold a share of; none of what had no gradient."""
         if (first := self.held.get(f"first.{name}")) is not None and self.method.gorp_space == "moment":
             return root(first.T @ first) @ self.held[f"projector.{name}"].T
-        return self.held[f"space.{name}"]
+        return self.held.get(f"space.{name}", parameter.new_zeros((0, parameter.shape[1])))
 
 
 @dataclass(frozen=True)
