@@ -21,6 +21,8 @@ from importlib.abc import InspectLoader
 from importlib.util import MAGIC_NUMBER, find_spec
 from types import CodeType
 
+from dsdoctor.hosts.slim_code import slim
+
 # What comes first on standard input, behind a line with its length, is run; `-u -` would read it a byte a system call.
 BOOT = (
     "import sys;sys.path[:]=filter(None,sys.path);"  # a queue.py in the home must not hide the library's
@@ -82,10 +84,4 @@ def _code(module: str, text: str, place: str) -> bytes:
     code: CodeType | None = None
     if spec is not None and isinstance(spec.loader, InspectLoader):
         code = spec.loader.get_code(module)
-    return marshal.dumps(_placed(code or compile(text, place, "exec", dont_inherit=True), place))
-
-
-def _placed(code: CodeType, place: str) -> CodeType:
-    """The code with another file name, down to its functions."""
-    inner = (_placed(each, place) if isinstance(each, CodeType) else each for each in code.co_consts)
-    return code.replace(co_filename=place, co_consts=tuple(inner))
+    return marshal.dumps(slim(code or compile(text, place, "exec", dont_inherit=True), place))

@@ -143,3 +143,68 @@ def test_a_broken_library_is_said(package: str, tmp_path: Path) -> None:
 def test_a_program_of_one_file() -> None:
     done = sent(framed("import sys\nprint('é', sys.argv[1:], sys.stdin.read())".encode()) + b"rest", "x")
     assert done.stdout.decode() == "é ['x'] rest\n"
+
+
+SLIMMED = '''
+import sys, traceback
+from types import CodeType
+sys.path.insert(0, sys.argv[1])
+from slim_code import slim
+
+def inner(code):
+    yield code
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            yield from inner(each)
+
+def of_each_unit(code):
+    return [[line for a, b, line in each.co_lines() for _ in range(a, b, 2)] for each in inner(code)]
+
+checked = 0
+for name in sys.argv[2:]:
+    with open(name, encoding="utf-8") as file:
+        code = compile(file.read(), name, "exec", dont_inherit=True)
+    slimmed = slim(code, "elsewhere.py")
+    assert of_each_unit(slimmed) == of_each_unit(code), name
+    assert {each.co_filename for each in inner(slimmed)} == {"elsewhere.py"}
+    checked += 1
+
+space = {}
+text = """
+def told():
+    "of it"
+    return "on"
+
+def same():
+    "of it"
+    return "of it"
+
+def plain():
+    return "on"
+
+def fails():
+    "of it"
+
+    raise (
+        ValueError("deep")
+    )
+"""
+exec(slim(compile(text, "x.py", "exec"), "x.py"), space)
+assert (space["told"].__doc__ or "", space["told"]()) == ("", "on")
+assert (space["same"](), space["plain"](), space["plain"].__doc__) == ("of it", "on", None)
+try:
+    space["fails"]()
+except ValueError as error:
+    assert traceback.extract_tb(error.__traceback__)[-1].lineno in (16, 17)
+print(checked)
+'''
+
+
+@pytest.mark.parametrize("python", [sys.executable, *pythons("3.10", "3.12", "3.13", "3.14")])
+def test_slim_code_does_the_same_on_the_same_lines(python: str) -> None:
+    hosts = Path(__file__).parents[2] / "dsdoctor/hosts"
+    files = sorted(map(str, (hosts / "probe").glob("*.py")))
+    done = subprocess.run(
+        [python, "-c", SLIMMED, str(hosts), *files], capture_output=True, timeout=300, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == (f"{len(files)}\n", "")

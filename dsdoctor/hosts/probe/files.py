@@ -26,12 +26,15 @@ def raw(path: str, limit: int = 1 << 20) -> bytes:
     """The bytes of a regular file, at most `limit` of them. Raises OSError."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO in a file's place does not block
     try:
-        data = os.read(handle, min(limit, 1 << 14))
+        size = 1 << 14
+        data = os.read(handle, min(limit, size))
         chunks = []
         while data and limit > 0:
             chunks.append(data)
             limit -= len(data)
-            data = os.read(handle, min(limit, 1 << 20)) if limit > 0 else b""
+            if len(data) >= size:
+                size = 1 << 20  # asked of a file in /proc that has no more, the kernel would clear so much for nothing
+            data = os.read(handle, min(limit, size)) if limit > 0 else b""
     finally:
         os.close(handle)
     return b"".join(chunks)
