@@ -137,6 +137,7 @@ def _boot(scene: Scene) -> None:
 
 
 SILENT = {"notice": LIFELINE + 8, "options": ("--lifeline", f"{LIFELINE:g}")}
+KILLED, LOST = ("process-killed-externally",), ("host-lost",)
 
 FAULTS = (
     Fault(
@@ -145,34 +146,37 @@ FAULTS = (
     ),
     Fault(
         "rank killed", _kill_rank(signal.SIGKILL),
-        words=("rank 2 on node1 was killed by SIGKILL",), causes=("process-killed-externally",),
+        words=("rank 2 on node1 was killed by SIGKILL",), causes=KILLED,
     ),
     Fault(
         "rank stopped", _kill_rank(signal.SIGSTOP), notice=20,
-        options=("--stall-after", "8", "--stop-on-stall"), words=("no step", "node1"),
+        options=("--stall-after", "8", "--stop-on-stall"), words=("no step", "node1"), causes=("run-stalled",),
     ),
-    Fault("rank killed, its child lives on", _fork_and_kill, words=("rank 2 on node1",)),
-    Fault("guardian killed", _kill_guard(-1), words=("node1", "guardian")),
-    Fault("guardian killed, a rank's child lives on", _fork_and_kill_guard, words=("node1", "guardian")),
-    Fault("keeper killed", _kill_guard(0), words=("node1",)),
+    Fault("rank killed, its child lives on", _fork_and_kill, words=("rank 2 on node1",), causes=KILLED),
+    Fault("guardian killed", _kill_guard(-1), words=("node1", "guardian"), causes=KILLED),
+    Fault("guardian killed, a rank's child lives on", _fork_and_kill_guard, words=("node1", "guardian"), causes=KILLED),
+    Fault("keeper killed", _kill_guard(0), words=("node1",), causes=KILLED),
     Fault("ssh daemon stopped", lambda scene: scene.node1.sshd_stop(), lambda scene: scene.node1.sshd_start(), code=0),
-    Fault("ssh session dropped", _drop_session, words=("node1",)),
+    Fault("ssh session dropped", _drop_session, words=("node1",), causes=LOST),
     Fault("head interrupted", _to_head(signal.SIGINT), code=130, words=("stopped on every host",)),
     Fault("head told to end", _to_head(signal.SIGTERM), code=130, words=("stopped on every host",)),
     Fault("head's terminal closed", _to_head(signal.SIGHUP), code=130, words=("stopped on every host",)),
     Fault("Ctrl-C in the terminal", _to_all_in_it(signal.SIGINT), code=130, words=("stopped on every host",)),
     Fault("terminal closed, all in it told", _to_all_in_it(signal.SIGHUP), code=130, words=("stopped on every host",)),
     Fault("head killed", _to_head(signal.SIGKILL), code=-9),
-    Fault("cable cut", _cut, lambda scene: scene.node1.heal(), words=("node1", "sign of life"), **SILENT),
+    Fault("cable cut", _cut, lambda scene: scene.node1.heal(), words=("node1", "sign of life"), causes=LOST, **SILENT),
     Fault(
         "host muted", lambda scene: scene.node1.mute(), lambda scene: scene.node1.heal(),
-        words=("node1", "sign of life"), **SILENT,
+        words=("node1", "sign of life"), causes=LOST, **SILENT,
     ),
     Fault(
         "host frozen", lambda scene: scene.node1.freeze(), lambda scene: scene.node1.thaw(),
-        words=("node1", "sign of life"), lost=("node1",), **SILENT,
+        words=("node1", "sign of life"), causes=LOST, lost=("node1",), **SILENT,
     ),
-    Fault("host powered off", lambda scene: scene.node1.poweroff(), _boot, words=("node1",), lost=("node1",), **SILENT),
+    Fault(
+        "host powered off", lambda scene: scene.node1.poweroff(), _boot,
+        words=("node1",), causes=LOST, lost=("node1",), **SILENT,
+    ),
     Fault(
         "disk of a host full", lambda scene: scene.cluster["node0"].fill_disk(),
         lambda scene: scene.cluster["node0"].free_disk(), notice=10, words=("No space left",), causes=("disk-full",),
