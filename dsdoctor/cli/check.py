@@ -42,12 +42,15 @@ if TYPE_CHECKING:
     *report_options(),
     click.option("--fix", "mend", is_flag=True, help="Run safe fixes, and write mended copies of configs; asks."),
     click.option("--yes", is_flag=True, help="Do not ask before --fix runs them."),
+    click.argument("arguments", nargs=-1, metavar="[-- ARGUMENT...]"),
 )
 def check(**options: Any) -> int:
     """Check the hosts, and a job's settings on them.
 
     Without --hostfile this machine is examined. Nothing is installed or changed on any host (--fix apart, which
     asks). The exit code is 1 when something is wrong and 3 when a host could not be examined.
+
+    What a shell script is called with, its $1 and so on, is given behind two dashes: --job run.sh -- out 8 1e-5
     """
     from dsdoctor.report.model import Severity
 
@@ -65,6 +68,9 @@ def _consistent(choice: HostChoice, options: dict[str, Any]) -> None:
     """Refuse options that do not go together. Raises UsageError."""
     from dsdoctor.terminal import is_terminal
 
+    if options["arguments"] and not options["job"]:
+        given = " ".join(options["arguments"])
+        raise click.UsageError(f"{given}: arguments are those of the script that --job names")
     if choice.network and options["recorded"] is not None:
         raise click.UsageError("--network tries the hosts, and --facts contacts none; leave one of the two out")
     if options["deep"] and options["recorded"] is not None:
@@ -100,7 +106,7 @@ def _look(choice: HostChoice, options: dict[str, Any]) -> Looked:
     from dsdoctor.report.trial_times import trial_notes
 
     began = time.monotonic()
-    job = load_any(options["job"]) if options["job"] else None
+    job = load_any(options["job"], arguments=options["arguments"]) if options["job"] else None
     threading.Thread(target=discover, daemon=True).start()  # the checks are loaded while the hosts answer
     cluster = examined(choice, options["recorded"], job, deep=options["deep"])
     if options["keep"] is not None:

@@ -14,18 +14,23 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--from", "script", metavar="SCRIPT", help="Print the job file that this shell script amounts to.")
-def jobs(script: str | None) -> int:
+@click.argument("arguments", nargs=-1, metavar="[-- ARGUMENT...]")
+def jobs(script: str | None, arguments: tuple[str, ...]) -> int:
     """List the jobs that can be launched, with their stages and profiles.
 
     Job files are looked for in ./launch, then among those that come with dsdoctor. A file that cannot be read is
     named on standard error, and the exit code is then 2.
+
+    What the script is called with, its $1 and so on, is given behind two dashes: --from run.sh -- out 8 1e-5
     """
     if script is not None:
-        return _printed(script)
+        return _printed(script, arguments)
+    if arguments:
+        raise click.UsageError(f"{' '.join(arguments)}: arguments are those of the script that --from names")
     return _listed()
 
 
-def _printed(script: str) -> int:
+def _printed(script: str, arguments: tuple[str, ...]) -> int:
     """The job file of a script, on standard output."""
     from dsdoctor.escape import escape_block
     from dsdoctor.jobs.load_any import load_any
@@ -33,7 +38,7 @@ def _printed(script: str) -> int:
     from dsdoctor.terminal import write
     from dsdoctor.yamlfile import FileError
 
-    job = load_any(script)
+    job = load_any(script, arguments=arguments)
     if job.script is None:
         raise FileError(script, "no shell script, which is what --from turns into a job file")
     write(escape_block(as_job_file(job).rstrip("\n")))

@@ -31,12 +31,27 @@ _CONFIG_OPTIONS = ("--deepspeed", "--deepspeed_config", "--ds_config")
 _ABOVE = 3  # folders over the script's in which it may be started
 
 
-def load_any(name_or_path: str, profile: str | None = None, settings: Sequence[str] = ()) -> ResolvedJob:
+def load_any(
+    name_or_path: str, profile: str | None = None, settings: Sequence[str] = (), arguments: Sequence[str] = ()
+) -> ResolvedJob:
     """The job of that name, or in that file, whatever kind of file it is.
 
+    `arguments` are what a shell script is called with, its `$1` and so on.
+
     Raises:
-        FileError: there is no such job, or its file cannot be used; with the line.
+        FileError: there is no such job, or its file cannot be used; with the line. Arguments for what is no script.
     """
+    job = _loaded(name_or_path, profile, settings, arguments)
+    if arguments and job.script is None:
+        raise FileError(
+            name_or_path,
+            f"no shell script, which alone is called with arguments ({' '.join(arguments)}); those of a job file are "
+            "given with --set",
+        )
+    return job
+
+
+def _loaded(name_or_path: str, profile: str | None, settings: Sequence[str], arguments: Sequence[str]) -> ResolvedJob:
     given = Path(name_or_path).expanduser()
     if given.suffix in (*SHELL_SUFFIXES, *_JSON_SUFFIXES, ".py") and not given.exists():
         raise FileError(name_or_path, "there is no such file")
@@ -47,7 +62,7 @@ def load_any(name_or_path: str, profile: str | None = None, settings: Sequence[s
     text = read_exactly(given)
     kind = kind_of(given.suffix.lower(), text)
     if kind == "shell":
-        return load_script(given, text)
+        return load_script(given, text, arguments)
     if kind == "python":
         return _python(given, text)
     if kind == "json":
@@ -92,8 +107,8 @@ def read_exactly(path: Path) -> str:
         raise FileError(path, f"not UTF-8 text (byte {error.start} is 0x{data[error.start]:02x})", line) from None
 
 
-def load_script(path: Path, text: str | None = None) -> ResolvedJob:
-    """A shell script as a job. Raises FileError."""
+def load_script(path: Path, text: str | None = None, arguments: Sequence[str] = ()) -> ResolvedJob:
+    """A shell script as a job, called with these arguments where there are any. Raises FileError."""
     from dsdoctor.jobs.script.read import read_script
     from dsdoctor.jobs.script.resolve import resolve_script
 
@@ -107,7 +122,7 @@ def load_script(path: Path, text: str | None = None) -> ResolvedJob:
             return None
         return read_exactly(found), str(path) if found.samefile(path) else _shown(found)
 
-    script = read_script(read_exactly(path) if text is None else text, str(path), open_script)
+    script = read_script(read_exactly(path) if text is None else text, str(path), open_script, arguments or None)
     root = _started_in(path, script)
 
     def open_file(name: str) -> tuple[str, str] | None:

@@ -13,8 +13,8 @@ from dsdoctor.jobs.script.read import read_script
 SCRIPTS = Path(__file__).parent / "scripts"
 
 
-def read(text: str) -> Script:
-    return read_script(text, "job.sh")
+def read(text: str, *arguments: str) -> Script:
+    return read_script(text, "job.sh", arguments=arguments or None)
 
 
 def words(text: str) -> list[str]:

@@ -57,8 +57,8 @@ PIECES = (
 )
 
 
-def handed_over(text: str, folder: Path) -> list[list[str]]:
-    """What bash gives to torchrun, call by call."""
+def handed_over(text: str, folder: Path, *arguments: str) -> list[list[str]]:
+    """What bash gives to torchrun, call by call, when the script is called with these arguments."""
     stub, out = folder / "torchrun", folder / "out"
     if not stub.exists():
         stub.write_text(STUB, encoding="utf-8")
@@ -68,7 +68,8 @@ def handed_over(text: str, folder: Path) -> list[list[str]]:
     empty = folder / "empty"
     empty.mkdir(exist_ok=True)  # nothing for a * to match
     assert BASH is not None
-    subprocess.run([BASH, "-c", text], env=environment, cwd=empty, check=False, capture_output=True, timeout=20)
+    argv = [BASH, "-c", text, "job.sh", *arguments]
+    subprocess.run(argv, env=environment, cwd=empty, check=False, capture_output=True, timeout=20)
     calls = out.read_bytes().decode("utf-8").split("\1")[:-1]
     return [part.split("\0")[:-1] for part in calls]
 
@@ -82,6 +83,34 @@ def test_words_are_those_that_bash_hands_over(text: str, tmp_path: Path) -> None
         for call in read(text).calls
     ]
     assert got == wanted, json.dumps([text, got, wanted], indent=1)
+
+
+parameter = st.sampled_from(
+    ["$1", '"$1"', "${2}", '"${2:-none}"', "${3:-more}", '"$3"', '"$@"', "$@", '"$*"', "$#", "x$1y", '"a $2"', "--n=$#"]
+)
+calling = st.lists(st.one_of(parameter, parameter, plain, single), max_size=5).map(
+    lambda words: " ".join(["torchrun t.py", *words])
+)
+changing = st.sampled_from(
+    [
+        *("shift", "shift 2", "set -- p 'q r' s", "set -f", "A=$1", 'set -- "$@" more', "(shift; torchrun sub $1)"),
+        'for x in "$@"; do torchrun $x; done',
+        'g() { torchrun in $1; shift; torchrun in $# "$@"; }; g b "$2"',
+    ]
+)
+called = st.lists(st.one_of(calling, calling, changing), min_size=1, max_size=7).map("\n".join)
+given_words = st.lists(st.sampled_from(["8", "1e-05", "a b", ".*q|v.*", "host:0,1", "--x"]), min_size=1, max_size=4)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=called, arguments=given_words)
+def test_a_script_that_is_called_with_arguments(text: str, arguments: list[str], tmp_path: Path) -> None:
+    wanted = handed_over(f"set -f\n{text}", tmp_path, *arguments)
+    found = [
+        [each.text for each in (*call.options, *([call.program] if call.program else []), *call.arguments)]
+        for call in read(text, *arguments).calls
+    ]
+    assert found == wanted, json.dumps([text, arguments, found, wanted], indent=1)
 
 
 @pytest.mark.parametrize("path", sorted(SCRIPTS.rglob("*.sh")), ids=lambda path: path.relative_to(SCRIPTS).as_posix())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dsdoctor.jobs.script.fields import Piece, braces, fields, joined, trimmed
 from dsdoctor.jobs.script.model import Variable, Word
+from dsdoctor.jobs.script.parameters import NAME, all_of, count, one_of
 from dsdoctor.jobs.unknown import Unknown
 
 if TYPE_CHECKING:
@@ -29,9 +30,8 @@ def text_of(node: Node) -> str:
 class Expander:
     """Expands the words of one place of the script, with the variables in force there."""
 
-    def __init__(self, variables: Mapping[str, Variable], positional: tuple[Word, ...] | None, sourced: str) -> None:
+    def __init__(self, variables: Mapping[str, Variable], sourced: str) -> None:
         self._variables = variables
-        self._positional = positional  # None: nobody knows with which the script is started
         self._sourced = sourced  # the files read in so far, for the reason of an unset variable
 
     def words(self, node: Node) -> list[Word]:
@@ -61,10 +61,15 @@ class Expander:
         if text_of(node).strip('"') != text_of(inner):
             return None
         name = _whole_array(inner)
+        if name == "*" and node.type == "string" and NAME in self._variables:
+            return None  # one word
         if name in ("@", "*"):
-            if self._positional is not None:
-                return list(self._positional)
             line, column = node.start_point.row + 1, node.start_point.column + 1
+            known = all_of(self._variables, line, column)
+            if known is not None and node.type != "string":  # parted at blanks once more
+                return [one for word in known for one in fields([Piece(word.text, splits=True)], line, column)]
+            if known is not None:
+                return known
             return [Word(Unknown(text_of(inner), _POSITIONAL), line, column, many=True)]
         held = self._variables.get(name) if name else None
         return list(held.words) if held is not None and held.array else None
@@ -117,20 +122,25 @@ class Expander:
 
     def _variable(self, node: Node, quoted: bool) -> Iterator[Piece]:
         name = text_of(node).strip()[1:]
-        yield self._held(name, f"${{{name}}}" if name[:1].isdigit() else f"${name}", quoted)
+        name, rest = (name[:1], name[1:]) if name[:1].isdigit() else (name, "")  # $10 is $1 and a 0
+        yield self._held(name, f"${{{name}}}" if name.isdigit() else f"${name}", quoted)
+        if rest:
+            yield Piece(rest, quoted=quoted)
 
     def _held(self, name: str, written: str, quoted: bool) -> Piece:
-        held = self._variables.get(name)
-        if held is None:
-            return self._unset(name, written, quoted)
+        held = self._variables.get(NAME if name == "*" else name)
+        if held is None or (name in ("@", "*") and not held.value):
+            return self._unset(name, written, quoted) if held is None else Piece("", splits=not quoted)
         return Piece(held.value, splits=not quoted, many=not quoted and isinstance(held.value, Unknown))
 
     def _unset(self, name: str, written: str, quoted: bool) -> Piece:
-        if name.isdigit() and name != "0" and self._positional is not None:
-            number = int(name)
-            if number <= len(self._positional):
-                return Piece(self._positional[number - 1].text, splits=not quoted)
-            return Piece("", splits=not quoted)
+        if name.isdigit() and name != "0" and len(name) < 6:
+            one = one_of(self._variables, int(name))
+            if one is not None:
+                return Piece(one, splits=not quoted, many=not quoted and isinstance(one, Unknown))
+        number = count(self._variables) if name == "#" else None
+        if number is not None:
+            return Piece(number, splits=not quoted)
         many = not quoted and name in ("@", "*")
         return Piece(Unknown(written, self._why(name)), many=many)
 

@@ -37,7 +37,7 @@ def fields(pieces: list[Piece], line: int, column: int) -> Iterator[Word]:
             many = many or piece.many
             continue
         found = piece.text.split()
-        if (not found or piece.text[:1].isspace()) and any(current):
+        if piece.text[:1].isspace() and any(current):
             yield Word(joined(current), line, column, many, quoted)
             current = []
         for text in found[:-1]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dsdoctor.jobs.script.expand import text_of
 from dsdoctor.jobs.script.model import Word
+from dsdoctor.jobs.script.parameters import NAME as PARAMETERS
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -36,7 +37,7 @@ def is_open(word: Word) -> bool:
 
 
 def assigned_in(body: Node) -> set[str]:
-    """The variables that a loop's body sets."""
+    """The variables that a loop's body sets; `@` where it changes the positional parameters."""
     names, waiting = set(), [body]
     while waiting:
         node = waiting.pop()
@@ -44,5 +45,7 @@ def assigned_in(body: Node) -> set[str]:
             names.add(text_of(node.children[0]))
         elif node.type in ("compound_statement", "postfix_expression"):
             names |= {text_of(child) for child in node.children if child.type == "variable_name"}
+        elif node.type == "command_name" and text_of(node) in ("shift", "set"):
+            names.add(PARAMETERS)
         waiting += node.children
     return names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from dsdoctor.jobs.script.launchers import call_of
 from dsdoctor.jobs.script.model import Script, Word
@@ -14,8 +15,12 @@ _SHEBANG_ERREXIT = re.compile(r"#!\s*\S*sh\s+-\w*e")
 _OWN_LINE = re.compile(r"#!.*\b(?:ba|da|z|k|a)?sh\b")
 
 
-def read_script(text: str, source: str, open_script: OpenScript | None = None) -> Script:
+def read_script(
+    text: str, source: str, open_script: OpenScript | None = None, arguments: Sequence[str] | None = None
+) -> Script:
     """What a shell script does, with the scripts that it reads in or starts where `open_script` gives their text.
+
+    `arguments` are its own, `$1` and so on; without them nobody knows what these are.
 
     Raises:
         FileError: something in it is never closed, or it is no script in any readable size; with the line.
@@ -23,7 +28,7 @@ def read_script(text: str, source: str, open_script: OpenScript | None = None) -
     root, troubles = parse(text, source)
     following = Following(open_script)
     walker = Walker(source, following)
-    walker.run(root, errexit=bool(_SHEBANG_ERREXIT.match(text)))
+    walker.run(root, bool(_SHEBANG_ERREXIT.match(text)), arguments)
     calls = tuple(call for command in walker.commands if (call := call_of(command)) is not None)
     directives, late = _directives(text)
     return Script(

@@ -27,7 +27,6 @@ class State:
 
     variables: dict[str, Variable] = field(default_factory=dict)
     shared: Shell = field(default_factory=Shell)
-    positional: tuple[Word, ...] | None = None  # None: those that the script itself is called with
     background: bool = False
     checked: bool = False
     conditional: bool = False
@@ -54,7 +53,7 @@ class State:
         place = 0
         while place < len(words):
             word = words[place]
-            if word in ("--", "-"):
+            if word in ("--", "-") or word[:1] not in ("-", "+"):
                 return
             on = word.startswith("-")
             if word[:1] in ("-", "+"):
@@ -75,14 +74,11 @@ class State:
             if name.isidentifier():
                 self.variables[name] = Variable(name, (Word(Unknown(f"${name}", reason), line),), line)
 
-    def forget_all_if(self, everything: bool, line: int) -> None:
-        """After `eval` nothing is certain; after `shift` the positional parameters are others."""
-        if everything:
-            for name, held in self.variables.items():
-                unknown = Word(Unknown(f"${name}", f"`eval` in line {line} may have changed it"), held.line)
-                self.variables[name] = replace(held, words=(unknown,))
-        elif self.positional:
-            self.positional = self.positional[1:]
+    def forget_all(self, line: int) -> None:
+        """After `eval` nothing is certain."""
+        for name, held in self.variables.items():
+            unknown = Word(Unknown(f"${name}", f"`eval` in line {line} may have changed it"), held.line)
+            self.variables[name] = replace(held, words=(unknown,))
 
 
 def settled(variables: dict[str, Variable], ends: Sequence[dict[str, Variable]], line: int, word: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ from dsdoctor.jobs.script.launchers import unwrapped
 from dsdoctor.jobs.script.model import Command, Redirect, Variable, Word
 from dsdoctor.jobs.script.nested import Following, inherited, moved, moved_variables, started
 from dsdoctor.jobs.script.nodes import asks_for_status, assigned_in, case_body, goes_on, is_open
+from dsdoctor.jobs.script.parameters import NAME as PARAMETERS
+from dsdoctor.jobs.script.parameters import called_with, given, parameters, set_by, shifted
 from dsdoctor.jobs.script.state import Shell, State, settled
 from dsdoctor.jobs.script.syntax import parse
 from dsdoctor.jobs.unknown import Unknown
@@ -43,10 +45,15 @@ class Walker:
         self._depth = 0
         self._calling = 0
 
-    def run(self, root: Node, errexit: bool) -> None:
-        """Walk a whole script. Raises FileError for one that is no script of commands in a readable depth."""
+    def run(self, root: Node, errexit: bool, arguments: Sequence[str] | None = None) -> None:
+        """Walk a whole script, called with these arguments where they are known.
+
+        Raises:
+            FileError: it is no script of commands in a readable depth.
+        """
         self._following.stack = (self._source,)
-        self._body(root.children, State(shared=Shell(errexit=errexit)))
+        variables = given(arguments) if arguments is not None else {}
+        self._body(root.children, State(variables, Shell(errexit=errexit)))
 
     def _body(self, nodes: Iterable[Node], state: State) -> None:
         children = [node for node in nodes if node.type not in ("comment", "ERROR")]
@@ -97,9 +104,9 @@ class Walker:
         name = words[0].text
         if name in self._functions and self._calling < _CALLS_DEEP:
             self._calling += 1
-            inside = replace(state.here(), positional=tuple(words[1:]))
             first, before = len(self.commands), dict(state.variables)
-            self._statement(self._functions[name], inside)
+            with called_with(state.variables, words[1:], words[0].line):
+                self._statement(self._functions[name], state.here())
             if self._foreign.get(name) is self._functions.get(name):
                 self._move(first, words[0].line, before, state)
             self._calling -= 1
@@ -114,10 +121,15 @@ class Walker:
             state.go_to(words[1] if len(words) > 1 else None)
         elif name == "set":
             state.set_options([word.text for word in words[1:]])
+            made = set_by(words[1:])
+            if made is not None:
+                state.variables[PARAMETERS] = parameters(made, words[0].line)
         elif name in ("read", "mapfile", "readarray", "getopts"):
             state.forget([word.text for word in words[1:]], f"`{name}` reads it in line {words[0].line}", words[0].line)
-        elif name in ("shift", "eval"):
-            state.forget_all_if(name == "eval", words[0].line)
+        elif name == "eval":
+            state.forget_all(words[0].line)
+        elif name == "shift":
+            shifted(state.variables, words[1] if len(words) > 1 else None, words[0].line)
         everything = {**state.variables, **own}
         self.commands.append(
             Command(
@@ -136,8 +148,10 @@ class Walker:
 
     def _read_in(self, script: Word, arguments: tuple[Word, ...], state: State) -> bool:
         """`source x.sh`: its commands here, with the variables of here. False where it is not followed."""
-        inside = replace(state.here(), positional=arguments or state.positional)
-        return self._follow(script, inside, state, own_shell=False)
+        if not arguments:
+            return self._follow(script, state.here(), state, own_shell=False)
+        with called_with(state.variables, arguments, script.line):
+            return self._follow(script, state.here(), state, own_shell=False)
 
     def _start(self, words: list[Word], variables: dict[str, Variable], state: State) -> None:
         """`bash x.sh`: its commands in a shell of its own, which has what is exported."""
@@ -147,9 +161,8 @@ class Walker:
         script, arguments, errexit = found
         seen = state.checked or state.shared.errexit
         shared = Shell(errexit=errexit, cwd=state.shared.cwd)
-        inside = replace(
-            state, variables=inherited(variables), shared=shared, positional=arguments, checked=seen and not errexit
-        )
+        own = {**inherited(variables), PARAMETERS: parameters(arguments, script.line)}
+        inside = replace(state, variables=own, shared=shared, checked=seen and not errexit)
         self._follow(script, inside, state, own_shell=True)
 
     def _follow(self, script: Word, inside: State, state: State, *, own_shell: bool) -> bool:
@@ -184,7 +197,7 @@ class Walker:
             state.variables.update(moved_variables(state.variables, line, before))
 
     def _expander(self, state: State) -> Expander:
-        return Expander(state.variables, state.positional, state.shared.sourced)
+        return Expander(state.variables, state.shared.sourced)
 
     def _assignment(self, node: Node, state: State) -> None:
         made = assigned(node, state, self._expander(state))
@@ -292,7 +305,7 @@ class Walker:
         written = [child for child in node.children if child.is_named and child not in (body,)][1:]
         values = [word for child in written for word in self._expander(state).words(child)]
         literal = node.children[0].type == "for" and values and not any(map(is_open, values))
-        if body is None:
+        if body is None or (written and not values):  # over what is known to be nothing
             return
         if not literal or len(values) > _MOST_ROUNDS:
             reason = f"it takes the values of the loop in line {line}"
