@@ -254,3 +254,12 @@ def test_a_command_that_never_stops_talking_is_given_up(server):
             transport.run(["yes"], timeout=1)
     finally:
         transport.close()
+
+
+def test_a_cipher_that_seals_what_it_hides_comes_first(server):
+    transport = connect(server.entry(), "paramiko", config_file=server.config)
+    try:
+        transport.open()
+        assert transport._transport.local_cipher == "aes128-gcm@openssh.com"
+    finally:
+        transport.close()

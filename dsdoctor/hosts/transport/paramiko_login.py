@@ -53,8 +53,9 @@ def log_in(
         way.hold(transport.close)
         name, known = _known(settings)
         transport.banner_timeout = transport.handshake_timeout = limit.left()
+        options = transport.get_security_options()
+        options.ciphers = sorted(options.ciphers, key=lambda cipher: "gcm" not in cipher)  # one pass, not two, a packet
         if known.types:  # or the host shows a key of a kind that is not in known_hosts
-            options = transport.get_security_options()
             ours = [name for kind in known.types for name in _SIGNATURES.get(kind, (kind,))]
             ours = [name for name in ours if name in options.key_types]
             options.key_types = (*ours, *(name for name in options.key_types if name not in ours))
