@@ -40,7 +40,7 @@ class InputPath(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     path: str  # as the job has it
-    role: str  # model | data | output | log
+    role: str  # model | data | output | log | code
     at: str  # where that is on this host
     kind: str
     error: str | None = None

@@ -168,7 +168,7 @@ _CACHES = (
 
 def _about_job(entry: HostEntry, job: ResolvedJob) -> dict[str, Any]:
     """What the probe is asked on one host: the job's paths as they are there, and the folders that it writes to."""
-    from dsdoctor.jobs.paths import named_paths, work_folder
+    from dsdoctor.jobs.paths import code_files, named_paths, work_folder
 
     work = work_folder(job, entry.workdir)
     code = str((Path(job.root) / job.job.sync.code).resolve()) if entry.local else f"{work}/code"
@@ -177,6 +177,7 @@ def _about_job(entry: HostEntry, job: ResolvedJob) -> dict[str, Any]:
     places += [] if entry.local else [("work", work)]  # on this machine the code is run where it lies
     variables = {name: value for name, value in job.env.items() if name in _CACHES and value and "$" not in value}
     inputs = [{"path": one.path, "role": one.role, "at": one.at(code)} for one in named]
+    inputs += [{"path": name, "role": "code", "at": str(Path(at).absolute())} for name, at in code_files(job).items()]
     return {"inputs": inputs, "places": list(dict.fromkeys(places)), "variables": variables}
 
 

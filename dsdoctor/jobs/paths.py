@@ -81,6 +81,23 @@ def named_paths(job: ResolvedJob) -> tuple[NamedPath, ...]:
     return tuple(found.values())[:_LIMIT]
 
 
+def code_files(job: ResolvedJob) -> dict[str, str]:
+    """What a script of launches of its own must find on every host at the path that it has here: where, by name.
+
+    The programs that it starts with deepspeed or torchrun, and their DeepSpeed configs. Empty for a job file: its code
+    is copied before the start, to a place of its own on each host.
+    """
+    if job.script is None:
+        return {}
+    found: dict[str, str] = {}
+    for part in job.parts or (job,):
+        config = part.deepspeed.path if part.deepspeed is not None else None
+        for name in (part.job.script, config):
+            if name and "$" not in name and part.job.engine in ("deepspeed", "torchrun"):
+                found[name] = posixpath.normpath(posixpath.join(part.root, name))
+    return dict(list(found.items())[:_LIMIT])
+
+
 def work_folder(job: ResolvedJob, workdir: str | None) -> str:
     """The folder on a host that holds the code and the runs. `workdir` is the hostfile's word for that host."""
     return workdir or job.job.workdir or f"~/.dsdoctor/work/{job.name}"

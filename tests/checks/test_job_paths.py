@@ -12,7 +12,8 @@ from dsdoctor.checks.casefile import CaseJob
 from dsdoctor.cluster import HostEntry
 from dsdoctor.hosts.examine import _about_job
 from dsdoctor.jobs.load import load_job
-from dsdoctor.jobs.paths import is_copied, named_paths, work_folder
+from dsdoctor.jobs.load_any import load_any
+from dsdoctor.jobs.paths import code_files, is_copied, named_paths, work_folder
 from tests.checks.building import resolved
 
 
@@ -107,3 +108,21 @@ def test_a_job_knows_what_lies_with_its_code(tmp_path: Path) -> None:
     assert there["places"] == [("output", "/o"), ("work", "/work")]
     assert there["variables"] == {"HF_HOME": "/hub"}
     assert work_folder(job, None) == "~/.dsdoctor/work/j"
+
+
+def test_what_a_script_must_find_on_every_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "t.py").write_text("import argparse\nargparse.ArgumentParser().parse_known_args()\n")
+    (tmp_path / "ds.json").write_text('{"train_batch_size": 2}')
+    (tmp_path / "order.sh").write_text(
+        "deepspeed --hostfile hosts src/t.py --deepspeed ds.json\npython after.py\ntorchrun /opt/x/eval.py\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    job = load_any("order.sh")
+    wanted = {"src/t.py": f"{tmp_path}/src/t.py", "ds.json": f"{tmp_path}/ds.json", "/opt/x/eval.py": "/opt/x/eval.py"}
+    assert code_files(job) == wanted
+    for entry in (HostEntry("localhost", 1, local=True), HostEntry("gpu-a", 1, workdir="/work")):
+        asked = [one for one in _about_job(entry, job)["inputs"] if one["role"] == "code"]
+        assert {one["path"]: one["at"] for one in asked} == wanted, "the same place on every host"
+    (tmp_path / "job.yaml").write_text("name: j\nscript: src/t.py\nstages: [{name: s}]\n")
+    assert code_files(load_job("job.yaml")) == {}, "its code is copied by every launch"

@@ -291,3 +291,12 @@ def test_no_name_leads_out_of_the_hubs_cache(tmp_path: Path, name: str) -> None:
     (tmp_path / "models--a--b/snapshots/def").mkdir()
     assert probe.hub.snapshot_of(name, [str(tmp_path), str(tmp_path / "none")]) is None
     assert probe.hub.snapshot_of("a/b", [str(tmp_path)]) is None, "two copies, and no word which"
+
+
+def test_a_program_is_known_by_its_content(tmp_path: Path) -> None:
+    for name, text in (("a", "print(1)\n"), ("b", "print(2)\n"), ("c", "print(1)\n")):
+        lay(tmp_path, {f"{name}/t.py": text})
+    found = [one(tmp_path / name / "t.py", "code") for name in "abc"]
+    assert {each["kind"] for each in found} == {"file"}
+    assert found[0]["digest"] == found[2]["digest"] != found[1]["digest"]
+    assert one(tmp_path / "gone.py", "code")["kind"] == "missing"

@@ -85,7 +85,7 @@ def input_path(place: str, role: str, until: float) -> dict[str, Any]:
         return row
     if role == "output":
         return dict(row, **leftovers(place) if folder else {})
-    if role in ("data", "model"):
+    if role in ("data", "model", "code"):
         from .walk import Walk
 
         walk = Walk(place, until)
