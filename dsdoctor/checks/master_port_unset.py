@@ -28,8 +28,9 @@ def master_port_unset(context: JobContext) -> Iterator[Finding]:
     Set both, to the same values on all hosts: the first host's address, and a port that is free there.
 
     ## Source
-    LLaMA-Factory, src/llamafactory/cli.py and launcher.py: find_available_port() where MASTER_PORT is not set. A
-    caller may have exported them; the script does not show that.
+    LLaMA-Factory, src/llamafactory/cli.py: without MASTER_PORT find_available_port(), in releases before it a number
+    drawn from 20001 to 29999; without MASTER_ADDR 127.0.0.1. A caller may have exported them; the script does not show
+    that.
     """
     for call in calls(context):
         if call.launcher != "llamafactory" or not _several(call):

@@ -15,12 +15,13 @@ from dsdoctor.report.model import Evidence, Finding, Fix, Severity, Skipped
 
 _FAILS_UP_TO = "0.19.2"  # the issue's; 0.19.8 keeps frozen parameters while a layer is computed again
 _MENDED = "0.19.8"
+_NOT_REENTRANT_FROM = "5.0.0"  # of transformers
 _LORA = ("lora_rank", "lora_r", "lora_dim", "lora_alpha", "lora_target_modules", "lora_target")
 
 
 @check(severity=Severity.ERROR, since="0.1")
 def zero3_frozen_checkpointing(context: JobContext) -> Iterator[Finding | Skipped]:
-    """ZeRO stage 3, LoRA, and gradient checkpointing with use_reentrant false.
+    """ZeRO stage 3, LoRA, and gradient checkpointing with use_reentrant false, which is transformers 5's default.
 
     ## Why it matters
     When a layer is computed again, stage 3 has already let go of the frozen weights: "CheckpointError: Recomputed
@@ -31,7 +32,9 @@ def zero3_frozen_checkpointing(context: JobContext) -> Iterator[Finding | Skippe
     Install DeepSpeed 0.19.8 or newer, or set use_reentrant to true, or use stage 2.
 
     ## Source
-    huggingface/transformers#47254, deepspeedai/DeepSpeed#8148: seen with 0.19.2, mended in what 0.19.8 has.
+    huggingface/transformers#47254, deepspeedai/DeepSpeed#8148: seen with 0.19.2, mended in what 0.19.8 has. The
+    default is in gradient_checkpointing_enable of transformers' modeling_utils.py: true in 4.35 to 4.57.6 (before, it
+    is torch's, which is true as well), false in 5.0.0.
     """
     config = context.deepspeed
     if config is None or stage_of(config) != 3:
@@ -63,14 +66,29 @@ def zero3_frozen_checkpointing(context: JobContext) -> Iterator[Finding | Skippe
 
 
 def _not_reentrant(context: JobContext, stage: StageSettings) -> Evidence | None:
-    """Where use_reentrant is false; what a release of transformers has by default is not looked at."""
+    """Where use_reentrant is false, in what the job says, or, where it says nothing, by transformers' own default."""
     for name, value in stage.args.items():
         text = str(value).replace(" ", "").replace("'", '"').lower()
         if plain(name) == "gradient_checkpointing_kwargs" and '"use_reentrant":false' in text:
             return context.cite(f"{name}: {value} (stage {stage.name})")
         if plain(name) == "use_reentrant" and not is_true(value):
             return context.cite(f"{name}: {value} (stage {stage.name})")
-    return _mark(context, "not_reentrant")
+    said = _mark(context, "not_reentrant")
+    if said is not None or _says_something(context, stage):
+        return said
+    changed = version(_NOT_REENTRANT_FROM)
+    for host, text in context.versions("transformers").items():
+        found = version(text)
+        if found is not None and changed is not None and found >= changed:
+            return Evidence(text=f"transformers {text} on {host} checkpoints with use_reentrant false unless told")
+    return None
+
+
+def _says_something(context: JobContext, stage: StageSettings) -> bool:
+    """Whether arguments or program name use_reentrant, or call torch's checkpoint themselves, in whatever way."""
+    given = any(plain(name) in ("gradient_checkpointing_kwargs", "use_reentrant") for name in stage.args)
+    place = _mark(context, "checkpointing")
+    return given or (place is not None and "use_reentrant" in place.text)
 
 
 def _checkpoints(context: JobContext, stage: StageSettings) -> bool:

@@ -56,7 +56,7 @@ def extension_environment(values: dict[str, Any]) -> str:
 
 
 def lock_kind(torch: str) -> str | None:
-    """How a torch guards a build: by a file's being there (FileBaton), or by a lock of the kernel's (since 2.14)."""
+    """How a torch guards a build: by a file's being there (FileBaton), or by a kernel's lock (pytorch#190543)."""
     text = read_or(torch + "/utils/cpp_extension.py")
     return "file" if "FileBaton(" in text else "flock" if "FileLock(" in text else None
 
