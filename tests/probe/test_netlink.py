@@ -165,9 +165,27 @@ def test_without_netlink_older_ways_of_the_kernel_are_asked(monkeypatch: pytest.
 @given(st.binary(max_size=80))
 def test_no_answer_of_a_kernel_makes_it_fail_otherwise(message: bytes) -> None:
     for read in (
-        probe.routes.described_route,
+        lambda raw: probe.routes.described_route(raw, {}),
         probe.routes.usual_rule,
         lambda raw: probe.addresses.held_by([raw], {0: "a", 1: "b"}),
     ):
         with contextlib.suppress(*probe.netlink.UNASKED):
             read(message)
+
+
+def test_an_interface_is_asked_for_its_name_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    name = probe.routes.interface_name
+    monkeypatch.setattr(probe.routes, "interface_name", lambda number: asked.append(number) or name(number))
+    targets = [f"127.0.4.{number}" for number in range(1, 10)]
+    ways = probe.routes.routes(targets, {target: [target] for target in targets}, {})
+    assert {way["device"] for way in ways} == {"lo"}
+    assert len(asked) == 1
+
+
+def test_a_kernel_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(probe.netlink, "SECONDS", 1)
+    monkeypatch.setattr(probe.netlink.socket, "socket", lambda *_: ours)
+    with theirs, probe.netlink.Netlink() as kernel, pytest.raises(OSError):
+        list(kernel.ask(26, 0, b""))

@@ -122,6 +122,7 @@ def test_the_fabric_manager_is_looked_for_where_switches_are(
     assert probe.driver.fact_driver(ASK)["fabric_manager_running"] is None
     base = "sys/bus/pci/devices/0000:c1:00.0"
     lay(root, {f"{base}/vendor": "0x10de\n", f"{base}/class": "0x068000\n"})
+    probe.files.MEMO.clear()
     assert probe.driver.fact_driver(ASK)["fabric_manager_running"] is wanted
     monkeypatch.setattr(
         probe.processes, "own_namespaces", lambda: True

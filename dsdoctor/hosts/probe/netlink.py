@@ -18,7 +18,7 @@ NEW_ADDRESS, ASK_ADDRESSES = 20, 22
 NEW_ROUTE, ASK_ROUTE = 24, 26
 NEW_RULE, ASK_RULES = 32, 34
 SOCKETS, ASK_SOCKETS = 4, 20  # NETLINK_SOCK_DIAG and its SOCK_DIAG_BY_FAMILY: linux/inet_diag.h, sock_diag(7)
-SECONDS = 2.0  # the kernel answers at once; what stands in its place in a sandbox may not
+SECONDS = 2  # the kernel answers at once; what stands in its place in a sandbox may not
 SCOPES = {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"}
 UNASKED = (OSError, struct.error, ValueError, IndexError)  # the kernel has no such line, or answers in another form
 ROUTE_TYPES = {2: "local", 6: "blackhole", 7: "unreachable", 8: "prohibit", 9: "throw"}
@@ -29,7 +29,9 @@ class Netlink:
 
     def __init__(self, protocol: int = 0) -> None:
         self.channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-        self.channel.settimeout(SECONDS)
+        # The system's own limit, in seconds and microseconds: with Python's, each message would be waited for first.
+        for limit in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self.channel.setsockopt(socket.SOL_SOCKET, limit, struct.pack("@ll", SECONDS, 0))
         self.number = 0
 
     def __enter__(self) -> Netlink:

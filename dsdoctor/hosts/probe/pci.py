@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 
-from .files import at, entries, link_target, number, read, read_or, unique
+from .files import MEMO, at, entries, link_target, number, read, read_or, unique
 from .question import Ask, section
 
 TYPE_CHECKING = False
@@ -13,24 +13,23 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+def nvidia_devices() -> dict[str, str]:
+    """NVIDIA's devices on the bus, each with its class, looked at once. Source: /sys/bus/pci/devices."""
+    if "nvidia devices" not in MEMO:
+        base = at("/sys/bus/pci/devices/")
+        own = [name for name in entries(base) if read_or(base + name + "/vendor") == "0x10de"]
+        MEMO["nvidia devices"] = {name: read_or(base + name + "/class")[:6] for name in own}
+    return dict(MEMO["nvidia devices"])
+
+
 def pci_gpus() -> list[str]:
-    """PCI addresses of NVIDIA's display (0x0300) and 3D (0x0302) controllers. Source: /sys/bus/pci/devices."""
-    base = at("/sys/bus/pci/devices/")
-    return [
-        name
-        for name in entries(base)
-        if read_or(base + name + "/vendor") == "0x10de" and read_or(base + name + "/class")[:6] in ("0x0300", "0x0302")
-    ]
+    """PCI addresses of NVIDIA's display (0x0300) and 3D (0x0302) controllers."""
+    return [name for name, kind in nvidia_devices().items() if kind in ("0x0300", "0x0302")]
 
 
 def nvswitches() -> list[str]:
-    """PCI addresses of NVSwitches: bridges of class 0x0680 of NVIDIA's. Source: /sys/bus/pci/devices."""
-    base = at("/sys/bus/pci/devices/")
-    return [
-        name
-        for name in entries(base)
-        if read_or(base + name + "/vendor") == "0x10de" and read_or(base + name + "/class")[:6] == "0x0680"
-    ]
+    """PCI addresses of NVSwitches: bridges of class 0x0680 of NVIDIA's."""
+    return [name for name, kind in nvidia_devices().items() if kind == "0x0680"]
 
 
 @section

@@ -34,9 +34,10 @@ def routes(targets: list[str], resolves: dict[str, list[str]], errors: dict[str,
     ways: dict[str, dict[str, Any]] = {}
     try:
         with Netlink() as kernel:
+            names: dict[int, str | None] = {}
             for address in chosen.values():
                 if address and address not in ways:
-                    ways[address] = route(kernel, address)
+                    ways[address] = route(kernel, address, names)
     except UNASKED:
         pass  # the rest is asked in another way
     found = []
@@ -50,8 +51,11 @@ def routes(targets: list[str], resolves: dict[str, list[str]], errors: dict[str,
     return found
 
 
-def route(kernel: Netlink, address: str) -> dict[str, Any]:
-    """The way to an address. Raises OSError for what is no address, and where the kernel cannot be asked at all."""
+def route(kernel: Netlink, address: str, names: dict[int, str | None]) -> dict[str, Any]:
+    """The way to an address; `names` are interfaces asked for before.
+
+    Raises OSError for what is no address, and where the kernel cannot be asked at all.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     raw = socket.inet_pton(family, address)
     # struct rtmsg with RTM_F_LOOKUP_TABLE, then RTA_DST.
@@ -63,17 +67,19 @@ def route(kernel: Netlink, address: str) -> dict[str, Any]:
         if failure.errno in (None, errno.EPERM, errno.EOPNOTSUPP):
             raise
         return {"error": failure.strerror}  # there is no way
-    return described_route(answers[0]) if answers else {"error": "the kernel gave no answer"}
+    return described_route(answers[0], names) if answers else {"error": "the kernel gave no answer"}
 
 
-def described_route(message: bytes) -> dict[str, Any]:
+def described_route(message: bytes, names: dict[int, str | None]) -> dict[str, Any]:
     """The body of an RTM_NEWROUTE message as it is reported."""
     held = attributes(message, 12)
     kind = ROUTE_TYPES.get(message[7], "")
     device = struct.unpack("=I", held[4])[0] if 4 in held else 0  # RTA_OIF
+    if device not in names:
+        names[device] = interface_name(device)
     via = held.get(5) or held.get(18, b"")[2:]  # RTA_GATEWAY; RTA_VIA, of another family
     way = {
-        "device": interface_name(device),
+        "device": names[device],
         "source": address_text(held[7]) if 7 in held else None,  # RTA_PREFSRC
         "via": address_text(via) if via else None,
         "local": kind == "local",
