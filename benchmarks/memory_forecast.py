@@ -107,19 +107,40 @@ def watch() -> Any:
             self.now = self.peak = 0
             self.sizes: dict[int, int] = {}
 
+        def __enter__(self) -> Any:
+            resize = torch.UntypedStorage.resize_
+
+            def resized(storage: Any, size: int) -> Any:  # FSDP empties and fills its parameters so
+                done = resize(storage, size)
+                if storage._cdata in self.sizes:
+                    self.add(storage._cdata, storage.nbytes() - self.sizes[storage._cdata])
+                return done
+
+            torch.UntypedStorage.resize_ = resized
+            self.after = resize
+            return super().__enter__()
+
+        def __exit__(self, *raised: Any) -> Any:
+            torch.UntypedStorage.resize_ = self.after
+            return super().__exit__(*raised)
+
+        def add(self, key: int, more: int) -> None:
+            self.sizes[key] = self.sizes.get(key, 0) + more
+            self.now += more
+            self.peak = max(self.peak, self.now)
+
         def gone(self, key: int) -> None:
             self.now -= self.sizes.pop(key, 0)
 
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             out = function(*args, **(kwargs or {}))
             for tensor in tree_leaves(out):
-                if not isinstance(tensor, torch.Tensor):
+                if not isinstance(tensor, torch.Tensor) or tensor.device.type == "meta":
                     continue
-                storage = tensor.untyped_storage()
+                own = getattr(tensor, "_local_tensor", tensor)  # a DTensor stands for all ranks' parts
+                storage = own.untyped_storage()
                 if storage._cdata not in self.sizes:
-                    self.sizes[storage._cdata] = storage.nbytes()
-                    self.now += storage.nbytes()
-                    self.peak = max(self.peak, self.now)
+                    self.add(storage._cdata, storage.nbytes())
                     weakref.finalize(storage, self.gone, storage._cdata)
             return out
 

@@ -10,7 +10,7 @@ from dsdoctor.checks.engine import check
 from dsdoctor.checks.room import PROGRAM, CardRoom, Need, ask_model, card_room, evidence, needs, ram_limit, shown
 from dsdoctor.cluster import Cluster, HostEntry
 from dsdoctor.facts import FactUnavailable, HostFacts
-from dsdoctor.jobs.forecast.remedies import remedies
+from dsdoctor.jobs.forecast.remedies import Remedy, remedies
 from dsdoctor.report.model import Finding, Fix, Severity, Skipped
 
 _SHOWN = 5  # ways out
@@ -77,6 +77,12 @@ def _ram(host: HostFacts, entry: HostEntry) -> int | None:
         return None
 
 
+def _way(remedy: Remedy) -> str:
+    """The changes in order, each but the last with what is needed after it."""
+    *before, last = remedy.steps or ((remedy.title, remedy.memory),)
+    return "".join(f"{title} (then {shown(memory)}), and " for title, memory in before) + last[0]
+
+
 def _fixes(need: Need, room: CardRoom, ram: int | None) -> Iterator[Fix]:
     outlook = need.outlook
     if need.memory.most <= room.total:
@@ -85,6 +91,6 @@ def _fixes(need: Need, room: CardRoom, ram: int | None) -> Iterator[Fix]:
     found = remedies(outlook.shape, outlook.training, room.total, outlook.parameters, ram)
     for remedy in found[:_SHOWN]:
         host = f", and {amount(remedy.memory.ram)} of the host's memory a rank" if remedy.memory.ram else ""
-        yield Fix(f"{remedy.title}: {shown(remedy.memory)}{host} ({remedy.cost})")
+        yield Fix(f"{_way(remedy)}: {shown(remedy.memory)}{host} ({remedy.cost or 'no loss'})")
     if not found:
         yield Fix("No setting that is known here makes it fit on this card: take a larger card, or a smaller model")

@@ -26,8 +26,9 @@ def ram_exceeded(host: HostFacts, entry: HostEntry, cluster: Cluster, context: J
     NVMe.
 
     ## Source
-    16 bytes for each trained parameter (states 8, fp32 copy 4, fp32 gradient 4; DeepSpeed's ZeRO estimators count the
-    same), over all ranks, and 1.1 GB for each rank's program; against MemTotal and the limits of the cgroups. It is
+    18 bytes for each trained parameter (states 8, fp32 copy 4, fp32 gradient 4, a 16-bit copy 2; DeepSpeed's ZeRO
+    estimators count 16 of them), over all ranks, as two ranks on a CPU showed (benchmarks/README.md), and 1.1 GB for
+    each rank's program; against MemTotal and the limits of the cgroups. It is
     a warning where it fits, but not into what is available now.
     """
     ask_model(context.job)

@@ -9,8 +9,9 @@ from dsdoctor.checks.engine import NothingToJudge
 from dsdoctor.checks.job_gpus import job_gpus
 from dsdoctor.cluster import Cluster, HostEntry
 from dsdoctor.facts import FactUnavailable, Gpu, HostFacts
-from dsdoctor.jobs.forecast.memory import MemoryForecast, Part, forecast
+from dsdoctor.jobs.forecast.memory import MemoryForecast, forecast
 from dsdoctor.jobs.forecast.outlook import Outlook, UnknownJobError, names_model, outlooks
+from dsdoctor.jobs.forecast.parts import Part
 from dsdoctor.jobs.job import ResolvedJob
 from dsdoctor.report.model import Evidence
 

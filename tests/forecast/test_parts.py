@@ -51,31 +51,88 @@ def test_what_is_no_size_is_refused(config: dict[str, Any], reason: str) -> None
 
 
 def test_zero_spreads_what_its_stage_spreads() -> None:
-    whole = Training("mixed", engine="deepspeed", micro_batch=1, length=128, ranks=8, accumulation=2)
-    sizes = [
-        {part.name: part.size for part in memory.forecast(model("LLaMA-7B"), replace(whole, zero=Zero(stage))).gpu}
-        for stage in range(4)
-    ]
+    """By hand, in bytes a parameter on 8 ranks: weights 2, states 8, masters 4, gradients 2; stage 0 adds them up in
+    fp32. The worst of stage 1 is the whole gradient beside its reduced part and a bucket of 5e8 elements; of stages 2
+    and 3 the step: the partition, flattened (2 / 8) and in fp32 (4 / 8)."""
+    whole = Training("mixed", engine="deepspeed", micro_batch=1, length=1, ranks=8, accumulation=2)
     count = PARAMETERS["LLaMA-7B"]
+    found = [memory.forecast(model("LLaMA-7B"), replace(whole, zero=Zero(stage))) for stage in range(4)]
+    sizes = [{part.name: part.size for part in each.gpu} for each in found]
     assert [size["optimizer states"] // count for size in sizes] == [8, 1, 1, 1]
     assert [round(size["gradients"] / count, 2) for size in sizes] == [2, 2, 0.25, 0.25]
     assert [round(size["weights"] / count, 2) for size in sizes] == [2, 2, 2, 0.25]
-    assert sizes[3]["gathered weights"] == 2 * 1_000_000_000
+    assert sizes[3]["gradient buckets"] == 2 * 500_000_000
+    by_hand = [20 * count, (2 + 1.5 + 2.25) * count + 1e9, 4.5 * count, 2.75 * count + 1e9]
+    assert [round(each.tensors / wanted, 3) for each, wanted in zip(found, by_hand, strict=True)] == [1, 1, 1, 1]
 
 
-def test_offload_moves_sixteen_bytes_a_parameter_to_the_hosts() -> None:
+def test_zero_3_gathers_no_more_than_it_is_told() -> None:
+    live = Training("mixed", engine="deepspeed", zero=Zero(3, max_live=300_000_000), micro_batch=64, length=512)
+    sizes = {part.name: part.size for part in memory.forecast(model("LLaMA-7B"), replace(live, ranks=8)).gpu}
+    assert sizes["gathered weights"] == 2 * 300_000_000
+
+
+def test_a_bucket_has_all_its_elements_however_few_are_trained() -> None:
+    training = Training("mixed", engine="deepspeed", zero=Zero(2), lora=Lora(), micro_batch=1, length=64, ranks=2)
+    for zero, size in (
+        (Zero(2), 10**9),
+        (Zero(2, overlap=True), 2 * 10**9),
+        (Zero(2, reduce_bucket=None), 2 * 4096**2),
+    ):
+        sizes = {part.name: part.size for part in memory.forecast(model("LLaMA-7B"), replace(training, zero=zero)).gpu}
+        assert sizes.get("gradient buckets", 2 * 4096**2) == size
+
+
+def test_offload_moves_eighteen_bytes_a_parameter_to_the_hosts() -> None:
+    """States 8, masters 4, gradients 4, and the new weights 2 before they go back, over four ranks; room for one
+    gradient, the table of 32,000 words."""
     training = Training("mixed", engine="deepspeed", zero=Zero(2, "cpu"), length=128, ranks=4)
     found = memory.forecast(model("LLaMA-7B"), training)
-    assert found.ram == 16 * PARAMETERS["LLaMA-7B"] // 4
+    assert found.ram == 18 * PARAMETERS["LLaMA-7B"] // 4 + 2 * 32000 * 4096
     assert not any(part.name == "optimizer states" for part in found.gpu)
+    third = memory.forecast(model("LLaMA-7B"), replace(training, zero=Zero(3, "cpu", "cpu")))
+    assert third.ram == (18 + 2) * PARAMETERS["LLaMA-7B"] // 4
+    assert not any(part.name == "weights" for part in third.gpu)
 
 
-def test_fsdp_shards_weights_or_only_the_rest() -> None:
-    shape = model("LLaMA-7B")
-    full = memory.forecast(shape, Training("autocast", engine="fsdp", length=128, micro_batch=1, ranks=8))
-    half = Training("autocast", engine="fsdp", length=128, micro_batch=1, ranks=8, shards_parameters=False)
-    weights = {part.name: part.size for part in memory.forecast(shape, half).gpu}["weights"]
-    assert {part.name: part.size for part in full.gpu}["weights"] == weights // 8
+def test_fsdp_shards_weights_and_gathers_a_layer_or_all() -> None:
+    """LLaMA-7B over 8 ranks: 4 bytes a parameter are kept in shards either way. full_shard has two layers and what is
+    in none at a time (two tables and a norm), shard_grad_op all, in 16 bits."""
+    count, layer = PARAMETERS["LLaMA-7B"], 4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096
+    full = Training("autocast", engine="fsdp", length=1024, micro_batch=16, ranks=8)
+    for shards, gathered in ((True, 2 * (2 * layer + count - 32 * layer)), (False, 2 * count)):
+        found = memory.forecast(model("LLaMA-7B"), replace(full, shards_parameters=shards))
+        sizes = {part.name: part.size for part in found.gpu}
+        assert sizes["weights"] == count * 4 // 8
+        assert sizes["gathered weights"] == gathered
+        assert sizes["optimizer states"] == count
+
+
+def test_ddp_has_a_copy_of_the_gradients_in_its_buckets() -> None:
+    alone = memory.forecast(model("GPT-2"), Training(micro_batch=1, length=8))
+    two = memory.forecast(model("GPT-2"), Training(micro_batch=1, length=8, engine="ddp", ranks=2))
+    assert two.tensors - alone.tensors == 4 * PARAMETERS["GPT-2"]
+
+
+def test_accumulation_keeps_the_gradients_beside_the_activations() -> None:
+    """With enough tokens the loss is the worst moment; from the second micro-batch on the gradients are there."""
+    once = Training(micro_batch=8, length=1024)
+    shape = model("GPT-2")
+    more = memory.forecast(shape, replace(once, accumulation=4)).tensors - memory.forecast(shape, once).tensors
+    assert more == 4 * PARAMETERS["GPT-2"]
+
+
+def test_lora_with_checkpointing_by_hand() -> None:
+    """LLaMA-7B in bf16, adapters of rank 8 on q and v in fp32 with gradients and two states, 4 x 512 tokens: every
+    layer keeps its input, one is computed anew, and the loss over 32,000 words is computed in fp32."""
+    training = Training("pure16", lora=Lora(8), micro_batch=4, length=512, checkpointing=True)
+    sizes = {part.name: part.size for part in memory.forecast(model("LLaMA-7B"), training).gpu}
+    tokens, adapters = 4 * 512, 32 * 2 * 8 * (4096 + 4096)
+    assert sizes["weights"] == 2 * PARAMETERS["LLaMA-7B"] + 4 * adapters
+    assert sizes["optimizer states"] == 8 * adapters
+    assert sizes["activations"] == tokens * (32 * 4096 * 2 + 4 * 4096 + 4 * 32000)
+    layer = tokens * (8 * 4096 + 6 * 11008 + 4 * 32 + 8 + 4 * 4096 + 4 * 4096 + 2 * 4 * (4096 + 8))
+    assert sizes["loss"] == max(layer, tokens * 8 * 32000)
 
 
 TRAININGS = st.builds(
@@ -218,3 +275,29 @@ def test_tokens_out_of_steps_samples_or_bytes() -> None:
 )
 def test_spans(seconds: float, text: str) -> None:
     assert speed.span(seconds) == text
+
+
+def test_a_row_of_changes_says_what_each_step_leaves() -> None:
+    training = Training("fp32", micro_batch=8, length=512, foreach=True)
+    (row,) = remedies(model("Qwen2.5-0.5B"), training, 8 << 30)
+    assert [title for title, _ in row.steps] == row.title.split(" + ")
+    figures = [memory.forecast(model("Qwen2.5-0.5B"), training).most, *(found.most for _, found in row.steps)]
+    assert len(figures) > 2
+    assert figures == sorted(figures, reverse=True)
+    assert row.steps[-1][1] == row.memory
+
+
+def test_a_smaller_bucket_is_a_way_out_for_adapters() -> None:
+    training = Training("mixed", engine="deepspeed", zero=Zero(2, overlap=True), lora=Lora(), micro_batch=1, length=64)
+    before = memory.forecast(model("LLaMA-7B"), training)
+    found = remedies(model("LLaMA-7B"), training, before.most - (1 << 30))
+    assert found[0].title == "reduce_bucket_size: 50000000"
+    assert before.tensors - found[0].memory.tensors == 2 * 2 * 450_000_000 - _difference(training)
+
+
+def _difference(training: Training) -> int:
+    """What the loss needs beyond the buckets' moment: with small buckets it is the worst."""
+    from dsdoctor.jobs.forecast.activations import kept
+
+    small = 2 * 2 * 50_000_000
+    return max(0, kept(model("LLaMA-7B"), training).loss - small)

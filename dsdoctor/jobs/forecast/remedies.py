@@ -12,15 +12,21 @@ from dsdoctor.jobs.forecast.memory import MemoryForecast, forecast
 from dsdoctor.jobs.forecast.shape import ModelShape
 from dsdoctor.jobs.forecast.training import Lora, Precision, Training
 
+_BUCKET = 50_000_000  # elements: 100 MB in 16 bits, far beyond what a link needs to be busy
+
 
 @dataclass(frozen=True)
 class Remedy:
-    """A change, what it costs, and the memory that the training needs with it."""
+    """A change, what it costs, and the memory that the training needs with it.
+
+    `steps`: what a row of changes leads through, each with its figure on top of those before it; empty for one.
+    """
 
     title: str
     cost: str
     training: Training
     memory: MemoryForecast
+    steps: tuple[tuple[str, MemoryForecast], ...] = ()
 
 
 def remedies(
@@ -50,10 +56,13 @@ def remedies(
         changed = _applied(training, fewer)
         if changed is not None and fits(changed):
             row = fewer
-    last = _applied(training, row)
-    assert last is not None
     costs = [cost for cost in (_cost(training, row, title) for title in row) if cost != "none"]
-    return (remedy(" + ".join(row), "; ".join(costs), last),)
+    now, steps = training, []
+    for title in row:
+        now = next(changed for name, _, changed in _changes(now) if name == title)
+        steps.append((title, forecast(shape, now, parameters)))
+    whole = remedy(" + ".join(row), "; ".join(costs), now)
+    return (replace(whole, steps=tuple(steps) if len(steps) > 1 else ()),)
 
 
 def _row(shape: ModelShape, training: Training, parameters: int | None, fits: Callable[[Training], bool]) -> list[str]:
@@ -105,6 +114,9 @@ def _changes(training: Training) -> Iterator[tuple[str, str, Training]]:
         smaller = replace(training, micro_batch=1, accumulation=steps)
         words = f"per_device_train_batch_size: 1, gradient_accumulation_steps: {steps}"
         yield words, "the same global batch, slower", smaller
+    if training.engine == "deepspeed" and zero.stage >= 1 and (zero.reduce_bucket or 0) > _BUCKET:
+        small = replace(zero, reduce_bucket=_BUCKET)
+        yield f"reduce_bucket_size: {_BUCKET}", "more and smaller messages", replace(training, zero=small)
     if training.foreach:
         yield "optim: adamw_torch_fused", "none", replace(training, foreach=False)
     if training.precision == "fp32":

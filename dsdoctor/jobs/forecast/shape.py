@@ -40,12 +40,13 @@ class ModelShape:
     vocabulary: int
     parameters: int
     embeddings: int  # of these, tables that are only looked up in
-    largest_layer: int  # parameters of the largest layer, or of the vocabulary's table
+    layer: int  # parameters of a layer, of the decoder where there is one
     tied: int = 0  # numbers in a table that is looked up in and that ends the model, too; 0: there is none
     decoder_layers: int = 0
     dropout: float = 0.0  # of hidden states
     attention_dropout: float = 0.0
     linears: tuple[Linear, ...] = field(default=())
+    outside: int = 0  # parameters in no layer
 
     @property
     def q(self) -> int:
@@ -128,7 +129,8 @@ def _llama(kind: str, config: Mapping[str, Any]) -> ModelShape:
         vocabulary=vocabulary,
         parameters=tables + layers * layer + h,
         embeddings=0 if config.get("tie_word_embeddings") else table,
-        largest_layer=max(layer, table),
+        layer=layer,
+        outside=tables + h,
         tied=table if config.get("tie_word_embeddings") else 0,
         attention_dropout=_rate(config, "attention_dropout", default=0.0),
         linears=(
@@ -160,7 +162,8 @@ def _gpt2(kind: str, config: Mapping[str, Any]) -> ModelShape:
         vocabulary=vocabulary,
         parameters=tables + layers * layer + 2 * h,
         embeddings=tables - vocabulary * h,  # the vocabulary's table is the last matrix, too
-        largest_layer=max(layer, vocabulary * h),
+        layer=layer,
+        outside=tables + 2 * h,
         tied=vocabulary * h,
         dropout=_rate(config, "resid_pdrop", default=0.1),
         attention_dropout=_rate(config, "attn_pdrop", default=0.1),
@@ -190,7 +193,8 @@ def _gpt_neox(kind: str, config: Mapping[str, Any]) -> ModelShape:
         vocabulary=vocabulary,
         parameters=tables + layers * layer + 2 * h,
         embeddings=vocabulary * h,
-        largest_layer=max(layer, vocabulary * h),
+        layer=layer,
+        outside=tables + 2 * h,
         dropout=_rate(config, "hidden_dropout", default=0.0),
         attention_dropout=_rate(config, "attention_dropout", default=0.0),
         linears=(
@@ -220,7 +224,8 @@ def _bert(kind: str, config: Mapping[str, Any]) -> ModelShape:
         vocabulary=vocabulary,
         parameters=tables + 2 * h + layers * layer + h * h + h,  # with the pooler, as AutoModel builds it
         embeddings=tables,
-        largest_layer=max(layer, vocabulary * h),
+        layer=layer,
+        outside=tables + 2 * h + h * h + h,
         tied=vocabulary * h,  # of a head that guesses masked words
         dropout=_rate(config, "hidden_dropout_prob", default=0.1),
         attention_dropout=_rate(config, "attention_probs_dropout_prob", default=0.1),
@@ -258,7 +263,8 @@ def _t5(kind: str, config: Mapping[str, Any]) -> ModelShape:
         parameters=tables + layers * encoder_layer + decoder * decoder_layer + buckets + 2 * h,
         embeddings=0 if tied else vocabulary * h,
         tied=vocabulary * h if tied else 0,
-        largest_layer=max(decoder_layer, vocabulary * h),
+        layer=decoder_layer,
+        outside=tables + buckets + 2 * h,
         decoder_layers=decoder,
         dropout=_rate(config, "dropout_rate", default=0.1),
         attention_dropout=_rate(config, "dropout_rate", default=0.1),
