@@ -273,6 +273,8 @@ def find_run(base: Path, given: str | None) -> RunDirectory:
     for path in (base / given, Path(given)):
         if (path / "state.json").is_file():
             return RunDirectory(path.absolute())
+    if Path(given).is_dir():
+        raise FileError(given, "is a folder, and no run's directory: there is no state.json in it")
     by_word = {word: run.name for run in reversed(runs) for word in (run.name, run.name.split("-20")[0])}
     close = difflib.get_close_matches(given, by_word, n=1)
     near = f"; did you mean {by_word[close[0]]}?" if close else ""

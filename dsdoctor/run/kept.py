@@ -49,6 +49,10 @@ def load(run: RunDirectory) -> Kept:
     path = run.path / NAME
     try:
         return msgspec.json.decode(path.read_bytes(), type=Kept)
+    except FileNotFoundError:
+        raise FileError(
+            path, "is not there: the launch of this run ended before anything began; launch again"
+        ) from None
     except OSError as error:
         raise FileError(path, error.strerror or str(error)) from None
     except msgspec.DecodeError as error:

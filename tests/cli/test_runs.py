@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 
+from dsdoctor.run.directory import RunDirectory, find_run
+from dsdoctor.run.kept import load
+from dsdoctor.yamlfile import FileError
+
 JOB = """
 name: play
 engine: python
@@ -193,6 +197,14 @@ def test_what_is_not_there_is_said(place: Place) -> None:
         assert "there is no run in this folder" in place.call(command, code=2).stderr
     assert "There is no run in runs." in place.call("runs").stderr
     assert json.loads(place.call("runs", "--format", "json").stdout)["runs"] == []
+
+
+def test_a_folder_that_is_no_run_and_a_run_that_never_began_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(FileError, match="is a folder, and no run's directory"):
+        find_run(tmp_path / "runs", str(tmp_path / "elsewhere"))
+    with pytest.raises(FileError, match="ended before anything began; launch again"):
+        load(RunDirectory(tmp_path / "elsewhere"))
 
 
 def test_stop_ends_an_attached_run_of_another_shell(place: Place) -> None:
