@@ -40,7 +40,11 @@ COVERS: dict[str, tuple[str, ...]] = {
         "test plan/test_plan.py::test_p2p_is_disabled_only_on_the_host_where_it_does_not_work",
         "test cluster/test_check.py::test_4090_cards_without_p2p_get_it_disabled_on_their_host_alone",
     ),
-    "A2": ("log seed-barrier-unknown-devices", "test plan/test_plan.py::test_commands_ranks_and_paths"),
+    "A2": (
+        "log seed-barrier-unknown-devices",
+        "test plan/test_plan.py::test_commands_ranks_and_paths",
+        "test cluster/test_engines.py::test_two_hosts_of_2_and_1_slots_meet_and_every_line_has_its_rank",
+    ),
     "A3": (
         "check ssh-by-name: the master's name is not known on a host",
         "check ssh-by-name: an old address in one /etc/hosts",
@@ -153,6 +157,7 @@ COVERS: dict[str, tuple[str, ...]] = {
     "B9": ("check python-unsupported: functools.cache", "log seed-functools-cache-py38"),
     "B10": (
         "check job-requirements-unmet: pins of the job file",
+        "check job-pins-other-nccl: a line of another time",
         "check packages-differ: another torch on one host",
         "rule python-package-broken",
     ),
@@ -270,10 +275,16 @@ COVERS: dict[str, tuple[str, ...]] = {
     "D4": ("check slots-exceed-gpus: more slots than cards",),
     "D5": (
         "check python-differs: the system's Python on one host",
+        "check code-not-everywhere: an older copy on one host",
+        "check code-not-everywhere: it is on the first host alone",
         "check packages-differ: another torch on one host",
         "provoked host-without-folder",
     ),
-    "D6": ("test continual/test_adapters.py::test_a_saved_adapter_that_is_not_what_was_trained",),
+    "D6": (
+        "test continual/test_adapters.py::test_a_saved_adapter_that_is_not_what_was_trained",
+        "test run/test_outputs.py::test_what_is_cut_off_or_holds_nothing_is_said",
+        "test run/test_execute.py::test_exit_code_0_without_the_outputs_is_a_failure",
+    ),
     "D7": ("check known-bad-model: decapoda-research's LLaMA",),
     "D8": (
         "check missing-log-folder: logs into a folder that nobody made",

@@ -81,6 +81,8 @@ def _matters(wanted: BadSetJob, context: JobContext, host: HostFacts) -> bool:
         return False
     if wanted.weights and not _has_weights(host, wanted.weights):
         return False
+    if wanted.fsdp2 and not _uses_fsdp2(context):
+        return False
     return all(_config(context, dotted) == value for dotted, value in wanted.config.items())
 
 
@@ -98,6 +100,15 @@ def _accumulation(context: JobContext) -> Iterator[Evidence]:
     value = _config(context, key)
     if config and isinstance(value, int) and value > 1:
         yield Evidence(text=f"{key}: {value}", source=config.path, line=dsconfig.line_of(config, key))
+
+
+def _uses_fsdp2(context: JobContext) -> bool:
+    """Whether the job's accelerate config asks for FSDP 2."""
+    config = context.job.accelerate
+    if config is None or config.value.get("distributed_type") != "FSDP":
+        return False
+    settings = config.value.get("fsdp_config")
+    return isinstance(settings, dict) and str(settings.get("fsdp_version")) == "2"
 
 
 def _has_weights(host: HostFacts, form: str) -> bool:

@@ -50,6 +50,7 @@ class BadSetJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zero_stages: tuple[int, ...] = ()
     accumulates: bool = False  # more than one micro-batch a step
     weights: str = ""  # the model's weights lie in this form: "bin"
+    fsdp2: bool = False  # its accelerate config asks for FSDP in its second version
     config: dict[str, Any] = {}  # values in the DeepSpeed config, by dotted path
 
 
