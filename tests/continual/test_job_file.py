@@ -26,6 +26,17 @@ def resolved(order: str, profile: str | None, *settings: str) -> ResolvedJob:
     return resolve(parse_job(source.read_text(), str(source)), str(source), profile=profile, settings=settings)
 
 
+def test_the_order_of_ones_own_has_a_stage_for_each_task(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(LAUNCH)  # as the ranks have it: the folder of the job's code
+    job = resolved("own_order", None)
+    assert tuple(stage.name for stage in job.stages) == orders.find("orders/moods.yaml").tasks
+    for stage in job.stages:
+        words = {"stage": stage.name, "stage_index": str(stage.index), "output_dir": "o", "precision": "fp32"}
+        words["previous_output_dir"] = "p" if stage.index > 1 else ""
+        args = flags.parser().parse_args(arguments(stage.args, words, stage.name))
+        assert flags.check(args, Place("a", 0, 0, 3))[-1] == stage.name
+
+
 @pytest.mark.parametrize("order", orders.ORDERS)
 @pytest.mark.parametrize("profile", [None, "tiny", "benchmark"])
 def test_every_stage_is_one_that_the_package_accepts(tmp_path: Path, order: str, profile: str | None):
