@@ -51,7 +51,7 @@ def load(run: RunDirectory) -> Kept:
         return msgspec.json.decode(path.read_bytes(), type=Kept)
     except FileNotFoundError:
         raise FileError(
-            path, "is not there: the launch of this run ended before anything began; launch again"
+            path, "is not there: its launch ended before anything began; launch again"
         ) from None
     except OSError as error:
         raise FileError(path, error.strerror or str(error)) from None
