@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from typing import Any, TypeVar
 
-import msgspec
-
 T = TypeVar("T")
 
 # C0, DEL, C1; line and paragraph separators; bidirectional controls and marks (Trojan Source, CVE-2021-42574);
@@ -42,6 +40,8 @@ def escaped(value: T) -> T:
 
     A renderer that starts with this cannot forget a field.
     """
+    import msgspec
+
     plain = _walk(msgspec.to_builtins(value))
     clean: T = msgspec.convert(plain, type(value))
     return clean

@@ -1,17 +1,10 @@
-"""YAML as people mean it: YAML 1.2 numbers (`1e-3` is a number), `no` a word, duplicate keys refused with their line.
-
-PyYAML's own loader reads `1e-3` as text, `no` as false and lets the second of two equal keys win, which is a bug
-factory for files full of learning rates.
-"""
+"""Files that people write: read as text or YAML (see :mod:`.yamlloader`), made typed values, refused with the line."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 from typing import Any, TypeVar
-
-import msgspec
-import yaml
 
 T = TypeVar("T")
 
@@ -30,53 +23,18 @@ class FileError(Exception):
         return FileError, (self.path, self.message, self.line)  # it comes back from worker processes, too
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's safe loader with YAML 1.2 scalars and no duplicate keys."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.rsplit(":", 1)[1] in ("null", "merge")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), "-+0123456789")
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
-    ),
-    "-+0123456789.",
-)
-
-
-def _construct_mapping(loader: Any, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    seen: dict[Any, int] = {}
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        line = key_node.start_mark.line + 1
-        if isinstance(key, (list, dict)):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
-        if key in seen:
-            message = f"the key {key!r} is given twice, first in line {seen[key]}"
-            raise yaml.constructor.ConstructorError(None, None, message, key_node.start_mark)
-        seen[key] = line
-    loader.flatten_mapping(node)
-    return {
-        loader.construct_object(key, deep=True): loader.construct_object(value, deep=True) for key, value in node.value
-    }
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
-
-
 def parse(text: str, source: str | Path = "<text>") -> Any:
     """The value of a YAML document.
 
     Raises:
         FileError: not YAML, or a key twice; with the line.
     """
+    import yaml  # here, for many a file names FileError and reads no YAML
+
+    from dsdoctor.yamlloader import Loader
+
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+        return yaml.load(text, Loader=Loader)  # noqa: S506 - it is a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise FileError(source, error.problem or str(error), mark.line + 1 if mark else None) from None
@@ -109,6 +67,8 @@ def convert(value: Any, kind: type[T], source: str | Path, text: str | None = No
     Raises:
         FileError: an unknown key (with "did you mean"), a missing one, or a value of another type; names key and line.
     """
+    import msgspec
+
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -139,9 +99,11 @@ def _did_you_mean(word: str, kind: Any, where: str) -> str:
     """The nearest known key of the structure at `where`, as the end of a sentence."""
     import difflib
 
+    from msgspec.structs import fields as fields_of
+
     for step in [step for step in re.split(r"[.\[]", where) if step]:
         kind = _child(kind, step.rstrip("]"))
-    fields = [field.encode_name for field in msgspec.structs.fields(kind)] if _is_struct(kind) else []
+    fields = [field.encode_name for field in fields_of(kind)] if _is_struct(kind) else []
     close = difflib.get_close_matches(word, fields, n=1)
     if close:
         return f"; did you mean {close[0]}?"
@@ -151,10 +113,14 @@ def _did_you_mean(word: str, kind: Any, where: str) -> str:
 def _child(kind: Any, step: str) -> Any:
     """The type of a field, an element or a value of `kind`."""
     if _is_struct(kind):
-        return next((field.type for field in msgspec.structs.fields(kind) if field.encode_name == step), None)
+        from msgspec.structs import fields
+
+        return next((field.type for field in fields(kind) if field.encode_name == step), None)
     arguments = [argument for argument in getattr(kind, "__args__", ()) if argument not in (type(None), ...)]
     return arguments[-1] if arguments else None
 
 
 def _is_struct(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    from msgspec import Struct
+
+    return isinstance(kind, type) and issubclass(kind, Struct)

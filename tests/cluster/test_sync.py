@@ -327,6 +327,14 @@ def test_the_command_says_how_each_host_came_by_its_files(restored: LittleCluste
     assert "code is on node0\n" in first.stderr
     again = head.dsdoctor("sync", "job/trial.yaml", "--hostfile", "hostfile")
     assert again.stdout == "code is on node0: unchanged\ncode is on node1: unchanged\n"
+    no_python = ("sync", "job/trial.yaml", "--hostfile", "hostfile", "--python", "/no/such/python")
+    assert head.dsdoctor(*no_python).stdout == again.stdout, "a shell and find are enough for that"
+    restored["node1"].write("/root/.dsdoctor/work/trial/code/extra.py", "print()")
+    refused = head.dsdoctor(*no_python)
+    assert (refused.returncode, refused.stdout) == (3, "code is on node0: unchanged\n")
+    assert "node1 is not reached and gets no copy: " in refused.stderr
+    mended = head.dsdoctor("sync", "job/trial.yaml", "--hostfile", "hostfile")
+    assert mended.stdout.startswith("code is on node0: unchanged\ncode is on node1: 0 files copied, 0 B, 1 deleted")
     assert not restored["node0"].exists("/root/.dsdoctor/work/trial/runs"), "it is for no run"
     dry = head.dsdoctor("sync", "job/trial.yaml", "--hostfile", "hostfile", "--dry-run")
     assert dry.returncode == 0

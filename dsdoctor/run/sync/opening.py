@@ -14,10 +14,11 @@ from dsdoctor.hosts.transport.openssh import LOGIN_SECONDS, OpenSSHTransport
 from dsdoctor.hosts.transport.quoting import prefaced
 
 CHUNK = 1 << 16
+LIMIT = 32 << 20  # bytes of one answer
 _DONE = b"\0<<<dsdoctor-listed\0"  # no record of find's: those hold two slashes
 # A line at a time is read and run; what comes before the first words is a login shell's.
-_SCRIPT = 'echo "<<<dsdoctor-home $HOME>>>"; while IFS= read -r line; do eval "$line"; done; '
-_HOME = re.compile(rb"<<<dsdoctor-home (.*?)>>>\n", re.DOTALL)
+_SCRIPT = 'printf "<<<dsdoctor-home %s home>>>" "$HOME"; while IFS= read -r line; do eval "$line"; done; '
+_HOME = re.compile(rb"<<<dsdoctor-home (.*?) home>>>", re.DOTALL)
 
 
 class Opening:
@@ -29,7 +30,8 @@ class Opening:
         self._process = transport.begin(prefaced(_SCRIPT, ["true"]))
         self._said = bytearray()
         self._errors = bytearray()
-        self._ended = False
+        self._ended = False  # it says no more
+        self._stuck = False  # it goes on about what nobody waits for any more
 
     def home(self) -> str:
         """The user's home folder; the connection is open then.
@@ -62,7 +64,9 @@ class Opening:
             self._process.stdin.write(os.fsencode(line) + b"\n")
             self._process.stdin.flush()
         while not self._said.endswith(_DONE):
-            if self._ended or not self._read(silence):
+            if self._ended or not self._read(silence) or len(self._said) > LIMIT:
+                self._said.clear()
+                self._stuck = True
                 return None
         records = bytes(self._said).removesuffix(_DONE).split(b"\0")
         self._said.clear()
@@ -73,7 +77,7 @@ class Opening:
         with contextlib.suppress(OSError, ValueError):
             self._process.stdin.close()
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            self._process.wait(timeout=3)
+            self._process.wait(timeout=0 if self._stuck else 3)
         self._process.close()
 
     def _read(self, limit: float) -> bool:

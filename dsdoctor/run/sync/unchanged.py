@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dsdoctor.run.sync.host_side import MARKER
 
 MOST = 50_000  # files, folders and links; of more, rsync's own way is the shorter one
-LIMIT = 32 << 20  # bytes of a host's list
 LOCAL_SECONDS = 60.0
 END = b"whole"  # the last record; those of find hold two slashes
 
@@ -24,7 +23,7 @@ END = b"whole"  # the last record; those of find hold two slashes
 _RECORDS = (("f", "%P//f %m %s %T@"), ("l", "%P//l %l"), ("d", "%P//d %m"))
 _OTHER = "%P//other"  # sockets, pipes, devices: rsync passes them over and says so
 # Patterns that find and rsync understand alike; `*` and `?` of rsync end at a slash, those of `-path` do not.
-_NAME = re.compile(r"[\w.+=@%,:?*-]+(?<!\*\*)", re.ASCII)
+_NAME = re.compile(r"[\w.+=@%,:?*-]+", re.ASCII)
 _PATH = re.compile(r"/?[\w.+=@%,:-]+(/[\w.+=@%,:-]+)*", re.ASCII)
 
 Listing = frozenset[bytes]
@@ -41,10 +40,11 @@ def list_command(folder: str, exclude: Sequence[str], marked: bool) -> str | Non
     words = " -o ".join(test for test in tests if test)
     left_out = rf"\( {words} \) -prune -o " if words else ""
     shown = " -o ".join(rf"-type {kind} -printf '{record}\0'" for kind, record in _RECORDS)
-    find = rf"LC_ALL=C find . {left_out}{shown} -o -printf '{_OTHER}\0'"
+    top = r"-path . -printf '%P//d %m\0' -o "  # first: a pattern such as .* matches its name
+    find = rf"LC_ALL=C find . {top}{left_out}{shown} -o -printf '{_OTHER}\0'"
     claimed = f"[ -f {MARKER} ] && " if marked else ""
     said = rf"cd -- {shlex.quote(folder)} && {claimed}{find} && printf '{END.decode()}\0'"
-    return f"({said}) </dev/null 2>/dev/null | head -c {LIMIT}"
+    return f"({said}) </dev/null 2>/dev/null"  # a shell of its own: one that stayed there would count as a user
 
 
 def _test(pattern: str) -> str | None:
@@ -62,8 +62,7 @@ def listing(records: Sequence[bytes]) -> Listing | None:
     """The records of a list that is whole, and that a copy without a word about it would bring."""
     if not records or records[-1] != END or len(records) > MOST:
         return None
-    found = frozenset(records[:-1])
-    return None if any(record.endswith(b"//other") for record in found) else found
+    return None if any(record.endswith(b"//other") for record in records) else frozenset(records)
 
 
 def list_here(folder: str, exclude: Sequence[str]) -> Listing | None:

@@ -68,7 +68,7 @@ class Ways:
 
     def unchanged(self, hosts: Iterable[HostPlan], source: str, exclude: Sequence[str], silence: float) -> list[str]:
         """The hosts whose code folder is dsdoctor's and holds all of this machine's, and nothing else."""
-        from dsdoctor.run.sync.unchanged import list_command, list_here, listing
+        from dsdoctor.run.sync.unchanged import list_command, list_here
 
         asked = {host.name: host.code_dir for host in hosts if host.name in self._openings}
         here = self._pool.submit(list_here, source, exclude)
@@ -79,7 +79,7 @@ class Ways:
 
         found = dict(zip(asked, self._pool.map(there, asked), strict=True))
         wanted = here.result()
-        return [name for name, records in found.items() if records and wanted and listing(records) == wanted]
+        return [name for name, records in found.items() if records and wanted and wanted == frozenset(records)]
 
     def talk(self, names: Collection[str]) -> None:
         """Begin to talk with hosts that are to get a copy; those where that does not work are `lost`."""
