@@ -93,7 +93,7 @@ def said(cause: str) -> Report:
 
 
 def test_a_lost_host_is_waited_for() -> None:
-    for cause in ("none", "unknown", "peer-unreachable-firewall", "nccl-collective-timeout"):
+    for cause in ("none", "unknown", "host-lost", "peer-unreachable-firewall", "nccl-collective-timeout"):
         again = worth_it(ended("no sign of life for 20 s"), said(cause))
         assert again is not None
         assert again.lost == ("b",)
