@@ -16,8 +16,15 @@ NAME = ".dsdoctor.yaml"
 
 
 def split_names(ctx: click.Context, option: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of an option that may be given several times, each a name or several with commas between them."""
-    return tuple(name for part in value for word in part.split(",") if (name := word.strip()))
+    """The names of an option that may be given several times, each a name or several with commas between them.
+
+    Raises:
+        BadParameter: it was given and holds no name; taken for "all", it would be the opposite of what was meant.
+    """
+    found = tuple(name for part in value for word in part.split(",") if (name := word.strip()))
+    if value and not found:
+        raise click.BadParameter("it names no check", ctx=ctx, param=option)
+    return found
 
 
 class Adding(click.Option):

@@ -54,6 +54,8 @@ def test_what_is_wrong_is_found_on_the_host_that_has_it(ill: Path) -> None:
         (["--include", "n3"], 2),
         (["--include", "n1", "--exclude", "n2"], 2),
         (["--select", "low-shmm"], 2),
+        (["--select", ""], 2),
+        (["--select", " , "], 2),
         (["--ignore", "no-such-check"], 2),
         (["--format", "pdf"], 2),
         (["--fail-on", "never"], 2),
