@@ -167,3 +167,58 @@ def test_hosts_with_a_shared_folder_are_copied_to_once(head: Head) -> None:
 def _log(head: Head, folder: str) -> str:
     done = head.host.run(["sh", "-c", f"cat {WORK}/runs/*/logs/{folder}/merged.log"], check=False)
     return done.stdout
+
+
+FOUR = """
+name: four
+script: four.py
+args: {output_dir: "${output_dir}", stage: "${stage}"}
+gpu_env: {A100: {ON: a100}, V100: {ON: v100}}
+stages:
+  - {name: first, outputs: [rank0.json]}
+  - {name: second, outputs: [rank0.json]}
+  - {name: third, env: {ON: "the third stage's"}, outputs: [rank0.json]}
+  - {name: fourth, outputs: [rank0.json]}
+"""
+FOUR_PY = """
+import json, os, pathlib, sys
+where = pathlib.Path(sys.argv[sys.argv.index("--output_dir") + 1])
+where.mkdir(parents=True, exist_ok=True)
+pairs = (entry.partition("=") for entry in pathlib.Path("/proc/self/environ").read_text().split(chr(0)) if entry)
+found = {name: value for name, _, value in pairs}
+(where / f"rank{os.environ['RANK']}.json").write_text(json.dumps(found))
+"""
+
+
+def test_four_stages_on_hosts_of_unlike_cards_names_and_slots_give_every_rank_its_own_environment(
+    head: Head, fake_nvml: object
+) -> None:
+    head.cluster["node0"].install_fake_gpus("a100")
+    head.cluster["node1"].install_fake_gpus("v100")
+    head.host.write("/root/lab/job/four.yaml", FOUR)
+    head.host.write("/root/lab/job/four.py", FOUR_PY)
+    done = head.dsdoctor("launch", "job/four.yaml", "--hostfile", "hostfile", "--no-check", timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    plan = json.loads(head.host.read(f"{head.state()['path']}/plan.json"))
+    assert [(host["name"], host["slots"]) for host in plan["hosts"]] == [("node0", 2), ("node1", 1)]
+    run = head.state()["run"]
+    for stage in plan["stages"]:
+        for rank, (host, card) in enumerate((("node0", bond("a100")), ("node0", bond("a100")), ("node1", eno("v100")))):
+            path = f"/root/.dsdoctor/work/four/runs/{run}/outputs/{stage['folder']}/rank{rank}.json"
+            got = json.loads(head.cluster[host].read(path))
+            shown = next(each for each in plan["hosts"] if each["name"] == host)["env"]
+            command = next(each for each in stage["commands"] if each["host"] == host)
+            wanted = {name: one["value"] for name, one in {**shown, **command.get("env", {})}.items()}
+            assert {name: got.get(name) for name in wanted} == wanted, f"{stage['name']}, rank {rank}"
+            if stage["name"] == "third":
+                card = {**card, "ON": "the third stage's"}
+            assert {name: got.get(name) for name in card} == card
+            assert (got["RANK"], got["LOCAL_RANK"], got["WORLD_SIZE"]) == (str(rank), str(rank % 2), "3")
+
+
+def bond(card: str) -> dict[str, str]:
+    return {"GLOO_SOCKET_IFNAME": "bond0", "NCCL_SOCKET_IFNAME": "=bond0", "ON": card}
+
+
+def eno(card: str) -> dict[str, str]:
+    return {"GLOO_SOCKET_IFNAME": "eno1", "NCCL_SOCKET_IFNAME": "=eno1", "ON": card}
