@@ -222,8 +222,10 @@ def _summary(figures: Figures) -> str:
         f"{state.order}, {state.method}, seed {state.seed}: accuracy in % on held-out examples",
         f"base model {figures.base}",
     ]
-    if any(task.stand_in for task in tasks):
+    if any(task.stand_in and not order.names_data_of(task.name) for task in tasks):
         lines.append("In brackets the small built-in task that was trained and measured in the place of the named one.")
+    elif any(task.stand_in for task in tasks):
+        lines.append("In brackets the built-in task that the order names.")
     for task in tasks:
         published = PUBLISHED.get(task.name)
         if published and not task.stand_in and len(task.test) != published[1]:

@@ -206,7 +206,7 @@ def _opening(args: argparse.Namespace, loaded: Loaded, precision: str) -> str:
         f"{len(task.train)} examples, {len(task.test)} held out, {len(task.labels)} labels",
         f"continual: method {args.method}, seed {args.seed}, precision {precision}, base {loaded.base}",
     ]
-    if task.stand_in:
+    if task.stand_in and not loaded.order.names_data_of(task.name):
         lines.append(f"continual: {task.name} itself is not trained: built-in {task.stand_in} stands in ({task.about})")
     return "\n".join(lines)
 

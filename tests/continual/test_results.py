@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from continual import logged
+from continual import data, logged, metrics, orders, train
 from continual.train import main
 
 from tests.continual.conftest import stage_flags
@@ -107,3 +108,19 @@ def test_an_order_of_ones_own(encoder: Path, benchmark: Path, tmp_path: Path, ca
     results = json.loads((tmp_path / "2" / "results.json").read_text())
     assert (results["order"], results["tasks"]) == ("mine", ["yahoo", "mood"])
     assert "continual: mine stage 2 of 2: mood, 40 examples" in capsys.readouterr().out
+
+
+def test_a_built_in_task_that_the_order_names_stands_in_for_nothing(tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text("name: mine\ntasks: [{name: a, builtin: reuters-r8}, yahoo]\n")
+    tasks = [data.Task(name, ("x",), (), (), stand_in="reuters-r8", about="news") for name in ("a", "yahoo")]
+    args = SimpleNamespace(stage_index=1, method="olora", seed=0)
+    order = orders.find(str(tmp_path / "mine.yaml"))
+    for last, said in ((1, False), (2, True)):
+        loaded = SimpleNamespace(order=order, tasks=tasks[:last], base="b")
+        assert ("itself is not trained" in train._opening(args, loaded, "fp32")) == said
+        state = SimpleNamespace(
+            order="mine", method="olora", seed=0, matrix=[[50.0]], untrained=[], ahead=[], seconds=[]
+        )
+        summary = metrics._summary(metrics.Figures(order, tasks[:last], state, "b"))
+        assert ("in the place of the named one" in summary) == said
+        assert ("In brackets the built-in task that the order names." in summary) != said
