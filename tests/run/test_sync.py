@@ -130,6 +130,17 @@ def test_a_file_that_changes_while_it_is_copied_is_copied_again_and_then_named(t
     assert len((tmp_path / "runs").read_text().split()) == 6
 
 
+def test_one_look_at_the_source_does_for_all_copies_that_ended_before_it(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("1")
+    code = Code(Rsync(program="rsync"), str(tmp_path), [])
+    ended = time.monotonic()
+    assert code.as_before(ended)
+    (tmp_path / "train.py").write_text("22")
+    assert code.as_before(ended), "it was like that when that copy ended"
+    assert not code.as_before(time.monotonic())
+    assert not code.as_before(ended), "the copy may have begun after the change as well as before it"
+
+
 def test_an_interrupted_copy_ends_at_once(tmp_path: Path) -> None:
     copy = Copy(tmp_path, "exec sleep 1000")
     errors: list[BaseException] = []

@@ -41,7 +41,9 @@ class Code:
         self.excludes = [f"--exclude={pattern}" for pattern in exclude]
         self._lock = Lock()  # several hosts are done at the same moment
         self._links: list[tuple[str, str]] | None = None
-        self._before = look(self.source, self.exclude)
+        self._looking = Lock()
+        self._before = self._now = look(self.source, self.exclude)
+        self._looked = time.monotonic()
 
     def copy(self, session: Session, new: bool, on_progress: OnProgress) -> tuple[Done, list[str]]:
         """Make the host's folder equal to this one; returns what the last rsync did, and warnings.
@@ -64,7 +66,7 @@ class Code:
             total = total or done
             if not done.changed and done.code == 0:
                 return total, self._warnings(session, total)
-            if done.code == 0 and self._before is not None and self._before == look(self.source, self.exclude):
+            if done.code == 0 and self.as_before(time.monotonic()):
                 # rsync held each file that it sent against a checksum of the whole; here nothing changed meanwhile.
                 return total, self._warnings(session, total)
             differing = self.differences(session, by_content=done.numbers.get("size", 0) <= BY_CHECKSUM)
@@ -74,6 +76,14 @@ class Code:
         what = f"{differing[0]}{more}"
         message = f"the copy differs from this machine's files after {ATTEMPTS} attempts: {what}. Is it being changed?"
         raise SyncError(host.name, f"{message} What changes all the time may be left out: sync.exclude")
+
+    def as_before(self, ended: float) -> bool:
+        """Whether nothing changed here until a copy `ended`. One look does for all copies that ended before it."""
+        with self._looking:
+            if self._looked <= ended:
+                self._looked = time.monotonic()
+                self._now = look(self.source, self.exclude)
+            return self._before is not None and self._before == self._now
 
     def differences(self, session: Session, by_content: bool = False) -> list[str]:
         """The names of what a copy would change on the host.

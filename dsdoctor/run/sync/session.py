@@ -26,9 +26,13 @@ PING_SECONDS = 10.0  # at most between two pings; the host's side gives up after
 ANSWER_SECONDS = 120.0  # for one question, on a host that is alive
 
 
+_PACKING = threading.Lock()
+
+
 def program() -> bytes:
     """The host's side as it is sent: its code as this Python compiled it, and its text for any other Python."""
-    return pack(host_side.__name__, entry=("conversation", "converse"), needs="a sync", refusal="%s\n")
+    with _PACKING:  # eight hosts ask for it at once, and one answer does for all
+        return pack(host_side.__name__, entry=("conversation", "converse"), needs="a sync", refusal="%s\n")
 
 
 class Session:
