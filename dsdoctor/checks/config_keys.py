@@ -13,7 +13,7 @@ from dsdoctor.checks.tables import config_keys
 from dsdoctor.facts import ConfigKeyFacts, FactUnavailable
 from dsdoctor.report.model import Evidence
 
-# Before it, fp16 and bf16 were read key by key, and others in them passed over. Source: DeepSpeed's tags; v0.17.0 has no
+# Before it, fp16 and bf16 were read key by key, others in them passed over. Source: DeepSpeed's tags; v0.17.0 has no
 # runtime/precision_config.py, v0.17.1 has it (deepspeedai/DeepSpeed#6976).
 PRECISION_BLOCKS_ARE_CHECKED = Version("0.17.1")
 

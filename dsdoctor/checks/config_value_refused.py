@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dsdoctor.checks.config_keys import bases
+from dsdoctor.checks.config_keys import Basis, bases
 from dsdoctor.checks.config_parts import ConfigParts, config_parts, parts_of
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
@@ -16,6 +16,8 @@ from dsdoctor.jobs.job import DeepSpeedConfig
 from dsdoctor.report.model import Finding, Fix, Severity
 
 _STAGES = (0, 1, 2, 3)
+_SENT_AS = ("fp16", "bf16", "bfp16", "fp32", "auto")  # bfp16: before 0.10
+_FLAGS = frozenset({"0", "off", "f", "false", "n", "no", "1", "on", "t", "true", "y", "yes"})
 
 
 @check(severity=Severity.ERROR, since="0.1")
@@ -23,23 +25,25 @@ def config_value_refused(context: JobContext) -> Iterator[Finding]:
     """A value in the DeepSpeed config is one that DeepSpeed refuses.
 
     ## Why it matters
-    A stage that there is not, a bucket size with a fraction or in quotes, an offload device or an optimizer that
-    DeepSpeed does not have: each stops every rank at the start, one at a time.
+    A stage that there is not, a bucket size with a fraction, a batch of no example, a word where true or false is
+    wanted, a value in the place of a block, an offload device or an optimizer that DeepSpeed does not have: each stops
+    every rank at the start, one at a time.
 
     ## How to fix it
     Write a value that is taken, or take the key out: then its default holds.
 
     ## Source
-    DeepSpeed 0.19.8, runtime/zero/config.py and offload_config.py, runtime/engine.py (_is_supported_optimizer,
-    _scheduler_from_config).
+    DeepSpeed 0.19.8, runtime/config.py, runtime/zero/config.py and offload_config.py, runtime/engine.py
+    (_is_supported_optimizer, _scheduler_from_config); pydantic's table of what a bool takes.
     """
     config = context.deepspeed
     if config is None:
         return
     trainer = any(context.uses_trainer(stage) for stage in context.stages)
     for number, basis in enumerate(bases(context)):
-        of_zero = _of_zero(config, config_parts(), trainer) if not number else ()
-        for key, wanted in (*of_zero, *_of_types(config, parts_of(basis))):
+        of_zero = () if number else (*_of_zero(config, config_parts(), trainer), *_of_top(config, trainer))
+        of_models = () if number else (*_of_blocks(config, basis), *_of_flags(config, basis))
+        for key, wanted in (*of_zero, *of_models, *_of_types(config, parts_of(basis))):
             shown = config_evidence(config, key)
             yield config_value_refused.finding(
                 f"{shown.text} in the DeepSpeed config is refused; {wanted} is wanted",
@@ -70,6 +74,44 @@ def _of_zero(config: DeepSpeedConfig, table: ConfigParts, trainer: bool) -> Iter
             yield f"zero_optimization.{key}", 'a block as {"device": "cpu"}'
         elif block and block.get("device", "auto") not in (*table.devices, "auto"):
             yield f"zero_optimization.{key}.device", " or ".join(table.devices)
+
+
+def _of_top(config: DeepSpeedConfig, trainer: bool) -> Iterator[tuple[str, str]]:
+    """What is read as it stands: batch sizes from 1 on (under a Trainer another is config-disagrees'), a data type."""
+    kind = config.value.get("communication_data_type")
+    if kind is not None and kind not in _SENT_AS:
+        yield "communication_data_type", '"fp16", "bf16" or "fp32"'
+    for key in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
+        value = config.value.get(key)
+        if isinstance(value, int | float) and not trainer and (value < 1 or value != value // 1):
+            yield key, "a whole number from 1 on"
+
+
+def _of_blocks(config: DeepSpeedConfig, basis: Basis) -> Iterator[tuple[str, str]]:
+    """A value where DeepSpeed wants a block. zero_optimization may be true or false, as it was once."""
+    for block in (*basis.keys.refused, "optimizer", "scheduler"):
+        value = dsconfig.get(config, block)
+        old = block == "zero_optimization" and isinstance(value, bool)
+        if "." not in block and value is not None and not isinstance(value, dict) and not old:
+            yield block, "a block {...}"
+
+
+def _of_flags(config: DeepSpeedConfig, basis: Basis) -> Iterator[tuple[str, str]]:
+    """What is to be true or false, and is neither as pydantic reads it."""
+    for block in basis.keys.refused:
+        value = dsconfig.get(config, block)
+        judged = isinstance(value, dict) and (basis.refuses(block) or not basis.releases)
+        flags, optional = (kinds.get(block, ()) for kinds in (basis.keys.flags, basis.keys.optional_flags))
+        for key, one in value.items() if judged else ():
+            if (key in flags or (key in optional and one is not None)) and not _is_flag(one):
+                yield f"{block}.{key}", "true or false"
+
+
+def _is_flag(value: Any) -> bool:
+    """As pydantic takes one. "auto" is filled in by transformers, or dropped by DeepSpeed."""
+    if isinstance(value, str):
+        return value == "auto" or value.lower() in _FLAGS
+    return isinstance(value, int | float) and value in (0, 1)
 
 
 def _of_types(config: DeepSpeedConfig, table: ConfigParts) -> Iterator[tuple[str, str]]:

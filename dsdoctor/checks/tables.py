@@ -157,7 +157,7 @@ def config_keys() -> ConfigKeys:
     content = text("data", name)
     value = yamlfile.parse(content, name)
     if isinstance(value, dict):
-        for key in ("refused", "ignored", "inner", "schedulers", "needed"):
+        for key in ("refused", "ignored", "inner", "flags", "optional_flags", "schedulers", "needed"):
             value[key] = {block: words.split() for block, words in value[key].items()}
         for key in ("removed", "earlier"):
             value[key] = value[key].split()

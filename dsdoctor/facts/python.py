@@ -107,6 +107,8 @@ class ConfigKeyFacts(msgspec.Struct, frozen=True, kw_only=True):
     ignored: dict[str, frozenset[str]] = {}  # blocks in which it passes another key over
     inner: dict[str, frozenset[str]] = {}  # second names
     old: dict[str, str] = {}  # names that were replaced, dotted
+    flags: dict[str, frozenset[str]] = {}  # keys of a model that are true or false and nothing else
+    optional_flags: dict[str, frozenset[str]] = {}  # and those that may be null, too
     removed: frozenset[str] = frozenset()  # keys that stop the start, dotted
     schedulers: dict[str, frozenset[str]] = {}  # with their parameters
     needed: dict[str, frozenset[str]] = {}

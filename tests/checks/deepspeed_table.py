@@ -23,6 +23,7 @@ HEAD = f"""\
 # refused     blocks in which DeepSpeed stops at a key that it does not know ("Extra inputs are not permitted")
 # ignored     blocks in which it passes such a key over without a word
 # inner       second names of keys, which DeepSpeed takes, and which transformers and accelerate do not look at
+# flags       keys that are true or false and nothing else; optional_flags: or null
 # old         names that were replaced; DeepSpeed takes them with a line in the log
 # removed     keys that this release refuses, and older ones read
 # schedulers  with their parameters
@@ -44,7 +45,7 @@ def installed() -> Path:
 def table(keys: dict[str, Any]) -> str:
     """The file's text."""
     lines = [HEAD.rstrip()]
-    for part in ("refused", "ignored", "inner", "schedulers", "needed"):
+    for part in ("refused", "ignored", "inner", "flags", "optional_flags", "schedulers", "needed"):
         lines.append(f"{part}:")
         for block, words in keys[part].items():
             lines += [f"  {block or EMPTY}: >-", *_folded(words, 4)]

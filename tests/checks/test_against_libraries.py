@@ -15,6 +15,7 @@ from dsdoctor.checks.casefile import CaseJob
 from dsdoctor.checks.ifname import select
 from dsdoctor.checks.tables import config_keys
 from dsdoctor.facts import Address, Interface, NetworkFacts
+from dsdoctor.report.model import Severity
 from tests.checks.building import resolved
 
 pytestmark = [pytest.mark.train, pytest.mark.slow]
@@ -136,6 +137,48 @@ def test_what_is_called_refused_is_refused_and_what_is_called_ignored_is_ignored
         value = {block: {inner: {}}} if block else {key: {}}
         with pytest.raises(config.DeepSpeedConfigError):
             config.DeepSpeedConfig({"train_batch_size": 1, **value})
+
+
+# Values by key: those at which the real DeepSpeedConfig stops must be errors here, and no others.
+VALUES: dict[str, list[Any]] = {
+    "zero_optimization": [
+        *({"stage": stage} for stage in ("3", 3.0, True, 4, "x", None, -1)),
+        *({"stage": 2, "overlap_comm": value} for value in ("true", "ja", 1, 2, None, "On")),
+        *({"stage": 2, "reduce_scatter": value} for value in (None, [], "no", 0, 0.5)),
+        *({"stage": 2, "reduce_bucket_size": value} for value in ("500", "5e8", 5e8, 0, 1.5)),
+        {"stage": 2, "offload_optimizer": {"device": "cpu", "pin_memory": "vielleicht"}},
+        *(True, False, 2, "auto"),
+    ],
+    "fp16": [{"enabled": value} for value in ("true", "ja", 1, 2, "false")] + [True, "auto"],
+    "tensorboard": [{"enabled": "x"}, {"enabled": "yes"}],
+    "optimizer": ["AdamW", {"type": "AdamW"}],
+    "scheduler": ["WarmupLR"],
+    "train_batch_size": [8, "8", 8.5, 0, -8],
+    "gradient_accumulation_steps": ["2", 0, 2],
+    "wall_clock_breakdown": ["false", False],
+    "flops_profiler": [{"enabled": "true"}],
+    "prescale_gradients": ["false"],
+    "gradient_clipping": ["1.0"],
+    "communication_data_type": ["fp8", "bf16"],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in VALUES.items() for value in values])
+def test_values_that_deepspeed_refuses(key: str, value: Any) -> None:
+    config = pytest.importorskip("deepspeed.runtime.config")
+    whole = {"train_batch_size": 8, "train_micro_batch_size_per_gpu": 8, key: value}
+    if key == "train_batch_size":
+        del whole["train_micro_batch_size_per_gpu"]
+    if key == "gradient_accumulation_steps":
+        whole = {"train_micro_batch_size_per_gpu": 1, key: value}
+    try:
+        config.DeepSpeedConfig(json.loads(json.dumps(whole)))
+        refused = False
+    except Exception:
+        refused = True
+    checks = ["config-value-refused", "quoted-value"]
+    found = run_checks(None, resolved(CaseJob(args={"mode": "x"}, deepspeed=json.dumps(whole))), select=checks).findings
+    assert any(finding.severity is Severity.ERROR for finding in found) is refused, [each.message for each in found]
 
 
 def test_two_precisions_are_refused_by_deepspeed() -> None:

@@ -9,7 +9,7 @@ import time
 from binascii import a2b_base64
 
 from .following import Block, Reader
-from .models import fields, refuses, takes_anything, takes_python_names
+from .models import fields, refuses, takes_anything, takes_python_names, written
 from .sources import Sources
 
 TYPE_CHECKING = False
@@ -52,9 +52,15 @@ def blocks(reader: Reader) -> dict[str, Any]:
     ignored: dict[str, list[str]] = {}
     inner: dict[str, list[str]] = {}
     old: dict[str, str] = {}
+    flags: dict[str, list[str]] = {}
+    optional_flags: dict[str, list[str]] = {}
     for block, (module, tree) in reader.models.items():
         dotted = ".".join(block)
         known = fields(module, tree)
+        for found, kind in ((flags, "bool"), (optional_flags, "Optional[bool]")):
+            yes_or_no = sorted(field.name for field in known if written(field.annotation) == kind)
+            if yes_or_no:
+                found[dotted] = yes_or_no
         aliases = {field.python: field.name for field in known}
         keys = {field.name for field in known} | reader.keys.get(block, set())
         if takes_anything(module, tree):
@@ -70,7 +76,14 @@ def blocks(reader: Reader) -> dict[str, Any]:
     for block, keys in reader.keys.items():
         if block not in reader.models and block not in reader.opened and block[:1] not in [(one,) for one in LEFT_OUT]:
             ignored[".".join(block)] = sorted(keys if block else keys.union(ELSEWHERE))
-    return {"refused": refused, "ignored": ignored, "inner": inner, "old": old}
+    return {
+        "refused": refused,
+        "ignored": ignored,
+        "inner": inner,
+        "old": old,
+        "flags": flags,
+        "optional_flags": optional_flags,
+    }
 
 
 def removed(module: Any) -> list[str]:

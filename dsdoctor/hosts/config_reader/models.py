@@ -95,6 +95,16 @@ def config_dict(value: Any) -> dict[str, Any]:
     return {}
 
 
+def written(annotation: Any) -> str:
+    """Bool and Optional[bool] as they are written; an empty text for others."""
+    if getattr(annotation, "id", "") == "bool":
+        return "bool"
+    inner: Any = getattr(annotation, "slice", None)
+    inner = getattr(inner, "value", inner)  # of Python 3.8
+    optional = isinstance(annotation, ast.Subscript) and getattr(annotation.value, "id", "") == "Optional"
+    return "Optional[bool]" if optional and getattr(inner, "id", "") == "bool" else ""
+
+
 def worth(value: Any) -> Any:
     """A plain value; of Extra.forbid the last word."""
     return value.value if isinstance(value, ast.Constant) else getattr(value, "attr", None)

@@ -92,6 +92,8 @@ class Walker:
                     own = {}
                     expander = self._expander(state)
                 words += expander.words(child.named_children[0] if child.type == "command_name" else child)
+            elif child.type in ("==", "=~"):  # to the grammar an operator, to the shell a word
+                words.append(Word(child.type, child.start_point.row + 1, child.start_point.column + 1))
             last_row = child.end_point.row
         if not words:
             state.variables.update(own)
