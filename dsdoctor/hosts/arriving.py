@@ -75,8 +75,8 @@ class Arrived(object):
 
     def get_source(self, name):
         # type: (str) -> str
-        """A module's text, which tracebacks quote."""
-        return self.sources()[self.stem(name)]
+        """A module's text, which tracebacks quote where it came along."""
+        return self.sources().get(self.stem(name), "")
 
     def origin(self, name):
         # type: (str) -> str
@@ -86,7 +86,7 @@ class Arrived(object):
     def sources(self):
         # type: () -> dict[str, str]
         """The modules' texts."""
-        if not self.texts:
+        if not self.texts and self.packed:
             import marshal
             import zlib
 
@@ -94,13 +94,20 @@ class Arrived(object):
         return self.texts
 
 
+def same_python(order):
+    # type: (dict[str, Any]) -> bool
+    """Whether this Python is the one that made the code, or one that runs the same code."""
+    external = sys.modules.get("_frozen_importlib_external")
+    return (sys.implementation.cache_tag, getattr(external, "MAGIC_NUMBER", b"")) == (order["tag"], order["magic"])
+
+
 def arrive(order):
     # type: (dict[str, Any]) -> None
     """Take in what follows on standard input, and call the entry with the arguments and the search path as it was.
 
     `order`: `name` and `folder` of the package, its `entry` (module and function), what `needs` which `oldest` Python,
-    the `refusal` that a reason is put into, the `tag` and `magic` of the Python that made the code, both `sizes`, and
-    the `room` that the code takes.
+    the `refusal` that a reason is put into, the `tag` and `magic` of the Python that made the code, what to say of
+    `another` where no source came, both `sizes`, and the `room` that the code takes.
     """
     stdin = getattr(sys.stdin, "buffer", sys.stdin)  # type: Any
     code, source = stdin.read(order["sizes"][0]), stdin.read(order["sizes"][1])
@@ -110,20 +117,21 @@ def arrive(order):
     if tuple(sys.version_info[:2]) < order["oldest"]:
         versions = (".".join(map(str, sys.version_info[:3])), order["needs"], ".".join(map(str, order["oldest"])))
         reason = "%s is Python %s; %s needs %s or newer" % ((sys.executable,) + versions)
-    elif len(source) < order["sizes"][1]:
+    elif len(code) + len(source) < sum(order["sizes"]):
         reason = "%s came only in part: %d of %d bytes" % (
             order["needs"],
             len(code) + len(source),
             sum(order["sizes"]),
         )
+    elif not source and not same_python(order):
+        reason = "%s %s" % (sys.executable, order["another"])
     else:
-        external = sys.modules.get("_frozen_importlib_external")
-        same = (sys.implementation.cache_tag, getattr(external, "MAGIC_NUMBER", b"")) == (order["tag"], order["magic"])
         try:
             import gc
 
             gc.disable()  # what comes in now stays; a search through it would take as long as the rest
-            arrived = Arrived(order["name"], order["folder"], code if same else b"", source, order["room"])
+            code = code if same_python(order) else b""
+            arrived = Arrived(order["name"], order["folder"], code, source, order["room"])
             sys.meta_path.insert(0, arrived)
             module, function = order["entry"]
             entry = getattr(__import__("%s.%s" % (order["name"], module), None, None, [function]), function)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from dsdoctor import __version__
 from dsdoctor.cluster import HostEntry, Member, Reach, ReachProblem
 from dsdoctor.facts import HostFacts, Snapshot
 from dsdoctor.hosts import probe
-from dsdoctor.hosts.sent import BOOT, framed, pack
+from dsdoctor.hosts.sent import ANOTHER, BOOT, framed, pack
 from dsdoctor.hosts.shown import said
 from dsdoctor.hosts.transport import OUTPUT_LIMIT, Completed, Transport, TransportError, TransportKind, connect
 from dsdoctor.hosts.transport.quoting import prefaced
@@ -38,11 +39,13 @@ PRINTED = 2000  # characters kept of what a login shell prints
 PARALLEL = 32
 MANY = 8  # hosts over ssh from which on the quick way to them pays (importing paramiko takes 0.2 s)
 ARGUMENT_LIMIT = 120_000  # Linux takes at most 128 KiB for one argument
+# The interpreters at the other end of a kept connection that have turned out to be of this one's version.
+_OURS: weakref.WeakKeyDictionary[Transport, set[str]] = weakref.WeakKeyDictionary()
 
 
-def probe_pack() -> bytes:
-    """The probe as it is sent to the hosts, for BOOT."""
-    return pack(probe.__name__, entry=("answer", "main"), needs="the probe", refusal=probe.REFUSAL)
+def probe_pack(source: bool = True) -> bytes:
+    """The probe as it is sent to the hosts, for BOOT; without its source for those known to have this Python."""
+    return pack(probe.__name__, entry=("answer", "main"), needs="the probe", refusal=probe.REFUSAL, source=source)
 
 
 def with_setup(argv: Sequence[str], setup: Sequence[str]) -> list[str]:
@@ -118,7 +121,9 @@ def gather(
     called in the caller's thread. In the probe's place goes `source`, a program of one file, or `packed_program`, one
     that :func:`dsdoctor.hosts.sent.pack` has made.
     """
-    blob = packed_program or (probe_pack() if source is None else framed(source))
+    program = packed_program or (None if source is None else framed(source))
+    if program is None:
+        probe_pack()  # once, before all the threads want it
     limit = min(float(config.get("timeout", timeout)), max(1.0, float(timeout) - 2))
     packed = [_packed({**config, **(own or {}).get(entry.name, {}), "timeout": limit}) for entry in entries]
     many = sum(not entry.local for entry in entries) >= MANY
@@ -129,8 +134,9 @@ def gather(
 
     def examine(entry: HostEntry, question: str) -> Member:
         argv = [entry.python or python or (sys.executable if entry.local else "python3"), "-u", "-c", BOOT, question]
+        asked = _Asked("\0".join([argv[0], *setup]), program)
         argv = with_setup(argv, setup)
-        member = _examine(entry, lines, argv if entry.local else prefaced(_THROUGH_SHELL, argv), blob, timeout)
+        member = _examine(entry, lines, argv if entry.local else prefaced(_THROUGH_SHELL, argv), asked, timeout)
         if member.facts is None or not setup:
             return member
         return replace(member, facts=HostFacts(_with_session(member.facts.snapshot, setup=list(setup))))
@@ -158,7 +164,34 @@ def _packed(config: Mapping[str, Any]) -> str:
     return packed
 
 
-def _examine(entry: HostEntry, lines: _Lines, argv: list[str], blob: bytes, timeout: float) -> Member:
+@dataclass(frozen=True)
+class _Asked:
+    """What a host is sent: a program, or the probe in the shorter form where its Python is known."""
+
+    python: str  # with the job's setup
+    program: bytes | None
+
+    def run(self, transport: Transport, argv: list[str], timeout: float) -> tuple[Completed, float]:
+        """The answer, and when it was asked for."""
+        begun = time.time()
+        if self.program is None and self.python in _OURS.get(transport, ()):
+            done = transport.run(argv, stdin=probe_pack(source=False), timeout=timeout)
+            if ANOTHER.encode("ascii") not in done.stdout:
+                return done, begun
+            _OURS.pop(transport, None)
+            timeout, begun = max(1.0, timeout - (time.time() - begun)), time.time()
+        return transport.run(argv, stdin=self.program or probe_pack(), timeout=timeout), begun
+
+    def learn(self, transport: Transport, snapshot: Snapshot) -> None:
+        """Remember whether the host's Python is this one. What is wrong about that is found out when it is used."""
+        section = snapshot.sections.get("python")
+        told = section.value if section is not None and isinstance(section.value, dict) else {}
+        kind, version = str(told.get("implementation")).lower(), str(told.get("version")).split(".")[:2]
+        if (kind, version) == (sys.implementation.name, [str(part) for part in sys.version_info[:2]]):
+            _OURS.setdefault(transport, set()).add(self.python)
+
+
+def _examine(entry: HostEntry, lines: _Lines, argv: list[str], sent: _Asked, timeout: float) -> Member:
     """One host, examined or not."""
     begun = time.monotonic()
 
@@ -169,8 +202,7 @@ def _examine(entry: HostEntry, lines: _Lines, argv: list[str], blob: bytes, time
     reached = False
     try:
         transport = lines.take(entry)
-        asked = time.time()
-        done = transport.run(argv, stdin=blob, timeout=timeout)
+        done, asked = sent.run(transport, argv, timeout)
         answered = time.time()
         reached = True
     except TransportError as error:
@@ -185,6 +217,7 @@ def _examine(entry: HostEntry, lines: _Lines, argv: list[str], blob: bytes, time
     done = replace(done, stdout=printed + output)
     try:
         snapshot = _with_clock(_snapshot(entry, output), asked, answered)
+        sent.learn(transport, snapshot)
         if printed:
             snapshot = _with_session(snapshot, printed=printed.decode("utf-8", "replace")[:PRINTED])
     except ValueError as error:

@@ -29,6 +29,7 @@ BOOT = (
     'b=getattr(sys.stdin,"buffer",sys.stdin);exec(compile(b.read(int(b.readline())),"dsdoctor","exec"))'
 )
 OLDEST = (3, 8)
+ANOTHER = "is another Python than it was"  # what a program without its source says where its code does not fit
 LEVEL = 6  # of zlib; 9 makes the probe 1 % smaller and takes four times as long
 
 
@@ -38,14 +39,37 @@ def framed(text: bytes) -> bytes:
 
 
 @functools.cache
-def pack(package: str, *, entry: tuple[str, str], needs: str, refusal: str) -> bytes:
+def pack(package: str, *, entry: tuple[str, str], needs: str, refusal: str, source: bool = True) -> bytes:
     """A package as BOOT takes it; what the program itself reads from standard input may follow.
 
     `entry` is the module and the function that is called. A Python older than 3.8, or one with a broken library,
     prints `refusal` with the reason in it as a JSON string, in the place of `%s`; `needs` is what the reason calls the
-    program ("the probe").
+    program ("the probe"). Without `source` it is a third smaller, for a host that is known to have this very Python;
+    another refuses it with ANOTHER.
     """
     name = package.rpartition(".")[2]
+    code, room, told = _parts(package)
+    told = told if source else b""
+    order = {
+        "name": f"sent_{name}",
+        "folder": package.replace(".", "/"),
+        "entry": entry,
+        "needs": needs,
+        "oldest": OLDEST,
+        "refusal": refusal,
+        "another": ANOTHER,
+        "tag": sys.implementation.cache_tag,
+        "magic": MAGIC_NUMBER,
+        "sizes": (len(code), len(told)),
+        "room": room,  # one buffer of that size, where growing ones would be filled and copied
+    }
+    first = resources.files("dsdoctor.hosts").joinpath("arriving.py").read_text("ascii")
+    return framed(f"{first}\n\narrive({order!r})\n".encode("ascii")) + code + told
+
+
+@functools.cache
+def _parts(package: str) -> tuple[bytes, int, bytes]:
+    """A package's code packed, the room that it takes when it is not, and its text packed."""
     folder = package.replace(".", "/")
     texts = dict(_texts(package))
     codes = {
@@ -53,22 +77,8 @@ def pack(package: str, *, entry: tuple[str, str], needs: str, refusal: str) -> b
         for stem, text in texts.items()
     }
     plain = marshal.dumps(codes)
-    code = zlib.compress(plain, LEVEL)
-    source = zlib.compress(marshal.dumps(texts, 2), LEVEL)  # the second version of the format is any Python's
-    order = {
-        "name": f"sent_{name}",
-        "folder": folder,
-        "entry": entry,
-        "needs": needs,
-        "oldest": OLDEST,
-        "refusal": refusal,
-        "tag": sys.implementation.cache_tag,
-        "magic": MAGIC_NUMBER,
-        "sizes": (len(code), len(source)),
-        "room": len(plain),  # one buffer of that size, where growing ones would be filled and copied
-    }
-    first = resources.files("dsdoctor.hosts").joinpath("arriving.py").read_text("ascii")
-    return framed(f"{first}\n\narrive({order!r})\n".encode("ascii")) + code + source
+    # The second version of the format is any Python's.
+    return zlib.compress(plain, LEVEL), len(plain), zlib.compress(marshal.dumps(texts, 2), LEVEL)
 
 
 def _texts(package: str) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from dsdoctor.facts import FactUnavailable
 from dsdoctor.hosts import gather as module
 from dsdoctor.hosts.gather import gather, with_setup
 from dsdoctor.hosts.hostfile import local_entry
+from dsdoctor.hosts.transport.paramiko_ssh import ParamikoTransport
 from tests.hosts import sshd
 
 ANSWER = (
@@ -296,3 +297,40 @@ def test_an_interruption_ends_everything(server, kind):
 def test_nothing_is_left_running_after_gathering(server):
     gather([server.entry(python=sys.executable)], source=PROBE, config={}, config_file=server.config)
     assert not sshd.alive(str(server.config))
+
+
+@pytest.fixture
+def sizes(monkeypatch):
+    """What is sent to a host by paramiko, in bytes, one a command."""
+    sent = []
+    run = ParamikoTransport.run
+
+    def counted(self, argv, *, stdin=b"", timeout=30.0):
+        sent.append(len(stdin))
+        return run(self, argv, stdin=stdin, timeout=timeout)
+
+    monkeypatch.setattr(ParamikoTransport, "run", counted)
+    return sent
+
+
+def test_a_python_that_is_known_is_sent_no_source(server, sizes, tmp_path):
+    """Nor does another one in its place do harm: it says so, and is sent all."""
+    other = fake_python(tmp_path, "python", f'exec {sys.executable} "$@"')
+    entry = server.entry(python=str(other))
+    transports = {}
+    options = {"config": {}, "config_file": server.config, "kind": "paramiko", "transports": transports}
+    try:
+        for _ in range(2):
+            (member,) = gather([entry], **options)
+            assert member.reach.ok, member.reach.detail
+        whole, bare = sizes
+        assert (whole, bare) == (len(module.probe_pack()), len(module.probe_pack(source=False)))
+        assert bare < 0.8 * whole
+        lying = "import sys;sys.implementation.cache_tag=None;"  # and of no bytecode of its own
+        fake_python(tmp_path, "python", f'exec {sys.executable} -u -c "{lying}$3" "$4"')
+        (member,) = gather([entry], **options)
+        assert member.reach.ok, member.reach.detail
+        assert sizes[2:] == [bare, whole]
+    finally:
+        for transport in transports.values():
+            transport.close()

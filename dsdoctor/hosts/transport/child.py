@@ -17,6 +17,7 @@ from dsdoctor.hosts.transport import OUTPUT_LIMIT
 CHUNK = 1 << 16
 # How long output is waited for after the end of the process: something that it left behind may hold the streams open.
 LINGER_SECONDS = 0.5
+TICK_SECONDS = 0.25  # how often the end of a process is looked for: it may come without an end of its streams
 
 
 class Piped(Protocol):
@@ -128,7 +129,7 @@ def collect(process: Piped, stdin: bytes, timeout: float) -> tuple[Capture, Capt
                 _expired(process, timeout, taken)
             if quiet_since is not None and now - quiet_since > LINGER_SECONDS:
                 break
-            for key, _ in selector.select(min(0.1, deadline - now)):
+            for key, _ in selector.select(min(TICK_SECONDS, deadline - now)):
                 if key.data is None:
                     if not feed.write():
                         selector.unregister(key.fileobj)

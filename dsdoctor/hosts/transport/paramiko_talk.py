@@ -11,14 +11,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dsdoctor.hosts.transport.child import LINGER_SECONDS, Capture, captures
+from dsdoctor.hosts.transport.child import LINGER_SECONDS, TICK_SECONDS, Capture, captures
 
 if TYPE_CHECKING:
     import paramiko
 
 CHUNK = 1 << 16
 PACKET = 1 << 15
-TICK_SECONDS = 0.25  # how often the exit code is looked for: it may come without an end of the streams
 
 
 def talk(channel: paramiko.Channel, argv: Sequence[str], stdin: bytes, timeout: float) -> tuple[bytes, bytes, bool]:
