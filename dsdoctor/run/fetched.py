@@ -23,6 +23,8 @@ class Fetched:
     def add(self, attempt: str, end: StageEnd, logged: bool) -> None:
         """Take an attempt that has ended (`1-first.2`); `logged` says that all lines could be written here."""
         for name, host in end.hosts.items():
+            if host.cleared:
+                continue
             fetched = self._attempts.setdefault(name, set())
             if logged and host.code is not None:
                 fetched.add(attempt)
@@ -42,6 +44,8 @@ class Fetched:
         beyond `TIMEOUT`.
         """
         asked = {host.name: self._attempts.get(host.name, set()) for host in plan.hosts}
+        if not before and not self._attempts:
+            return ()  # the guardians have done it themselves
         answers = clear(Kept(plan, limits=limits), transports, None if everything else asked, TIMEOUT)
         left = {answer.host for answer in answers if answer.problem is not None or answer.left}
         unasked = (set(before) | set(self._attempts)) - {answer.host for answer in answers}

@@ -153,6 +153,10 @@ class Guard:
         self._told = True
         self._write(b'{"c":"stop"}\n')
 
+    def fetched(self) -> None:
+        """Tell the guardian that every line of its is on the disk here: it may take away what it kept."""
+        self._write(b'{"c":"fetched"}\n')
+
     def hang_up(self) -> None:
         """Close the line: an attached guardian that still lives ends its processes when it sees that."""
         self._over.set()

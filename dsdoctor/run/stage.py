@@ -24,6 +24,8 @@ from dsdoctor.run.stage_logs import StageLogs
 from dsdoctor.run.taken import Keeping, Taken
 from dsdoctor.run.watch import Watch
 
+CLEARED_SECONDS = 1.0  # for guardians to take their spools away; what is left then is asked for later
+
 
 class StageRun:
     """A stage being carried out on all hosts. Ctrl-C and SIGTERM stop it everywhere first.
@@ -65,6 +67,7 @@ class StageRun:
         self.interrupted = False
         self.looked = 0.0
         self.told: set[str] = set()  # hosts that were told to stop
+        self.clearing: set[str] = set()  # hosts whose guardian was told that nothing need be kept any more
         self.watch = watch
         self.stalled: str | None = None
         self._keeping = Keeping(self.attempt.keep, show)
@@ -87,6 +90,9 @@ class StageRun:
                     self._turn()
                 except KeyboardInterrupt:
                     self._interrupt()
+            until = time.monotonic() + CLEARED_SECONDS
+            while self.clearing and time.monotonic() < until:
+                self._turn()
         finally:
             self._keep()
             over.set()
@@ -163,6 +169,9 @@ class StageRun:
         self._coming_up.take(name, frame, time.monotonic())
         if kind == "line":
             self._line(name, frame)
+        elif kind == "cleared":
+            end.cleared = True
+            self.clearing.discard(name)
         elif name not in self.running:
             return  # it was given up before
         elif kind == "started":
@@ -189,6 +198,9 @@ class StageRun:
             for rank, said in killed_words(name, end, frame.get("oom_kills")):
                 self.logs.tell(name, rank, said, self.show)
             self.running.discard(name)
+            if not self.attempt.detach and self.logs.failed is None:
+                self.clearing.add(name)
+                self.guards[name].fetched()
             if end.stopped is not None or (end.code != 0 and reason is None):
                 self._failed(name, frame)
         elif kind == "error":

@@ -50,6 +50,7 @@ class HostEnd:
     not_started: str | None = None  # why its guardian could start nothing
     stopped: str | None = None  # its guardian ended the job without being told to, and why
     failed_ranks: dict[int, int] = field(default_factory=dict)  # global rank -> exit code
+    cleared: bool = False  # its guardian has taken away what it kept, all of which is here
     held_up: str | None = None  # it kept the others waiting, and how
 
 

@@ -24,7 +24,7 @@ from dsdoctor.hosts.transport.local import LocalTransport
 from dsdoctor.jobs.load import load_job
 from dsdoctor.jobs.trees import JobTree
 from dsdoctor.plan.model import EnvVar, LaunchPlan
-from dsdoctor.run import kept, work
+from dsdoctor.run import fetched, kept, work
 from dsdoctor.run.directory import RunDirectory, find_run
 from dsdoctor.run.events import LineSeen, Noted
 from dsdoctor.run.execute import execute
@@ -354,6 +354,22 @@ def spools(directory: RunDirectory) -> list[str]:
     return sorted(str(path.parent.relative_to(directory.path)) for path in directory.path.glob("*/guard/*/*/frames"))
 
 
+def test_an_attached_run_s_guardians_take_their_spools_away_and_no_host_is_asked_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = f"echo up; [ -e {tmp_path}/go ] || exit 3"
+    directory, plan = written_down({"one": {"a": "echo up", "b": failing}, "two": {"a": "true", "b": "true"}}, tmp_path)
+    asked: list[Any] = []
+    monkeypatch.setattr(fetched, "clear", lambda kept, transports, attempts, timeout: asked.append(attempts) or [])
+    for status in ("failed", "done"):
+        outcome = execute(plan, transports_of(plan), directory, Seen(), limits=QUICK)
+        assert outcome.status == status
+        assert spools(directory) == []
+        assert directory.state().spools_on == ()
+        (tmp_path / "go").touch()
+    assert asked in ([], [{"a": set(), "b": set()}]), "no host has anything left"
+
+
 @pytest.mark.parametrize("detach", [False, True])
 def test_what_hosts_kept_is_taken_away_once_the_head_has_it(tmp_path: Path, detach: bool) -> None:
     failing = f"echo up; [ -e {tmp_path}/go ] || exit 3"
@@ -371,7 +387,8 @@ def test_what_hosts_kept_is_taken_away_once_the_head_has_it(tmp_path: Path, deta
     assert outcome.status == "done"
     assert (mine / "notes.txt").read_text() == "by a person", "no file of ours"
     assert not (directory.path / "b/guard").exists()
-    assert directory.state().spools_on == ("a",)
+    # A guardian that takes its own away knows of no others', and nobody is asked.
+    assert directory.state().spools_on == (("a",) if detach else ())
 
 
 def test_what_a_lost_host_said_stays_there_until_it_is_fetched_or_cleared(tmp_path: Path) -> None:

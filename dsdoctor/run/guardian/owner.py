@@ -21,7 +21,9 @@ from typing import IO, Any, Dict, Optional
 from dsdoctor.run.guardian import process_table
 from dsdoctor.run.guardian.peers import WORD_SECONDS, Peers
 from dsdoctor.run.guardian.programs import Programs, begun, describe, remove_pipes
-from dsdoctor.run.guardian.spool import Spool, encoded, stop_asked
+from dsdoctor.run.guardian.spool import Spool, encoded, remove, stop_asked
+
+ANSWER_SECONDS = 2.0  # for a head that is busy; one that is gone is seen at once
 
 
 class Guardian:
@@ -43,6 +45,7 @@ class Guardian:
         self.silence = self._silence()
         self._followed = (0, time.monotonic())  # what the spool says of a head, and since when that is so
         self._telling: Optional[threading.Thread] = None
+        self._answered, self._fetched = threading.Event(), False  # by the head, at the end: that it has every line
         self.oom_kills = process_table.oom_kills()
         self.programs = Programs(order, self.send)
         self._spool_lock = threading.Lock()
@@ -111,6 +114,7 @@ class Guardian:
             }
         )
         self.finish(writer)
+        self.clear_up()
         return 0
 
     def why_signalled(self, number: int, keeper: int) -> str:
@@ -158,7 +162,11 @@ class Guardian:
                 continue
             if command == "stop":
                 self.ask_to_stop("told to")
+            elif command == "fetched":
+                self._fetched = True
+                self._answered.set()
         self.ask_to_stop("the line to the head closed")
+        self._answered.set()
 
     def watch_stop_file(self) -> None:
         """Look for the spool's stop file. A thread of its own: a network file system may hang."""
@@ -241,6 +249,17 @@ class Guardian:
             except (OSError, ValueError):
                 self.output = None
                 self.ask_to_stop("the line to the head broke")
+
+    def clear_up(self) -> None:
+        """Take the spool away where the head says that it has every line; it would else ask every host once more."""
+        if self.spool is None or self.control is None or self.output is None:
+            return
+        self._answered.wait(timeout=ANSWER_SECONDS)
+        if self._fetched:
+            with contextlib.suppress(OSError, ValueError):
+                remove(self.spool.folder)
+                self.output.write(encoded({"e": "cleared"}))
+                self.output.flush()
 
     def finish(self, writer: threading.Thread) -> None:
         """Let the last frames out, for as long as a living head and the other guardians need to take them."""
