@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -377,6 +378,13 @@ def test_a_copy_that_fails_is_exit_code_1(restored: LittleCluster) -> None:
     done = head.dsdoctor("sync", "job/trial.yaml", "--hostfile", "hostfile")
     assert done.returncode == 1
     assert "holds files that dsdoctor did not put there" in done.stderr
+    head.host.write("/root/lab/hostfile", f"node1 slots=1 python={sys.executable} workdir=/root/w\n")
+    for in_the_way in ("touch /root/w", "rm /root/w; mkdir /root/w; ln -s /nowhere /root/w/code"):
+        restored["node1"].run(["sh", "-c", in_the_way])
+        done = head.dsdoctor("sync", "job/trial.yaml", "--hostfile", "hostfile")
+        assert done.returncode == 1
+        assert "node1: /root/w" in done.stderr
+        assert "is in the way: a file, or a link that leads nowhere, where a folder is wanted" in done.stderr
 
 
 @pytest.mark.slow

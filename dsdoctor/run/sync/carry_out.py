@@ -152,10 +152,18 @@ class _Sync:
             trees=trees,
         )
         if "error" in answer:
-            full = answer.get("errno") in (errno.ENOSPC, errno.EDQUOT)
-            more = f". {self.code.wanted(answer.get('room', {}))}" if full else ""
-            raise SyncError(host.name, f"{answer.get('path') or place.code_dir}: {answer['error']}{more}")
+            raise SyncError(host.name, self._why_not_opened(answer, place.code_dir))
         return answer
+
+    def _why_not_opened(self, answer: dict[str, Any], code_dir: str) -> str:
+        path, number = answer.get("path") or code_dir, answer.get("errno")
+        if number in (errno.EEXIST, errno.ENOTDIR):
+            return (
+                f"{path} is in the way: a file, or a link that leads nowhere, where a folder is wanted. Move it away, "
+                "or give another work folder: workdir= in the hostfile"
+            )
+        full = number in (errno.ENOSPC, errno.EDQUOT)
+        return f"{path}: {answer['error']}" + (f". {self.code.wanted(answer.get('room', {}))}" if full else "")
 
     def _look(self, host: Host) -> dict[str, list[str]]:
         folders = {"code": host.session.host.code_dir}
