@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import posixpath
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
-from dsdoctor.checks.remedy import ssh_words
+from dsdoctor.checks.remedy import on_host, ssh_words
 from dsdoctor.cluster import Cluster, Member
 from dsdoctor.facts import InputPath
 from dsdoctor.jobs.paths import code_files
@@ -95,5 +96,6 @@ def _fixes(those: Sequence[tuple[Member, InputPath]], context: JobContext) -> It
     for member, path in those:
         *options, destination = ssh_words(member.entry)
         port = f" -e 'ssh {' '.join(options)}'" if options else ""
-        copies.append(f"rsync -a --mkpath{port} {shlex.quote(path.at)} {destination}:{shlex.quote(path.at)}")
-    yield Fix("Copy the file to where it is looked for", tuple(copies))
+        copies.append(on_host(member.entry, f"mkdir -p {shlex.quote(posixpath.dirname(path.at))}"))
+        copies.append(f"rsync -a{port} {shlex.quote(path.at)} {destination}:{shlex.quote(path.at)}")
+    yield Fix("Copy this machine's to where it is looked for", tuple(copies))
