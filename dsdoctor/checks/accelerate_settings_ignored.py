@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from dsdoctor.checks.context import JobContext
 from dsdoctor.checks.engine import check
+from dsdoctor.jobs.accelerate import AccelerateConfig
 from dsdoctor.report.model import Evidence, Finding, Fix, Severity
 
 _NAMED_TWICE = frozenset(
@@ -33,9 +34,7 @@ def accelerate_settings_ignored(context: JobContext) -> Iterator[Finding]:
     config = context.job.accelerate
     if config is None or config.config_file is None:
         return
-    found = [key for key in config.deepspeed if key in _NAMED_TWICE]
-    if "mixed_precision" in config.value:
-        found.append("mixed_precision")
+    found = named_twice(config)
     if found:
         yield accelerate_settings_ignored.finding(
             f"{', '.join(found)} {'stands' if len(found) == 1 else 'stand'} beside deepspeed_config_file: "
@@ -50,3 +49,11 @@ def accelerate_settings_ignored(context: JobContext) -> Iterator[Finding]:
             ],
             fix=[Fix(f"Take {', '.join(found)} out of {config.path}, and write them into {config.config_file}")],
         )
+
+
+def named_twice(config: AccelerateConfig) -> list[str]:
+    """The keys at which accelerate stops, because the config names a DeepSpeed config beside them."""
+    if config.config_file is None:
+        return []
+    found = [key for key in config.deepspeed if key in _NAMED_TWICE]
+    return [*found, "mixed_precision"] if "mixed_precision" in config.value else found

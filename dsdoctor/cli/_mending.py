@@ -1,4 +1,4 @@
-"""`check --job … --fix`: mended copies of the job's DeepSpeed configs, shown as a difference, written after a yes."""
+"""`check --job … --fix`: mended copies of the job's configs, shown as a difference, written after a yes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,14 @@ def mend_configs(job: ResolvedJob, cluster: Cluster, ignore: Sequence[str], *, a
     Raises:
         FileError: a copy cannot be written.
     """
+    from itertools import chain
+
     from dsdoctor.checks.mending import mended_configs
+    from dsdoctor.checks.mending_accelerate import mended_accelerate
 
     offered = False
-    for mended in mended_configs(job, cluster, _read, ignore):
+    both = (mended_configs(job, cluster, _read, ignore), mended_accelerate(job, cluster, _read, ignore))
+    for mended in chain(*both):
         offered = True
         place, there = _place(Path(mended.path), mended.after)
         _show(mended, place)

@@ -12,7 +12,7 @@ from dsdoctor.jobs.job import DeepSpeedConfig
 _OWN = frozenset({"compute_environment", "distributed_type", "deepspeed_config", "fsdp_config", "num_machines"})
 
 # What accelerate makes of its own DeepSpeed keys (DeepSpeedPlugin.__post_init__ in utils/dataclasses.py, 1.15).
-_TO_DEEPSPEED = {
+TO_DEEPSPEED = {
     "zero_stage": "zero_optimization.stage",
     "offload_optimizer_device": "zero_optimization.offload_optimizer.device",
     "offload_param_device": "zero_optimization.offload_param.device",
@@ -46,7 +46,7 @@ class AccelerateConfig:
         if not self.deepspeed or self.config_file is not None:
             return None
         made: dict[str, Any] = {}
-        for key, dotted in _TO_DEEPSPEED.items():
+        for key, dotted in TO_DEEPSPEED.items():
             value = self.deepspeed.get(key)
             if value in (None, "none", "auto"):
                 continue

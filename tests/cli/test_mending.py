@@ -138,3 +138,34 @@ def test_a_folder_that_cannot_be_written(script: Path, monkeypatch: pytest.Monke
     result = run("check", "--job", script, "--fix", "--yes")
     assert result.exit_code == 2
     assert "ds.mended.json: cannot be written: Permission denied" in result.stderr
+
+
+ACCELERATE = """# two cards
+distributed_type: DEEPSPEED
+deepspeed_config:
+  deepspeed_config_file: ds.json
+  zero_stage: 2  # said there, too
+  gradient_accumulation_steps: 4
+  # the end of the block
+mixed_precision: bf16
+num_machines: 1
+num_processes: 2
+"""
+
+
+def test_an_accelerate_config_is_mended_where_both_files_say_the_same() -> None:
+    Path("ds.json").write_text('{"train_batch_size": 8, "bf16": {"enabled": true}, "zero_optimization": {"stage": 2}}')
+    Path("acc.yaml").write_text(ACCELERATE)
+    result = run("check", "--job", "acc.yaml", "--fix", "--yes")
+    assert Path("acc.yaml").read_text() == ACCELERATE
+    wanted = ACCELERATE.replace("  zero_stage: 2  # said there, too\n", "").replace("mixed_precision: bf16\n", "")
+    assert Path("acc.mended.yaml").read_text() == wanted
+    assert "gradient_accumulation_steps stands beside deepspeed_config_file" in result.stderr, "4 against nothing"
+    assert "-mixed_precision: bf16" in result.stderr
+
+
+def test_an_accelerate_config_that_contradicts_is_left_alone() -> None:
+    Path("ds.json").write_text('{"train_batch_size": 8, "zero_optimization": {"stage": 3}}')
+    Path("acc.yaml").write_text(ACCELERATE.replace("  gradient_accumulation_steps: 4\n", ""))
+    run("check", "--job", "acc.yaml", "--fix", "--yes")
+    assert sorted(path.name for path in Path().iterdir()) == ["acc.yaml", "ds.json"]
