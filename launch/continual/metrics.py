@@ -187,9 +187,12 @@ def _predictions(figures: Figures) -> str:
         for number, ((sentence, label), answer) in enumerate(zip(task.test, answers, strict=True)):
             wanted = task.labels[label]
             instance = {"id": str(number), "sentence": sentence, "label": wanted, "ground_truth": wanted}
-            line = {"Task": task.asking.group, "Dataset": task.asking.dataset}
-            line |= {"Instance": instance | {"instruction": instruction}}
-            line |= {"Prediction": task.labels[answer] if isinstance(answer, int) else answer}
+            line = {
+                "Task": task.asking.group,
+                "Dataset": task.asking.dataset,
+                "Instance": instance | {"instruction": instruction},
+                "Prediction": task.labels[answer] if isinstance(answer, int) else answer,
+            }
             lines.append(json.dumps(line) + "\n")
     return "".join(lines)
 

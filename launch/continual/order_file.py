@@ -156,8 +156,7 @@ def _task(file: _File, node: yaml.Node) -> tuple[str, Source]:
 
 def _seen(node: yaml.Node) -> str:
     """What stands there, in a word or two."""
-    if node.id == "scalar":
+    if isinstance(node, yaml.ScalarNode):
         return repr(node.value) if node.value else "nothing"
-    if not node.value:
-        return f"an empty {'list' if node.id == 'sequence' else node.id}"
-    return "a list" if node.id == "sequence" else f"a {node.id}"
+    kind = "list" if isinstance(node, yaml.SequenceNode) else "mapping"
+    return f"a {kind}" if node.value else f"an empty {kind}"

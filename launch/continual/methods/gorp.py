@@ -44,7 +44,8 @@ def extended(basis: Tensor | None, rows: Tensor, energy: float, sums: Sequence[f
     lacking = held < energy * whole * (1 - 1e-12)
     real = values > 1e-6 * whole**0.5  # no direction out of rounding noise
     count = min(int(lacking.sum()), int(real.sum()))
-    return torch.linalg.qr(torch.cat([known, directions[:count].T], dim=1))[0].float()
+    spanned: Tensor = torch.linalg.qr(torch.cat([known, directions[:count].T], dim=1))[0]
+    return spanned.float()
 
 
 class _Projected(Learning):
@@ -212,7 +213,8 @@ class GORP(Method):
                         "wanted the same --optim_target_modules in all stages"
                     )
                 weight.data.copy_(saved)
-            full.append((name, weight.requires_grad_()))
+            weight.requires_grad_()
+            full.append((name, weight))
         return _Projected(self, start, full)
 
     def _chosen(self, start: Start) -> list[tuple[str, nn.Parameter]]:

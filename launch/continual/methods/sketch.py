@@ -27,4 +27,5 @@ def taken_in(held: Tensor | None, rows: Tensor, most: int) -> tuple[Tensor, Tens
 def root(products: Tensor) -> Tensor:
     """R with R^T · R a symmetric matrix of products: as many rows instead of all those that were multiplied."""
     squares, vectors = torch.linalg.eigh(products)
-    return squares.clamp(min=0).sqrt()[:, None] * vectors.T
+    rows: Tensor = squares.clamp(min=0).sqrt()[:, None] * vectors.T
+    return rows
