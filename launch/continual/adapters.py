@@ -47,6 +47,7 @@ def attach(
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")  # GPT-2's Conv1D: peft turns it itself
         adapted = _attach(model, base, shape, names, saved, seed)
     adapted.base_model.set_adapter(list(names))  # PeftModel.set_adapter takes one name only
     for name, parameter in adapted.named_parameters():

@@ -6,6 +6,7 @@ multiplied by the world size before.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
@@ -162,6 +163,7 @@ class Zero:
         if not dist.is_initialized():  # a single process, which needs a group all the same
             backend = "gloo" if ranks.device.type == "cpu" else "cpu:gloo,cuda:nccl"
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        os.environ.setdefault("LOCAL_RANK", str(ranks.place.local_rank))  # DeepSpeed asks for it, launcher or not
         self.stage: int = config["zero_optimization"]["stage"]
         optimizer = torch.optim.AdamW([parameter for _, parameter in parameters], **adamw)
         self.engine, *_ = deepspeed.initialize(

@@ -130,7 +130,7 @@ def reading(base: Base, limits: Limits, device: torch.device, precision: str, bi
     Raises:
         ContinualError: transformers cannot read it, or this machine cannot hold it in 4 or 8 bits.
     """
-    base = as_saved(base)
+    given, base = base, as_saved(base)
     config = _config(base)
     kind = kind_of(config, base)
     if kind == "encoder":
@@ -140,6 +140,7 @@ def reading(base: Base, limits: Limits, device: torch.device, precision: str, bi
         return Encoding(model.to(device), tokenizer, limits.source, device)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     model, tokenizer = _load(base, config, dtype, kind, _quantization(bits, device, dtype), device)
+    model.name_or_path = str(given.path)  # what the adapters name as theirs
     return Generating(model if bits else model.to(device), tokenizer, kind == "seq2seq", limits, device)
 
 
@@ -231,9 +232,11 @@ def check_targets(model: nn.Module, base: Base, given: Sequence[str]) -> None:
         ContinualError: it is not; names the linear modules that there are.
     """
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as TARGETS
+    from transformers.pytorch_utils import Conv1D
 
     kind = getattr(getattr(model, "config", None), "model_type", "")
-    linear = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)})
+    kinds = (nn.Linear, Conv1D)
+    linear = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, kinds)})
     ends = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     missing = [name for name in given if name.rpartition(".")[2] not in ends]
     if missing:

@@ -198,7 +198,12 @@ def _rendezvous(
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 
-    store, _, _ = next(iter(rendezvous("env://", place.rank, place.world_size, timeout=timeout)))
+    try:
+        store, _, _ = next(iter(rendezvous("env://", place.rank, place.world_size, timeout=timeout)))
+    except dist.DistStoreError as error:
+        raise ContinualError(
+            f"{place}: {str(error).splitlines()[0]} (--ddp_timeout); wanted: all {place.world_size} ranks started"
+        ) from None
     store.set_timeout(timeout)
     store.set(f"continual/{place.rank}", json.dumps(mine))
     everyone = []

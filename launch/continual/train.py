@@ -71,7 +71,7 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
         matrix=[*(loaded.previous.matrix if loaded.previous else []), _row(measured)],
         untrained=loaded.previous.untrained if loaded.previous else bare,
         ahead=[*_known_ahead(loaded.previous, bare, len(tasks)), *following],
-        seconds=[*(loaded.previous.seconds if loaded.previous else []), clock.rounded()],
+        seconds=[*(loaded.previous.seconds if loaded.previous else []), ranks.of_first(clock.rounded())],
         **loaded.settings,
     )
     answers = [each.answers for each in measured] if args.save_predictions else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,26 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     transformers.BertModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Makes a folder with a tiny random generative model of a kind, once."""
+    from tests.continual import tiny_models
+
+    words = sorted({word for labels in WORDS.values() for text in labels.values() for word in text.split()})
+    words += sorted({label for labels in WORDS.values() for label in labels})
+    words += [*"0123456789:?,.", "the", "train", "test", "Answer", "Option", "Which", "topic", "Task", "TC", "news"]
+    made: dict[str, Path] = {}
+
+    def make(kind: str) -> Path:
+        if kind not in made:
+            folder = tmp_path_factory.mktemp(f"tiny-{kind}")
+            tiny_models.write(kind, folder, words)
+            made[kind] = folder
+        return made[kind]
+
+    return make
 
 
 def stage_flags(encoder: Path, benchmark: Path, output: Path, stage: int = 1, **other: object) -> list[str]:

@@ -15,7 +15,7 @@ from continual.generative import IGNORED, Generating, Limits
 from continual.prompts import Asking
 from continual.train import main
 
-from tests.continual.conftest import WORDS, stage_flags
+from tests.continual.conftest import stage_flags
 from tests.continual.test_train import logged
 
 pytestmark = pytest.mark.train
@@ -26,57 +26,6 @@ ASKING = Asking("TC", "news", "Which topic?\n")
 
 def task(*labels: str) -> Task:
     return Task("news", labels, (), (), asking=ASKING)
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Makes a folder with a tiny random model of a kind, its tokenizer with a token a word."""
-    import transformers
-    from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
-    from tokenizers import models as kinds
-
-    words = sorted({word for labels in WORDS.values() for text in labels.values() for word in text.split()})
-    words += sorted({label for labels in WORDS.values() for label in labels})
-    words += [*"0123456789:?,.", "the", "train", "test", "Answer", "Option", "Which", "topic", "Task", "TC", "news"]
-    word_numbers = {word: place for place, word in enumerate(["<pad>", "</s>", "<unk>", *dict.fromkeys(words)])}
-    made: dict[str, Path] = {}
-
-    def make(kind: str) -> Path:
-        if kind in made:
-            return made[kind]
-        folder = tmp_path_factory.mktemp(f"tiny-{kind}")
-        tokenizer = Tokenizer(kinds.WordLevel(vocabulary := word_numbers, unk_token="<unk>"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-        if kind == "qwen2":  # transformers takes its own class for this kind, whatever the folder says
-            tokenizer = Tokenizer(kinds.BPE())
-            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-            tokenizer.decoder = decoders.ByteLevel()
-            trainer = trainers.BpeTrainer(
-                vocab_size=400,
-                show_progress=False,
-                special_tokens=["<pad>", "</s>", "<unk>"],
-                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            )
-            tokenizer.train_from_iterator([" ".join(words)], trainer)
-            vocabulary = tokenizer.get_vocab()
-        special = {"eos_token": "</s>", "unk_token": "<unk>"} | ({"pad_token": "<pad>"} if kind == "t5" else {})
-        transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-        torch.manual_seed(0)
-        size = {"vocab_size": len(vocabulary) + 64, "eos_token_id": 1, "pad_token_id": 0}
-        if kind == "t5":
-            shape = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.3}
-            config = transformers.T5Config(**size, **shape, decoder_start_token_id=0)
-            transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
-        else:
-            name = {"llama": "Llama", "qwen2": "Qwen2"}[kind]
-            shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-            more = {"num_key_value_heads": 2, "bos_token_id": None, "attention_dropout": 0.3, "head_dim": 8}
-            config = getattr(transformers, f"{name}Config")(**size, **shape, **more)
-            getattr(transformers, f"{name}ForCausalLM")(config).save_pretrained(folder)
-        made[kind] = folder
-        return folder
-
-    return make
 
 
 def plain(text: str) -> str:
@@ -238,9 +187,11 @@ def test_what_a_model_is(config: dict[str, Any], kind: str):
 def test_tiny_llama_learns_for_a_few_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    flags = stage_flags(tmp_path, tmp_path, tmp_path, model_name_or_path="tiny-llama", data="builtin", max_steps=3)
+    # The same two examples in each step: the loss must fall.
+    shape = {"max_steps": 3, "global_batch_size": 2, "num_hidden_layers": 6}
+    flags = stage_flags(tmp_path, tmp_path, tmp_path, model_name_or_path="tiny-llama", data="builtin", **shape)
     place = flags.index("--data_dir")
-    flags[place : place + 2] = ["--max_source_length", "96", "--max_train_samples", "24", "--max_predict_samples", "8"]
+    flags[place : place + 2] = ["--max_source_length", "96", "--max_train_samples", "2", "--max_predict_samples", "2"]
     assert main([*flags, "--learning_rate", "1e-3"]) == 0, capsys.readouterr().err
     losses = [line["loss"] for line in logged(capsys.readouterr().out)]
     assert len(losses) == 3
