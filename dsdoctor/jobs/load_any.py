@@ -252,19 +252,16 @@ def _deepspeed(path: Path, text: str) -> ResolvedJob:
 def _python(path: Path, text: str) -> ResolvedJob:
     """A Python program with the settings that are built in it."""
     from dsdoctor.jobs.bare import bare_job
-    from dsdoctor.jobs.dsconfig import parse_config
+    from dsdoctor.jobs.in_code import config_in_code
     from dsdoctor.jobs.program import read_program
     from dsdoctor.jobs.relaxed import parse_relaxed
 
     program = read_program(text, str(path))
     config, bad, notes = None, [], []
     named = program.settings.get("deepspeed")
-    if isinstance(named, dict):
-        import json
-
-        config = parse_config(json.dumps(named), str(path))
-        config = replace(config, text="")
-    elif isinstance(named, str) and not isinstance(named, Unknown):
+    if not isinstance(named, str) or isinstance(named, Unknown):
+        config = config_in_code(text, str(path))
+    else:
         found = _found(Path.cwd(), named) or _found(path.parent, named)
         if found is None:
             notes.append(f"{named}, which line {program.lines['deepspeed']} names, is not here: it was not judged")
