@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,3 +77,26 @@ def test_what_can_be_given_is_named_for_conv1d_too(tiny: Callable[[str], Path]):
     model = models.reading(base, Limits(64), CPU, "fp32").model
     with pytest.raises(ContinualError, match=r"--lora_target_modules q_proj: .* c_attn, c_fc, c_proj, lm_head"):
         models.check_targets(model, base, ("q_proj",))
+
+
+def test_a_name_of_the_hub_is_found_in_its_cache_offline(
+    tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from huggingface_hub import constants
+
+    place = tmp_path / "models--someone--tiny-llama"
+    shutil.copytree(tiny("llama"), place / "snapshots" / "abc")
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("abc")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    base = models.find("someone/tiny-llama")
+    assert base.path == place / "snapshots" / "abc"
+    assert base.sha256 == models.find(str(tiny("llama"))).sha256
+    assert str(base).startswith("someone/tiny-llama, sha256 ")
+
+
+def test_few_bits_without_bitsandbytes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ContinualError, match=r"(?s)--load_in_bits 4: .*bitsandbytes.*\n  pip install bitsandbytes"):
+        models._quantization(4, torch.device("cuda"), torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Each method through two whole stages, in this process, and with two ranks: what it leaves, and the same losses."""
+"""Each method through two whole stages, in this process: what it leaves. test_several_ranks.py has it with ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from continual.train import main
 from safetensors.torch import load_file
 
 from tests.continual.conftest import stage_flags
-from tests.continual.test_several_ranks import run
 
 pytestmark = [pytest.mark.train, pytest.mark.timeout(600)]  # the first test waits for the imports too
 WEIGHTS = "adapter_model.safetensors"
@@ -80,27 +79,3 @@ def test_flags_that_are_no_share_or_expression(capsys: pytest.CaptureFixture[str
         with pytest.raises(SystemExit):
             main([flag, value])
         assert said in capsys.readouterr().err
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("method", ["gorp", "replay", "nlora"])
-def test_the_number_of_ranks_makes_no_difference(encoder: Path, benchmark: Path, tmp_path: Path, method: str):
-    """Stage 2, with what stage 1 left: projections, stored examples in shares that do not divide evenly, a penalty."""
-    other = {"method": method, "galore_lr": 0.01, "galore_update_proj_gap": 2, "replay_share": 0.4}
-    other |= {"learning_rate": 0.005}
-    code, _, err = run(tmp_path, 1, stage_flags(encoder, benchmark, tmp_path, 1, **other))
-    assert code == 0, err
-    seen, kept = {}, {}
-    for processes in (1, 3):
-        output = tmp_path / f"2 of {processes}"
-        code, out, err = run(
-            tmp_path, processes, stage_flags(encoder, benchmark, tmp_path, 2, output_dir=output, **other)
-        )
-        assert code == 0, err
-        seen[processes] = [(line["loss"], line["grad_norm"]) for line in lines(out)]
-        kept[processes] = memory.read(output / "adapter")
-    for one, several in zip(seen[1], seen[3], strict=True):
-        assert several == pytest.approx(one, abs=5e-3)
-    assert kept[1].examples == kept[3].examples
-    assert kept[1].tensors.keys() == kept[3].tensors.keys()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from continual import AgreedError, ContinualError
 from continual.ranks import STACKS_SIGNAL, Place, Ranks, _precision, answer_with_stacks, join
 
@@ -140,3 +141,13 @@ def test_a_signal_that_cannot_be_listened_to(monkeypatch: pytest.MonkeyPatch, na
     monkeypatch.setenv(STACKS_SIGNAL, name)
     with pytest.raises(ContinualError, match=f"environment: {STACKS_SIGNAL}='{name}': .*; wanted USR1 or USR2"):
         answer_with_stacks()
+
+
+def test_every_job_of_this_package_has_its_ranks_show_their_stacks():
+    jobs = {path.name: yaml.safe_load(path.read_text()) for path in LAUNCH.glob("*.yaml")}
+    ours = {
+        name: job for name, job in jobs.items() if "continual.train" in [job.get("module"), *job.get("command", [])]
+    }
+    assert {"order_1.yaml", "with_deepspeed.yaml", "with_accelerate.yaml"} <= set(ours)
+    for name, job in ours.items():
+        assert job.get("env", {}).get(STACKS_SIGNAL) == "USR1", name

@@ -1,4 +1,4 @@
-"""The same losses whatever trains: one process, DDP, ZeRO, unlike ranks; and going on with others after a stop."""
+"""How a global batch is dealt out to ranks, and what DeepSpeed's config may say."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from continual import ContinualError, scale, trainer
+from continual import ContinualError, scale
 from continual.batches import PER_DEVICE, SHARE, Capacity, deal_to
 from continual.train import main
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.continual.conftest import stage_flags
-from tests.continual.test_several_ranks import ended, free_port, losses, torchrun
 
-pytestmark = [pytest.mark.train, pytest.mark.timeout(900)]
-several = pytest.mark.slow
+pytestmark = pytest.mark.train
 capacities = st.lists(st.integers(1, 20), min_size=1, max_size=12)
 
 
@@ -137,110 +135,3 @@ def test_flags_that_cannot_be(
     with pytest.raises(SystemExit):
         main(stage_flags(tmp_path, tmp_path, tmp_path, **changed))
     assert said in capsys.readouterr().err
-
-
-# Sizes of the ranks by the environment, as a host has its own; and a stop that no rank foresaw.
-UNLIKE = """
-import os, sys
-from continual import trainer
-from continual.train import main
-
-sizes = {sizes}
-if sizes:
-    os.environ["CONTINUAL_PER_DEVICE_TRAIN_BATCH_SIZE"] = str(sizes[int(os.environ["RANK"])])
-step = trainer.Training._step
-
-def stopped(self, number, *rest):
-    if number == {stop}:
-        os._exit(3)
-    return step(self, number, *rest)
-
-trainer.Training._step = stopped
-code = main()
-sys.stdout.flush()
-os._exit(code)
-"""
-
-
-class Runs:
-    """Stages of one order on the tiny encoder, by one process or by torchrun's."""
-
-    def __init__(self, encoder: Path, benchmark: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.encoder, self.benchmark, self.folder, self.capsys = encoder, benchmark, folder, capsys
-
-    def alone(self, output: str, stop: int = 0, **other: object) -> str:
-        """In this process; what it printed. Stopped before a step, if one is named."""
-        step = trainer.Training._step
-
-        def stopped(training: trainer.Training, number: int, *rest: Any) -> Any:
-            if number == stop:
-                raise KeyboardInterrupt
-            return step(training, number, *rest)
-
-        with pytest.MonkeyPatch.context() as patched:
-            for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
-                patched.delenv(name, raising=False)
-            patched.setattr(trainer.Training, "_step", stopped)
-            try:
-                assert main(self._flags(output, other)) == 0
-            except KeyboardInterrupt:
-                assert stop
-        return self.capsys.readouterr().out
-
-    def ranks(self, count: int, output: str, sizes: list[int] | None = None, stop: int = 0, **other: object) -> str:
-        """By ranks of the given micro-batches."""
-        script = self.folder / f"{output}-{count}.py"
-        script.write_text(UNLIKE.format(sizes=sizes or [], stop=stop))
-        program = (str(script), *self._flags(output, other))
-        code, out, err = ended(torchrun(self.folder, count, program, free_port()), 600)
-        assert (code != 0) == bool(stop), err
-        return out
-
-    def _flags(self, output: str, other: dict[str, object]) -> list[str]:
-        return stage_flags(self.encoder, self.benchmark, self.folder, output_dir=self.folder / output, **other)
-
-
-@pytest.fixture
-def runs(encoder: Path, benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Runs:
-    return Runs(encoder, benchmark, tmp_path, capsys)
-
-
-def same(one: str, other: str) -> None:
-    first, second = losses(one), losses(other)
-    assert len(first) == len(second) > 0
-    for seen, wanted in zip(second, first, strict=True):
-        assert seen == pytest.approx(wanted, abs=2e-3)
-
-
-@several
-def test_unlike_ranks_under_zero_have_the_losses_of_one_process(runs: Runs):
-    expected = runs.alone("one")
-    out = runs.ranks(3, "zero2", [3, 3, 1], zero_stage=2)
-    assert "6 steps of 8 examples (4 + 3 + 1)" in out
-    same(expected, out)
-    same(expected, runs.ranks(3, "ddp", [3, 3, 1]))
-
-
-@several
-def test_zero_3_has_them_too_where_the_method_allows_it(runs: Runs):
-    expected = runs.alone("one", method="seqlora")
-    same(expected, runs.ranks(2, "zero3", method="seqlora", zero_stage=3))
-    accuracy = [json.loads((runs.folder / name / "results.json").read_text())["accuracy"] for name in ("one", "zero3")]
-    assert accuracy[0] == accuracy[1]
-
-
-@several
-def test_a_stopped_stage_goes_on_with_other_ranks(runs: Runs):
-    """Two ranks under ZeRO-2, then one process, then three ranks under ZeRO-1."""
-    expected = runs.alone("whole")
-    first = runs.ranks(2, "parts", zero_stage=2, save_steps=2, stop=4)
-    second = runs.alone("parts", stop=5, save_steps=2)
-    assert "resumed after step 2" in second
-    third = runs.ranks(3, "parts", zero_stage=1, save_steps=2)
-    assert "resumed after step 4" in third
-    same(expected, "\n".join([*first.splitlines()[:0], *_steps(first, 1, 2), *_steps(second, 3, 4), third]))
-
-
-def _steps(out: str, first: int, last: int) -> list[str]:
-    wanted = [f"'step': {step}," for step in range(first, last + 1)]
-    return [line for line in out.splitlines() if any(step in line for step in wanted)]
