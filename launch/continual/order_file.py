@@ -156,6 +156,8 @@ def _task(file: _File, node: yaml.Node) -> tuple[str, Source]:
 
 def _seen(node: yaml.Node) -> str:
     """What stands there, in a word or two."""
+    import yaml
+
     if isinstance(node, yaml.ScalarNode):
         return repr(node.value) if node.value else "nothing"
     kind = "list" if isinstance(node, yaml.SequenceNode) else "mapping"
