@@ -49,7 +49,9 @@ def parse_config(text: str, source: str) -> DeepSpeedConfig:
                 source, f"column {column}: a comma before a closing bracket is one too many", line
             ) from None
         raise FileError(source, _explain(text, error), error.lineno) from None
-    except (RecursionError, ValueError) as error:
+    except RecursionError:
+        raise FileError(source, f"nested more than {MAX_DEPTH} deep") from None
+    except ValueError as error:
         raise FileError(source, f"not a DeepSpeed config: {error}") from None
     if not isinstance(value, dict):
         raise FileError(source, f"a DeepSpeed config is a JSON object {{…}}, found {_kind(value)}")

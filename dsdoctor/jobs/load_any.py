@@ -55,11 +55,13 @@ def _loaded(name_or_path: str, profile: str | None, settings: Sequence[str], arg
     given = Path(name_or_path).expanduser()
     if given.suffix in (*SHELL_SUFFIXES, *_JSON_SUFFIXES, ".py") and not given.exists():
         raise FileError(name_or_path, "there is no such file")
+    if given.is_dir() and (given.suffix or "/" in name_or_path):
+        raise FileError(name_or_path, "a folder; a file is wanted, or the name of a job")
     if given.suffix in SUFFIXES or not given.is_file():
         path = find_job(name_or_path)
         accelerate = _accelerate(path)
         return accelerate if accelerate is not None else load_job(name_or_path, profile, settings)
-    text = read_exactly(given)
+    text = read_exactly(given, script=given.suffix.lower() in SHELL_SUFFIXES)
     kind = kind_of(given.suffix.lower(), text)
     if kind == "shell":
         return load_script(given, text, arguments)
@@ -89,8 +91,11 @@ def kind_of(suffix: str, text: str) -> str | None:
     )
 
 
-def read_exactly(path: Path) -> str:
-    """A text file's content with its line ends as they are. Raises FileError: too large, binary, not UTF-8."""
+def read_exactly(path: Path, *, script: bool = False) -> str:
+    """A text file's content with its line ends as they are. Raises FileError: too large, binary, not UTF-8.
+
+    In a shell `script` comments may be in any encoding, Latin-1 or GBK; what is not UTF-8 in them is replaced.
+    """
     try:
         if path.stat().st_size > _LARGEST:
             raise FileError(path, f"larger than {_LARGEST >> 20} MiB; no script or config is")
@@ -103,8 +108,19 @@ def read_exactly(path: Path) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
+        if script and all(map(_foreign_in_comment, data.split(b"\n"))):
+            return data.decode("utf-8", "replace")
         line = data.count(b"\n", 0, error.start) + 1
         raise FileError(path, f"not UTF-8 text (byte {error.start} is 0x{data[error.start]:02x})", line) from None
+
+
+def _foreign_in_comment(line: bytes) -> bool:
+    """Whether all that is not UTF-8 in a line stands behind a #."""
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return b"#" in line[: error.start]
+    return True
 
 
 def load_script(path: Path, text: str | None = None, arguments: Sequence[str] = ()) -> ResolvedJob:
@@ -120,7 +136,7 @@ def load_script(path: Path, text: str | None = None, arguments: Sequence[str] = 
         found = next((one for one in tried if one is not None), None)
         if found is None:
             return None
-        return read_exactly(found), str(path) if found.samefile(path) else _shown(found)
+        return read_exactly(found, script=True), str(path) if found.samefile(path) else _shown(found)
 
     script = read_script(read_exactly(path) if text is None else text, str(path), open_script, arguments or None)
     root = _started_in(path, script)

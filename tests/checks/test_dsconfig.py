@@ -58,7 +58,7 @@ def test_values_and_lines() -> None:
         ('{"a": 1,\n "b": {"c": 1,\n "c": 2}}', "ds.json:3: the key b.c is given twice, first in line 2; keep one"),
         ('{"a\\u0062": 1, "ab": 2}', "ds.json:1: the key ab is given twice"),
         ('{"x":' * 40 + "1" + "}" * 40, f"ds.json:1: nested more than {MAX_DEPTH} deep"),
-        ("[" * 100_000, "ds.json: not a DeepSpeed config: "),
+        ("[" * 100_000, "ds.json: nested more than 32 deep"),
         ("9" * 5000, "ds.json: not a DeepSpeed config: "),
     ],
 )

@@ -151,3 +151,23 @@ def test_no_bytes_make_the_opener_fail(tmp_path_factory: pytest.TempPathFactory,
         assert read_exactly(path).encode() == data
     except FileError as error:
         assert "a.sh" in str(error)
+
+
+def test_a_comment_in_another_encoding_is_no_hindrance(tmp_path: Path) -> None:
+    script = tmp_path / "run.sh"
+    script.write_bytes("# 训练\ndeepspeed train.py --lr 1e-3\n".encode("gbk"))
+    (stage,) = load_any(str(script)).stages
+    assert stage.args == {"lr": 1e-3}
+
+
+def test_a_folder_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "run.sh").mkdir()
+    with pytest.raises(FileError, match="a folder; a file is wanted"):
+        load_any(str(tmp_path / "run.sh"))
+
+
+def test_a_config_that_is_too_deep_is_told_in_plain_words(tmp_path: Path) -> None:
+    config = tmp_path / "ds.json"
+    config.write_text('{"a":' * 5000 + "1" + "}" * 5000)
+    with pytest.raises(FileError, match="nested more than 32 deep"):
+        load_any(str(config))
