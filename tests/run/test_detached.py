@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ from dsdoctor.run import fetched, kept, work
 from dsdoctor.run.directory import RunDirectory, find_run
 from dsdoctor.run.events import LineSeen, Noted
 from dsdoctor.run.execute import execute
+from dsdoctor.run.guardian.follower import Follower
 from dsdoctor.run.guardian.process_table import identity, is_alive
 from dsdoctor.run.launch import changes_since, choose_target, job_fingerprint
 from dsdoctor.run.outcome import Manner, Outcome
@@ -352,6 +354,21 @@ def test_a_launch_that_goes_on_shows_changed_data_and_asks(tmp_path: Path) -> No
 
 def spools(directory: RunDirectory) -> list[str]:
     return sorted(str(path.parent.relative_to(directory.path)) for path in directory.path.glob("*/guard/*/*/frames"))
+
+
+def test_a_follower_gives_signs_of_life_while_its_guardian_comes_up(tmp_path: Path) -> None:
+    said = io.BytesIO()
+    order = {"spool": str(tmp_path), "offset": 0, "patience_seconds": 5}
+    follower = Follower(order, io.BytesIO(), said)
+
+    def beat(caught_up: bool = False) -> None:
+        said.write(b"beat")
+        (tmp_path / "frames").touch()
+        (tmp_path / "identity").write_text("{}")
+
+    follower.beat = beat  # type: ignore[method-assign]
+    assert follower.wait_for_identity() == {}
+    assert said.getvalue() == b"beat"
 
 
 def test_an_attached_run_s_guardians_take_their_spools_away_and_no_host_is_asked_once_more(

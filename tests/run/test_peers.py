@@ -224,6 +224,15 @@ def test_who_lingers_ends_when_it_is_asked_to_and_nobody_else_lingers() -> None:
     assert not lingering.is_alive()
 
 
+def test_who_was_never_heard_of_and_ends_well_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WORD_SECONDS", 600.0)
+    lonely = Party("b", free_ports(1), 600.0)
+    ending = threading.Thread(target=lonely.peers.tell_end, args=(None,), daemon=True)
+    ending.start()
+    ending.join(60)
+    assert not ending.is_alive()
+
+
 def test_without_a_head_a_host_that_fails_after_the_first_has_ended_ends_the_others(tmp_path: Path) -> None:
     fail = tmp_path / "fail"
     failing = f"echo up; while [ ! -e {fail} ]; do sleep 0.1; done; exit 3"

@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import time
-from typing import IO, Any, Dict, Optional
+from typing import IO, Any, Callable, Dict, Optional
 
 from dsdoctor.run.guardian import process_table
 from dsdoctor.run.guardian.left_behind import end_left_behind
@@ -43,8 +43,11 @@ class Follower:
 
     def wait_for_identity(self) -> Optional[Dict[str, Any]]:
         """Who guards, once that is written down."""
-        deadline = time.monotonic() + max(self.patience, COMING_UP)
+        deadline, beat_at = time.monotonic() + max(self.patience, COMING_UP), 0.0
         while not self.left:
+            if time.monotonic() - beat_at >= 1:  # a busy host is slow, not silent
+                beat_at = time.monotonic()
+                self.beat()
             proofs = read_json(self.folder, "identity")
             if proofs is not None and os.path.exists(os.path.join(self.folder, "frames")):
                 return proofs
@@ -147,10 +150,11 @@ def lives(proofs: Dict[str, Any]) -> bool:
     return any(process_table.is_alive(proofs.get(who) or {}) for who in ("guardian", "keeper"))
 
 
-def end_guardian(folder: str, grace: float, why: str) -> bool:
+def end_guardian(folder: str, grace: float, why: str, beat: Callable[[], None] = lambda: None) -> bool:
     """Ask a guardian to stop and wait; one that does not react is signalled, if it is proven to be that one.
 
-    Returns whether it is gone. Takes at most 3 times the grace (seconds) and some.
+    `beat` is called about once a second meanwhile. Returns whether it is gone. Takes at most 3 times the grace (seconds)
+    and some.
     """
     with contextlib.suppress(OSError):
         ask_to_stop(folder, why)
@@ -159,9 +163,14 @@ def end_guardian(folder: str, grace: float, why: str) -> bool:
         proof = proofs.get("guardian") or {}
         if number is not None and process_table.is_alive(proof):
             process_table.send_signal([proof["pid"]], number)
-        deadline = time.monotonic() + grace + 2
-        while time.monotonic() < deadline:
+        now = beat_at = time.monotonic()
+        deadline = now + grace + 2
+        while now < deadline:
             if not lives(proofs):
                 return True
+            if now - beat_at >= 1:
+                beat_at = now
+                beat()
             time.sleep(0.05)
+            now = time.monotonic()
     return False

@@ -33,9 +33,10 @@ def main() -> None:
 def guard(order: Dict[str, Any]) -> int:
     """Guard a job: here, or, detached, in a process of its own that is then followed."""
     for spool in others(order):
-        end_guardian(spool, order["grace_seconds"], "another attempt begins")
+        end_guardian(spool, order["grace_seconds"], "another attempt begins", beat)
     if order.get("spool"):
         end_left_behind(os.path.dirname(os.path.dirname(order["spool"])), order["grace_seconds"])
+        beat()
     if not order.get("detach"):
         return keep(order, sys.stdin.buffer, sys.stdout.buffer)
     if read_json(order["spool"], "identity") is None:
@@ -46,8 +47,15 @@ def guard(order: Dict[str, Any]) -> int:
             text = text % (order["spool"], ROOM // 1024, error.strerror)
             sys.stdout.buffer.write(encoded({"e": "error", "text": text}))
             return 1
+        beat()
         detach(order)
     return follow(dict(order, offset=0, patience_seconds=order["lifeline_seconds"]))
+
+
+def beat() -> None:
+    """A sign of life between two things that may take long on a busy host or a slow disk."""
+    sys.stdout.buffer.write(encoded({"e": "beat", "now": time.monotonic()}))
+    sys.stdout.buffer.flush()
 
 
 def detach(order: Dict[str, Any]) -> None:

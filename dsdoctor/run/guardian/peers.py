@@ -65,6 +65,8 @@ class Peers:
         """
         word = {"host": self.order["name"], **({"done": True} if failure is None else {"failed": failure})}
         self._own = word  # what a line that is drawn from now on begins with
+        if failure is None and not self._heard:
+            return  # nobody who ever heard of this host will miss it
         until = time.monotonic() + WORD_SECONDS
         while not self._lines and not self.order["first"] and time.monotonic() < until:
             time.sleep(0.05)
