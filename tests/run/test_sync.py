@@ -141,6 +141,22 @@ def test_one_look_at_the_source_does_for_all_copies_that_ended_before_it(tmp_pat
     assert not code.as_before(ended), "the copy may have begun after the change as well as before it"
 
 
+def test_only_code_with_links_is_looked_through_for_those_that_lead_out(tmp_path: Path) -> None:
+    source, calls = tmp_path / "source", tmp_path / "calls"
+    source.mkdir()
+    (source / "train.py").write_text("1")
+    program = fake_rsync(tmp_path, f"echo >> {calls}; echo 'Number of regular files transferred: 1'")
+    for name, wanted in (("train.py", 1), ("link.py", 1 + 2)):
+        if name == "link.py":
+            (source / name).symlink_to("train.py")
+        session = Session(far(tmp_path), ByRsync())
+        try:
+            Code(Rsync(program=program), str(source), []).copy(session, True, lambda percent, rate: None)
+        finally:
+            session.close()
+        assert len(calls.read_text()) == wanted
+
+
 def test_an_interrupted_copy_ends_at_once(tmp_path: Path) -> None:
     copy = Copy(tmp_path, "exec sleep 1000")
     errors: list[BaseException] = []

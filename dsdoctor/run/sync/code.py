@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from stat import S_ISLNK
 from threading import Lock
 from typing import Any
 
@@ -137,7 +138,8 @@ class Code:
         """Links of the tree that lead out of it, to something that is here: (name, where to). Looked for once."""
         with self._lock:
             if self._links is None:
-                self._links = self._look_for_links()
+                has_links = self._before is None or any(S_ISLNK(row[-1]) for row in self._before.values())
+                self._links = self._look_for_links() if has_links else []
             return self._links
 
     def _look_for_links(self) -> list[tuple[str, str]]:

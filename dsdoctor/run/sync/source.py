@@ -16,11 +16,11 @@ from dsdoctor.run.sync.host_side import OWN
 
 MOST = 50_000  # files and folders that are looked at; of more, a host is asked
 
-Look = dict[str, tuple[int, int, int, int]]
+Look = dict[str, tuple[int, int, int, int, int]]
 
 
 def look(source: str, exclude: Sequence[str]) -> Look | None:
-    """Every file and folder below the source with its size, times and inode; None where there are too many.
+    """Every file and folder below the source with its size, times, inode and mode; None where there are too many.
 
     Excluded folders are passed over where the pattern is a plain one; a change in a file that is not copied makes two
     looks differ, and then the hosts are asked.
@@ -37,7 +37,7 @@ def look(source: str, exclude: Sequence[str]) -> Look | None:
                     if is_folder and not is_copied(path, exclude):
                         continue
                     stat = entry.stat(follow_symlinks=False)
-                    found[path] = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+                    found[path] = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_mode)
                     if is_folder:
                         folders.append(path)
         except OSError:
