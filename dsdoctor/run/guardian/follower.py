@@ -153,8 +153,8 @@ def lives(proofs: Dict[str, Any]) -> bool:
 def end_guardian(folder: str, grace: float, why: str, beat: Callable[[], None] = lambda: None) -> bool:
     """Ask a guardian to stop and wait; one that does not react is signalled, if it is proven to be that one.
 
-    `beat` is called about once a second meanwhile. Returns whether it is gone. Takes at most 3 times the grace (seconds)
-    and some.
+    `beat` is called about once a second meanwhile. Returns whether it is gone. Takes at most 3 times the
+    grace (seconds) and some.
     """
     with contextlib.suppress(OSError):
         ask_to_stop(folder, why)
