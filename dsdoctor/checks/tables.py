@@ -78,7 +78,11 @@ class BadModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ConfigKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`data/deepspeed_keys.yaml`: the keys of a DeepSpeed config, and what older releases read at the top."""
+    """`data/deepspeed_keys.json`: the keys of a DeepSpeed config, and what older releases read at the top.
+
+    Written by `python -m tests.checks.deepspeed_table` from the sources of the release that a constant names; a test
+    compares it with the DeepSpeed that is installed beside the tests.
+    """
 
     keys: ConfigKeyFacts
     earlier: frozenset[str]
@@ -152,18 +156,14 @@ def arguments_of(*groups: str) -> frozenset[str]:
 
 @cache
 def config_keys() -> ConfigKeys:
-    """The table of the keys of a DeepSpeed config; their names stand in it as words of one text."""
-    name = "deepspeed_keys.yaml"
-    content = text("data", name)
-    value = yamlfile.parse(content, name)
-    if isinstance(value, dict):
-        for key in ("refused", "ignored", "inner", "flags", "optional_flags", "schedulers", "needed"):
-            value[key] = {block: words.split() for block, words in value[key].items()}
-        for key in ("removed", "earlier"):
-            value[key] = value[key].split()
-        earlier = value.pop("earlier")
-        value = {"keys": {"version": KNOWN_RELEASE, **value}, "earlier": earlier}
-    return yamlfile.convert(value, ConfigKeys, name, content)
+    """The table of the keys of a DeepSpeed config; the names in a block stand in it as words of one text."""
+    value = msgspec.json.decode(text("data", "deepspeed_keys.json"))
+    keys = {
+        part: {block: words.split() for block, words in one.items()} if part not in ("old", "removed") else one
+        for part, one in value.items()
+        if part != "earlier"
+    }
+    return msgspec.convert({"keys": {"version": KNOWN_RELEASE, **keys}, "earlier": value["earlier"]}, ConfigKeys)
 
 
 def case_names() -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 from dsdoctor.jobs.job import DeepSpeedConfig
 from dsdoctor.yamlfile import FileError
 
-# The release whose keys and values the checks have by heart (checks/data/deepspeed_keys.yaml, deepspeed_parts.yaml).
+# The release whose keys and values the checks have by heart (checks/data/deepspeed_keys.json, deepspeed_parts.yaml).
 KNOWN_RELEASE = "0.19.8"
 
 # DeepSpeed's own configs nest three deep. A bound keeps a broken or hostile file from exhausting the stack later.
