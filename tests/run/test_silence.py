@@ -113,6 +113,7 @@ class Others:
 
     def __init__(self) -> None:
         self.order = {"hosts": 2}
+        self.lingers = False
         self.said: list[dict[str, Any]] = []
         self.pace_of_b = told(0)
 
@@ -167,6 +168,22 @@ def test_ranks_that_wait_for_one_that_works_on_another_host_are_no_stall(monkeyp
     watch.tick(202)
     assert [frame["e"] for frame in frames] == ["stall"]
     assert frames[0]["text"].startswith("stalled: no step for ")
+
+
+@pytest.mark.parametrize("lingers", [False, True])
+def test_a_first_host_that_is_done_itself_tells_the_others_to_end_for_a_stall(
+    monkeypatch: pytest.MonkeyPatch, lingers: bool
+) -> None:
+    watch, others, _ = judging(monkeypatch, headless=True)
+    ended: list[str] = []
+    watch.order["stop"], watch.stop, others.lingers = True, ended.append, lingers
+    others.pace_of_b = told(90, 90)
+    watch.rule.due(module.Together([told(90, 90)], 200), 200)
+    watch._look = {"at": 199, "waiting": set(), "looks": [Look("b", 1, 77)]}
+    watch.tick(200)
+    failed = [word["failed"] for word in others.said if "failed" in word]
+    assert (len(ended), len(failed)) == ((0, 1) if lingers else (1, 0))
+    assert (ended + failed)[0].startswith("it stalled: no step for ")
 
 
 def test_stacks_of_any_size_come_in_parts_that_fit_into_frames() -> None:

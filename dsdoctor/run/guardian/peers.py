@@ -72,12 +72,17 @@ class Peers:
             time.sleep(0.05)
         self.say(word)
 
+    @property
+    def lingers(self) -> bool:
+        """Whether this is the first host, and its own part has ended well."""
+        return bool(self.order["first"]) and "done" in (self._own or {})
+
     def linger(self, ended: Callable[[], bool]) -> None:
         """On the first host, once its own part ended well: pass words on until every other host's part has ended.
 
         A host that falls silent meanwhile is told the others as failed. `ended` is looked at: somebody wants an end.
         """
-        while self.order["first"] and "done" in (self._own or {}) and not ended():
+        while self.lingers and not ended():
             now = time.monotonic()
             with self._lock:
                 open_still = {name: now - at for name, at in self._heard.items() if name not in self._ended}

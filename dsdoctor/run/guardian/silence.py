@@ -170,7 +170,11 @@ class Silence:
                 "rank": None if behind is None else behind.rank,
             }
         )
-        if self.order["stop"]:
+        if not self.order["stop"]:
+            return
+        if self.peers is not None and self.peers.lingers:  # there is nothing here any more that could be ended
+            self.peers.say({"host": self.order["host"], "failed": "it " + text})
+        else:
             self.stop("it " + text)
 
     # --- what all are told
