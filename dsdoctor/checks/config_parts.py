@@ -18,6 +18,7 @@ class ConfigParts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     optimizers: dict[str, frozenset[str]]
     schedulers: dict[str, frozenset[str]]  # of the table of keys
     torch: dict[str, frozenset[str]]
+    torch_schedulers: dict[str, frozenset[str]]
     needed: dict[str, frozenset[str]]
     whole: dict[str, int]
     devices: tuple[str, ...]
@@ -26,8 +27,11 @@ class ConfigParts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The parameters of an optimizer or a scheduler; empty where they are not known."""
         if not isinstance(kind, str):
             return frozenset()
-        known = self.optimizers.get(kind.lower()) if block == "optimizer" else self.schedulers.get(kind)
+        known = self.optimizers.get(kind.lower()) if block == "optimizer" else self._of_scheduler(kind)
         return known or frozenset()
+
+    def _of_scheduler(self, kind: str) -> frozenset[str] | None:
+        return self.schedulers.get(kind) or self.torch_schedulers.get(kind)
 
     def has(self, block: str, kind: str) -> bool:
         """Whether DeepSpeed can make an optimizer or a scheduler of that name."""
@@ -50,7 +54,7 @@ def config_parts() -> ConfigParts:
     content = tables.text("data", name)
     value = yamlfile.parse(content, name)
     if isinstance(value, dict):
-        for key in ("optimizers", "torch"):
+        for key in ("optimizers", "torch", "torch_schedulers"):
             value[key] = {kind: words.split() for kind, words in value[key].items()}
         keys = tables.config_keys().keys
         value.update(schedulers=keys.schedulers, needed=keys.needed)

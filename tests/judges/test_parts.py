@@ -40,6 +40,15 @@ def test_what_torch_has() -> None:
         assert all(hasattr(module, name) for name in config_parts().torch[block])
 
 
+def test_the_parameters_of_torch_s_schedulers() -> None:
+    torch = pytest.importorskip("torch")
+    table = config_parts()
+    assert set(table.torch_schedulers) == set(table.torch["scheduler"])
+    for name, known in table.torch_schedulers.items():
+        taken = set(inspect.signature(getattr(torch.optim.lr_scheduler, name)).parameters) - {"optimizer"}
+        assert known - {"verbose", "last_epoch"} == taken - {"last_epoch"}, name
+
+
 def test_whole_numbers() -> None:
     zero = pytest.importorskip("deepspeed.runtime.zero.config")
     pydantic = pytest.importorskip("pydantic")
