@@ -315,10 +315,14 @@ def printed(program: Program, scene: Scene) -> set[str]:
     argv = ["sh", "-c", lines, "sh", *program.argv(scene)]
     if any("mount" in line for line in scene.before):
         argv = ["unshare", "--mount", *argv]
-    done = subprocess.run(
-        argv, cwd=scene.folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS,
-        check=False,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            argv, cwd=scene.folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS,
+            check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as late:  # what it had printed until then counts
+        print(f"{program.name} was ended after {SECONDS} s", file=sys.stderr)
+        done = subprocess.CompletedProcess(argv, -1, late.stdout or b"", late.stderr or b"")
     if program.name == OURS and done.returncode not in (0, 1, 3):
         raise RuntimeError(f"{OURS} ended with exit code {done.returncode}: {done.stderr.decode(errors='replace')}")
     text = (done.stdout + done.stderr).decode(errors="replace").replace(str(scene.folder), "<folder>")
