@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dsdoctor.jobs.forecast.evaluation import evaluating
 from dsdoctor.jobs.forecast.memory import forecast
 from dsdoctor.jobs.forecast.shape import shape_of
 from dsdoctor.jobs.forecast.training import Lora, Training
@@ -76,6 +77,15 @@ SETTINGS: tuple[tuple[str, dict[str, Any], Training], ...] = (
     ("MiniLM 23M, masked words", MINILM, replace(SHORT, length=64, vocabulary_loss=True)),
     ("SmolLM2 135M, fp32", SMOLLM, replace(SHORT, micro_batch=1, length=64)),
     ("SmolLM2 135M, bf16, LoRA", SMOLLM, replace(SHORT, precision="pure16", lora=Lora(), micro_batch=2)),
+)
+EVALUATED = replace(SHORT, eval_batch=16)
+EVALUATIONS: tuple[tuple[str, dict[str, Any], Training], ...] = (
+    ("LLaMA 6M, evaluating", LLAMA, EVALUATED),
+    ("LLaMA 6M, generating", LLAMA, replace(EVALUATED, new_tokens=20)),
+    ("LLaMA 6M, bf16, evaluating", LLAMA, replace(EVALUATED, precision="pure16")),
+    ("LLaMA 6M, bf16, generating", LLAMA, replace(EVALUATED, precision="pure16", new_tokens=20)),
+    ("T5 8M, evaluating", T5, replace(EVALUATED, target_length=32)),
+    ("T5 8M, generating", T5, replace(EVALUATED, target_length=32, new_tokens=20)),
 )
 
 
@@ -204,6 +214,26 @@ def measured(config: dict[str, Any], training: Training) -> int:
     return int(alive.peak)
 
 
+def evaluated(config: dict[str, Any], training: Training) -> int:
+    """The most bytes of tensors in an evaluation of one batch, beside the weights."""
+    import torch
+
+    torch.manual_seed(0)
+    with watch() as alive:
+        model = build(config, training).eval()
+        weights = alive.now
+        ids = torch.randint(2, config["vocab_size"], (training.eval_batch, training.length))
+        alive.peak = alive.now
+        with torch.no_grad():
+            if training.new_tokens:
+                exactly = {"max_new_tokens": training.new_tokens, "min_new_tokens": training.new_tokens}
+                model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, **exactly)
+            else:
+                shape = (training.eval_batch, training.target_length or training.length)
+                model(input_ids=ids, labels=torch.randint(2, config["vocab_size"], shape))
+    return int(alive.peak) - weights
+
+
 def others(config: dict[str, Any], training: Training) -> tuple[int | None, int | None]:
     """DeepSpeed's ZeRO-2 estimate on one card, and accelerate's for Adam, on the model without adapters."""
     import torch
@@ -226,32 +256,23 @@ def rows(wanted: tuple[tuple[str, dict[str, Any], Training], ...] = SETTINGS, co
     for name, config, training in wanted:
         sizes = dict(config)
         shape = shape_of(sizes)
+        if training.eval_batch:
+            yield Row(name, evaluated(config, training), sum(part.size for part in evaluating(shape, training)))
+            continue
         found = forecast(shape, training)
         yield Row(name, measured(config, training), found.tensors, *(others(config, training) if compare else ()))
 
 
 def main() -> str:
-    """The table."""
-    import torch
-    import transformers
+    """The tables: one process, two ranks, and what others published."""
+    from benchmarks.memory_tables import tables
 
-    transformers.logging.set_verbosity_error()
-    torch.set_num_threads(1)
-    lines = ["| training | measured MiB | forecast MiB | error | DeepSpeed ZeRO-2, 1 card | accelerate, Adam |"]
-    lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
-    found = list(rows())
-    for row in found:
-        rest = " | ".join(_beside(value, row.measured) for value in (row.deepspeed, row.accelerate))
-        figures = f"{row.measured / MIB:.1f} | {row.forecast / MIB:.1f} | {100 * row.error:+.1f} %"
-        lines.append(f"| {row.name} | {figures} | {rest} |")
-    errors = sorted(abs(row.error) for row in found)
-    lines += ["", f"Median error {100 * errors[len(errors) // 2]:.1f} %, worst {100 * errors[-1]:.1f} %."]
-    return "\n".join(lines)
-
-
-def _beside(value: int | None, measured: int) -> str:
-    return "" if value is None else f"{value / MIB:.1f} ({100 * (value / measured - 1):+.0f} %)"
+    return tables()
 
 
 if __name__ == "__main__":
-    print(main())
+    import sys
+
+    from benchmarks.memory_tables import tables
+
+    print(tables(sys.argv[2] if sys.argv[1:2] == ["--record"] else None))

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.memory_forecast import LLAMA, MIB, SHORT, SMOLLM, build, watch
+from benchmarks.memory_forecast import GPT2, LLAMA, MIB, SHORT, SMOLLM, build, watch
 from dsdoctor.jobs.forecast.memory import forecast
 from dsdoctor.jobs.forecast.shape import shape_of
 from dsdoctor.jobs.forecast.training import Lora, Training, Zero
@@ -34,6 +34,7 @@ def _zero(stage: int, bucket: int = LARGE, base: Training = TWO, **more: Any) ->
 
 
 HALF = replace(TWO, precision="mixed")
+LONE = replace(HALF, micro_batch=1, length=64)
 # So short that the optimizer's step is the worst moment, not the loss.
 BRIEF = replace(HALF, micro_batch=1, length=16)
 TOGETHER: tuple[tuple[str, dict[str, Any], Training], ...] = (
@@ -66,7 +67,15 @@ TOGETHER: tuple[tuple[str, dict[str, Any], Training], ...] = (
     ("LLaMA 6M, short, ZeRO-3, offloaded", LLAMA, _zero(3, base=BRIEF, optimizer_on="cpu", parameters_on="cpu")),
     ("LLaMA 6M, short, ZeRO-2, LoRA, bucket auto", LLAMA, _zero(2, AUTO, base=replace(BRIEF, lora=Lora()))),
     ("LLaMA 6M, short, ZeRO-2, LoRA, large bucket", LLAMA, _zero(2, 5_000_000, base=replace(BRIEF, lora=Lora()))),
-    ("SmolLM2 135M, ZeRO-2, bf16", SMOLLM, _zero(2, 5_000_000, base=replace(HALF, micro_batch=1, length=64))),
+    # Not looked at while the forecast was made: other models, other sizes.
+    ("GPT-2 4M, ZeRO-2, fp32", GPT2, _zero(2, 300_000)),
+    ("GPT-2 4M, ZeRO-1, bf16, accumulation 3", GPT2, _zero(1, 300_000, base=replace(BRIEF, accumulation=3))),
+    ("GPT-2 4M, ZeRO-3, bf16, LoRA", GPT2, _zero(3, 100_000, base=replace(HALF, lora=Lora(4)))),
+    ("GPT-2 4M, DDP, accumulation 2", GPT2, replace(TWO, engine="ddp", accumulation=2)),
+    ("GPT-2 4M, FSDP, checkpointing", GPT2, replace(TWO, engine="fsdp", checkpointing=True)),
+    ("SmolLM2 135M, ZeRO-2, offloaded", SMOLLM, _zero(2, 5_000_000, base=LONE, optimizer_on="cpu")),
+    ("SmolLM2 135M, ZeRO-3, bf16", SMOLLM, _zero(3, 5_000_000, base=LONE)),
+    ("SmolLM2 135M, ZeRO-2, bf16", SMOLLM, _zero(2, 5_000_000, base=LONE)),
 )
 
 
@@ -77,6 +86,7 @@ class Together:
     name: str
     measured: int
     forecast: int
+    estimator: int | None = None  # DeepSpeed's own, of model states alone; card and its part of the host
 
     @property
     def error(self) -> float:
@@ -139,7 +149,7 @@ def _step_of_torch(model: Any, training: Training) -> Any:
     if training.engine == "ddp":
         wrapped = torch.nn.parallel.DistributedDataParallel(model)
     else:
-        for layer in model.model.layers:
+        for layer in model.model.layers if hasattr(model, "model") else model.transformer.h:
             fully_shard(layer, reshard_after_forward=training.shards_parameters)
         wrapped = fully_shard(model, reshard_after_forward=training.shards_parameters)
     optimizer = _optimizer(model)
@@ -236,7 +246,35 @@ def together(names: list[str] | None = None) -> Iterator[Together]:
     measured = start([name for name, _, _ in wanted])
     for name, config, training in wanted:
         found = forecast(shape_of(dict(config)), training)
-        yield Together(name, measured[name], found.tensors + found.ram)
+        yield Together(name, measured[name], found.tensors + found.ram, estimated(config, training))
+
+
+def estimated(config: dict[str, Any], training: Training) -> int | None:
+    """What DeepSpeed's estimators of model states say of a rank, None where there is none for the stage."""
+    zero = training.zero
+    if training.engine != "deepspeed" or zero.stage < 2:
+        return None
+    shape = shape_of(dict(config))
+    if zero.stage == 2:
+        from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+
+        host, card = estimate_zero2_model_states_mem_needs(
+            shape.parameters, RANKS, 1, cpu_offload=zero.optimizer_on == "cpu", additional_buffer_factor=1
+        )
+    else:
+        from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+
+        host, card, _ = estimate_zero3_model_states_mem_needs(
+            shape.parameters,
+            shape.layer,
+            RANKS,
+            1,
+            cpu_offload=zero.optimizer_on == "cpu",
+            cpu_offload_params=zero.parameters_on == "cpu",
+            zero_init=False,
+            additional_buffer_factor=1,
+        )
+    return int(card + (host / RANKS if zero.optimizer_on == "cpu" else 0))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-from benchmarks.memory_forecast import SETTINGS, rows
+from benchmarks.memory_forecast import EVALUATIONS, SETTINGS, rows
 
 QUICK = ("LLaMA 6M, fp32", "LLaMA 6M, all in bf16", "LLaMA 6M, LoRA on all, bf16", "LLaMA 6M, checkpointing")
 # What autograd frees while T5's decoder is done and its encoder waits is not followed to the byte.
@@ -25,3 +25,9 @@ def test_small_trainings(name: str) -> None:
 def test_all_trainings_of_the_table(setting: object) -> None:
     (row,) = rows((setting,), compare=False)  # type: ignore[arg-type]
     assert abs(row.error) < LOOSE.get(row.name, 0.015)
+
+
+@pytest.mark.parametrize(("name", "more"), [("LLaMA 6M, generating", 0.05), ("LLaMA 6M, evaluating", 0.01)])
+def test_evaluations(name: str, more: float) -> None:
+    (row,) = rows(tuple(setting for setting in EVALUATIONS if setting[0] == name), compare=False)
+    assert abs(row.error) < more

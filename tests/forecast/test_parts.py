@@ -301,3 +301,37 @@ def _difference(training: Training) -> int:
 
     small = 2 * 2 * 50_000_000
     return max(0, kept(model("LLaMA-7B"), training).loss - small)
+
+
+def test_evaluating_by_hand() -> None:
+    """Llama-3-8B in bf16: 128,256 words in 16 bits, in fp32 and their logarithms; 8 keys' heads of 128 in 32 layers."""
+    training = Training("pure16", lora=Lora(), micro_batch=1, length=64, eval_batch=16)
+    sizes = {part.name: part.size for part in memory.forecast(model("Llama-3-8B"), training).gpu}
+    assert sizes["logits"] == 16 * 64 * (10 * 128256 + 2 * 4096)
+    assert sizes["keys and values"] == 2 * 32 * 8 * 128 * 2 * 16 * 64
+    assert "activations" not in sizes, "gradients and activations are gone by then"
+    answers = replace(training, eval_batch=256, new_tokens=50)
+    sizes = {part.name: part.size for part in memory.forecast(model("Llama-3-8B"), answers).gpu}
+    assert sizes["keys and values"] == 2 * 32 * 8 * 128 * 2 * 256 * (64 + 50)
+    assert sizes["logits"] == 256 * 128256 * 6
+
+
+def test_generation_of_t5_keeps_keys_and_values_of_both_sides() -> None:
+    training = Training(micro_batch=1, length=512, target_length=50, eval_batch=128, new_tokens=50)
+    sizes = {part.name: part.size for part in memory.forecast(model("T5-large"), training).gpu}
+    assert sizes["keys and values"] == 2 * 24 * 1024 * 4 * 128 * (512 + 50)
+
+
+def test_an_evaluation_that_is_asked_for_is_counted() -> None:
+    assert resolved({}).eval_batch == 0
+    assert resolved({"do_eval": True}).eval_batch == 8
+    assert resolved({"evaluation_strategy": "steps", "per_device_eval_batch_size": 4}).eval_batch == 4
+    assert resolved({"evaluation_strategy": "no", "per_device_eval_batch_size": 4}).eval_batch == 0
+    found = resolved({"do_predict": True, "predict_with_generate": True, "max_target_length": 50})
+    assert (found.eval_batch, found.new_tokens) == (8, 50)
+
+
+def test_smaller_batches_of_evaluation_are_a_way_out() -> None:
+    training = Training("pure16", lora=Lora(), micro_batch=1, length=512, eval_batch=64)
+    found = remedies(model("Llama-3-8B"), training, 24 << 30)
+    assert [remedy.title for remedy in found] == ["per_device_eval_batch_size: 1"]

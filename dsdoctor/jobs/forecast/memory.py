@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dsdoctor.jobs.forecast.activations import adapter_parameters, has_loss_over_words, kept
+from dsdoctor.jobs.forecast.evaluation import evaluating
 from dsdoctor.jobs.forecast.gradients import Gradients, gradients_of
 from dsdoctor.jobs.forecast.parts import Part
 from dsdoctor.jobs.forecast.shape import ModelShape
@@ -106,6 +107,7 @@ def _moments(
     # FSDP has given back what it had gathered before it reduces the last gradients.
     yield [*([] if training.engine == "fsdp" else gathered), *everything, gradients.last, tied]
     yield [*gradients.stepping, gradients.step]
+    yield [*gathered, *(gradients.left if training.accumulation == 1 else []), *evaluating(shape, training)]
 
 
 def _of_decoder(shape: ModelShape) -> float:

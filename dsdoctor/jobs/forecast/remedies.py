@@ -114,6 +114,9 @@ def _changes(training: Training) -> Iterator[tuple[str, str, Training]]:
         smaller = replace(training, micro_batch=1, accumulation=steps)
         words = f"per_device_train_batch_size: 1, gradient_accumulation_steps: {steps}"
         yield words, "the same global batch, slower", smaller
+    if training.eval_batch > 1:
+        words = "per_device_eval_batch_size: 1"
+        yield words, "slower evaluation, the same results", replace(training, eval_batch=1)
     if training.engine == "deepspeed" and zero.stage >= 1 and (zero.reduce_bucket or 0) > _BUCKET:
         small = replace(zero, reduce_bucket=_BUCKET)
         yield f"reduce_bucket_size: {_BUCKET}", "more and smaller messages", replace(training, zero=small)

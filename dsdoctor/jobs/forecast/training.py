@@ -75,6 +75,8 @@ class Training:
     attention: Literal["sdpa", "eager"] = "sdpa"  # flash attention keeps what sdpa keeps
     ranks: int = 1
     vocabulary_loss: bool | None = None  # a loss over all words a token; None: as its architecture generates
+    eval_batch: int = 0  # samples that are evaluated at a time; 0: none are
+    new_tokens: int = 0  # that are generated for each of them; 0: only the loss is computed
     autocast: bool = False  # over 16-bit weights: adapters in fp32 then compute in 16 bits
 
 
@@ -112,8 +114,26 @@ def training_of(job: ResolvedJob, stage: StageSettings, ranks: int, checkpoint_d
         checkpointing=_is_true(arguments.get("gradient_checkpointing", False)),
         attention="eager" if str(arguments.get("attn_implementation", "")) == "eager" else "sdpa",
         ranks=max(1, ranks),
+        eval_batch=_evaluated(arguments),
+        new_tokens=_generated(arguments, targets),
         autocast=config is None and _asks_for_half(job, arguments),
     )
+
+
+def _evaluated(arguments: Mapping[str, Any]) -> int:
+    """The samples of an evaluation's batch; 8 is the Trainer's default."""
+    when = str(arguments.get("eval_strategy", arguments.get("evaluation_strategy", "no"))).lower()
+    asked = any(_is_true(arguments.get(name, False)) for name in ("do_eval", "do_predict", "predict_with_generate"))
+    if not asked and when in ("no", "false", "none"):
+        return 0
+    return _number(arguments, "per_device_eval_batch_size", "eval_batch_size") or 8
+
+
+def _generated(arguments: Mapping[str, Any], targets: int) -> int:
+    """The tokens that are generated for a sample: transformers stops at 20 where nothing is said."""
+    if not _is_true(arguments.get("predict_with_generate", False)):
+        return 0
+    return _number(arguments, "generation_max_length", "max_new_tokens", "val_max_target_length") or targets or 20
 
 
 def _is_true(value: Any) -> bool:

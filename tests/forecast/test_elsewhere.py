@@ -1,0 +1,27 @@
+"""The memory forecast against figures of GPU trainings that were published elsewhere, and that it was not fitted to."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+
+from dsdoctor.jobs.forecast.memory import forecast
+from tests.forecast.elsewhere import BERTS, QWENS, Seen
+
+
+def _error(seen: Seen) -> float:
+    _, shape, training, size = seen
+    found = forecast(shape, training)
+    return (found.least + found.most) / 2 / size - 1
+
+
+def test_half_of_the_published_figures_are_met_within_six_percent() -> None:
+    errors = [abs(_error(each)) for each in (*BERTS, *QWENS)]
+    assert statistics.median(errors) < 0.06
+    assert sum(error < 0.1 for error in errors) >= 20
+
+
+@pytest.mark.parametrize("seen", [*BERTS, *QWENS], ids=lambda each: each[0])
+def test_none_is_missed_by_a_third(seen: Seen) -> None:
+    assert abs(_error(seen)) < 0.3
