@@ -37,10 +37,13 @@ def gpu_memory_exceeded(
     """
     ask_model(context.job)
     room = card_room(host, entry)
-    if room is None:
-        return
     need = needs(context.job, cluster)[0]
     memory = need.memory
+    if room is None:
+        wanted = f"stage {need.outlook.stage.name} needs {shown(memory)} on each card"
+        less = "" if memory.complete else ", activations not counted"
+        yield gpu_memory_exceeded.skipped([host.name], f"{host.name} has no card to compare with; {wanted}{less}")
+        return
     if memory.least <= room.total and not memory.complete:
         stage = need.outlook.stage.name
         reason = f"stage {stage} does not say how long its samples are (max_seq_length, cutoff_len …)"
