@@ -22,6 +22,13 @@ def test_half_of_the_published_figures_are_met_within_six_percent() -> None:
     assert sum(error < 0.1 for error in errors) >= 20
 
 
+def test_none_needed_less_than_the_least() -> None:
+    """What is called an error did not fit; more than the most was needed by 13 of 30, on releases of their time."""
+    found = [(forecast(shape, training), size) for _, shape, training, size in (*BERTS, *QWENS)]
+    assert all(memory.least <= size for memory, size in found)
+    assert sum(size <= memory.most for memory, size in found) >= 17
+
+
 @pytest.mark.parametrize("seen", [*BERTS, *QWENS], ids=lambda each: each[0])
 def test_none_is_missed_by_a_third(seen: Seen) -> None:
     assert abs(_error(seen)) < 0.3
