@@ -46,6 +46,7 @@ SEEN = (
     ("Qwen2.5-7B", replace(ADAPTERS, **DDP), 18.2),
     ("Qwen2.5-7B", replace(ADAPTERS, **DDP), 18.9),
     ("Llama-3-8B", LLAMA3, 17.0),
+    ("Llama-3-8B", replace(LLAMA3, **DDP), 17.0),
 )
 
 
@@ -90,6 +91,8 @@ def test_llama_in_16_bits_was_seen_at_17562_mib_and_at_43151_mib() -> None:
         ("Qwen2.5-7B", ADAPTERS, "NVIDIA GeForce RTX 3080", 1.62),
         ("Qwen2.5-7B", replace(ADAPTERS, **DDP), "NVIDIA GeForce RTX 3080", 1.59),
         ("Llama-3-8B", LLAMA3, "NVIDIA GeForce RTX 4090", 1 / 1.54),
+        ("Llama-3-8B", LLAMA3, "NVIDIA GeForce RTX 3080", 1.10),
+        ("Llama-3-8B", replace(LLAMA3, **DDP), "NVIDIA GeForce RTX 3080", 1.14),
     ],
 )
 def test_the_seconds_of_a_step_lie_in_the_range(name: str, training: Training, card: str, seconds: float) -> None:
