@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,8 @@ from typing import Any
 import pytest
 
 from dsdoctor.run.guard import BOOT
-from dsdoctor.run.guardian import MARKER, owner
+from dsdoctor.run.guardian import MARKER, cgroup, owner
+from dsdoctor.run.guardian.left_behind import end_left_behind, left_behind
 from dsdoctor.run.guardian.spool import ask_to_stop
 from dsdoctor.run.sent import sent_source
 
@@ -226,6 +228,64 @@ def test_one_kill_9_leaves_nothing_not_even_a_child_that_forked_twice(victim: st
     spooled = [json.loads(line) for line in (tmp_path / "spool/frames").read_text().splitlines()]
     assert spooled[-1]["stopped"] == said
     assert json.loads((tmp_path / "spool/end").read_text())["stopped"] == said
+
+
+# Forks twice, forgets its environment and the mark in it, and takes no notice of TERM.
+FORGETFUL = """
+import os, signal, sys
+if os.fork() == 0:
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
+        os.execve("/bin/sleep", ["sleep", "1000"], {})
+    os._exit(0)
+signal.pause()
+"""
+
+
+def groups() -> set[str]:
+    """The control groups that guardians started from here may have left."""
+    above = cgroup.own()
+    return {path.name for path in Path(above).glob(cgroup.PREFIX + "*")} if above else set()
+
+
+@pytest.mark.parametrize("victims", ["none", "guardian", "keeper", "both"])
+def test_what_forgets_its_environment_is_still_in_the_control_group(victims: str, tmp_path: Path) -> None:
+    trial = cgroup.make()
+    if trial is None:
+        pytest.skip("no control group (version 2) can be made here")
+    cgroup.remove(trial)
+    before, guards = groups(), tmp_path / "run" / "guard"
+    spool, marked = guards / "1-only.1" / "a", {"DSDOCTOR_RUN": str(tmp_path / "run")}
+    spool.mkdir(parents=True)
+    with guardian([sys.executable, "-c", FORGETFUL], spool=str(spool), env=marked) as started:
+        forgetful = int(started.line())
+        (owner_pid,) = children(started.process.pid)
+        group = json.loads((spool / "identity").read_text())["cgroup"]
+        assert Path(group).name in Path(f"/proc/{forgetful}/cgroup").read_text()
+        assert Path(group).name not in Path(f"/proc/{owner_pid}/cgroup").read_text()
+        if victims in ("keeper", "both"):
+            os.kill(started.process.pid, signal.SIGSTOP if victims == "both" else signal.SIGKILL)
+        if victims in ("guardian", "both"):
+            os.kill(owner_pid, signal.SIGKILL)
+        if victims == "both":
+            os.kill(started.process.pid, signal.SIGKILL)
+            assert wait_until_left_behind(str(guards)) == [forgetful]
+            assert end_left_behind(str(guards), 0.2) == 1
+        elif victims == "none":
+            started.write(b'{"c": "stop"}\n')
+        assert gone_within(forgetful, 30)
+        assert gone_within(owner_pid, 30)
+    assert groups() <= before
+
+
+def wait_until_left_behind(guards: str) -> list[int]:
+    """What nobody guards, once what takes notice of TERM has gone."""
+    deadline = time.monotonic() + 30
+    while len(left_behind(guards)) != 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left_behind(guards)
 
 
 def test_a_guardian_that_is_stopped_is_woken() -> None:

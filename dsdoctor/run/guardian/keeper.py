@@ -7,10 +7,10 @@ import signal
 from types import FrameType
 from typing import IO, Any, Dict, Optional
 
-from dsdoctor.run.guardian import process_table
+from dsdoctor.run.guardian import cgroup, process_table
 from dsdoctor.run.guardian.owner import Guardian
 from dsdoctor.run.guardian.programs import remove_pipes
-from dsdoctor.run.guardian.spool import Spool, encoded
+from dsdoctor.run.guardian.spool import Spool, encoded, read_json
 
 
 def keep(order: Dict[str, Any], control: Optional[IO[bytes]], output: Optional[IO[bytes]]) -> int:
@@ -76,6 +76,7 @@ def _finish(order: Dict[str, Any], status: int, output: Optional[IO[bytes]]) -> 
     _tell({"e": "stopping", "why": why}, spool, output)  # before the other hosts' ranks fail of it
     process_table.end_descendants(order["grace_seconds"])
     remove_pipes(order)
+    cgroup.remove((read_json(order.get("spool", ""), "identity") or {}).get("cgroup"))
     left = len(process_table.descendants())
     frame = {"e": "exit", "code": code, "stopped": why, "left": left, "oom_kills": None}
     _tell(frame, spool, output)

@@ -18,7 +18,7 @@ import threading
 import time
 from typing import IO, Any, Dict, Optional
 
-from dsdoctor.run.guardian import process_table
+from dsdoctor.run.guardian import cgroup, process_table
 from dsdoctor.run.guardian.peers import WORD_SECONDS, Peers
 from dsdoctor.run.guardian.programs import Programs, begun, describe, remove_pipes
 from dsdoctor.run.guardian.spool import Spool, encoded, remove, stop_asked
@@ -81,7 +81,9 @@ class Guardian:
             signal.signal(number, lambda seen, _: self.ask_to_stop(self.why_signalled(seen, keeper["pid"])))
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         if self.spool is not None:
+            self.programs.group = cgroup.make()
             proofs = {"guardian": process_table.identity(os.getpid()), "keeper": keeper, "began": time.time()}
+            proofs["cgroup"] = self.programs.group
             with contextlib.suppress(OSError):  # said with the first frame
                 self.spool.write_identity(dict(proofs, host=os.uname().nodename))
         writer = threading.Thread(target=self.write_frames, daemon=True)
@@ -89,6 +91,7 @@ class Guardian:
             self.programs.start()
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             writer.start()
+            cgroup.remove(self.programs.group)
             self.send_last({"e": "error", "text": describe(error, self.order)})
             self.finish(writer)
             return 127
@@ -103,6 +106,7 @@ class Guardian:
         code = self.watch()
         self.programs.drain(2)
         remove_pipes(self.order)
+        cgroup.remove(self.programs.group)
         self.send_last(
             {
                 "e": "exit",

@@ -144,9 +144,14 @@ def identity(pid: int) -> Dict[str, Any]:
     return {"pid": pid, "start": int(fields[19]) if fields else -1, "boot": boot_id(), "table": namespace()}
 
 
+def is_of_here(proof: Dict[str, Any]) -> bool:
+    """Whether an :func:`identity` is of this boot and of this process table."""
+    return proof.get("boot") == boot_id() and proof.get("table") == namespace()
+
+
 def is_alive(proof: Dict[str, Any]) -> bool:
     """Whether the very process of an :func:`identity` still runs here; a stranger with the same id is not it."""
-    if proof.get("boot") != boot_id() or proof.get("table") != namespace():
+    if not is_of_here(proof):
         return False
     fields = stat_of(int(proof.get("pid") or 0))
     return bool(fields) and fields[0] not in (b"Z", b"X") and int(fields[19]) == proof.get("start")

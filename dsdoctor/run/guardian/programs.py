@@ -8,7 +8,7 @@ import subprocess
 import threading
 from typing import Any, Callable, Dict, List, Optional
 
-from dsdoctor.run.guardian import meeting
+from dsdoctor.run.guardian import cgroup, meeting
 from dsdoctor.run.guardian.launched import Failures, RankLog, remove_old
 from dsdoctor.run.guardian.process_table import PR_SET_PDEATHSIG, end_descendants
 from dsdoctor.run.guardian.reader import Reader
@@ -30,6 +30,7 @@ class Programs:
     def __init__(self, order: Dict[str, Any], send: Send) -> None:
         self.order = order
         self.send = send
+        self.group: Optional[str] = None  # the control group that they are started in
         self.code: Optional[int] = None  # once all have ended, or one has failed
         self._children: Dict[int, "subprocess.Popen[bytes]"] = {}
         self._ranks: Dict[int, int] = {}  # of a child that is one rank: process id -> rank
@@ -73,6 +74,8 @@ class Programs:
 
         def tie_to_guardian() -> None:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            if self.group is not None:
+                cgroup.join(self.group)
             if os.getppid() != guardian:  # it was killed before this could be asked for
                 os._exit(143)
 
