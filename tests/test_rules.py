@@ -165,7 +165,7 @@ def test_what_is_tried_again_is_this_and_nothing_else() -> None:
         *("port-in-use", "rank0-died-connection-reset", "nccl-ib-completion-error"),
         *("hf-hub-unreachable", "torch-extension-build-race"),
     }
-    assert after_loss == {"elastic-rendezvous-lost", "peer-unreachable-firewall", "master-unreachable"}
+    assert after_loss == {"elastic-rendezvous-lost", "host-lost", "master-unreachable", "peer-unreachable-firewall"}
     assert [rule.name for rule in RULES.values() if rule.retry and rule.retry.new_port] == ["port-in-use"]
 
 
