@@ -53,9 +53,7 @@ def mig_enabled(host: HostFacts, entry: HostEntry, context: JobContext | None) -
                 "Switch MIG off while nothing runs on the card",
                 tuple(as_root(host, entry, f"nvidia-smi -i {gpu.index} -mig 0") for gpu in divided),
             ),
-            Fix(
-                "Name one instance for each process: CUDA_VISIBLE_DEVICES=MIG-…", (on_host(entry, "nvidia-smi -L"),)
-            ),
+            Fix("Name one instance for each process: CUDA_VISIBLE_DEVICES=MIG-…", (on_host(entry, "nvidia-smi -L"),)),
         ],
     )
 

@@ -50,9 +50,7 @@ def load(run: RunDirectory) -> Kept:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Kept)
     except FileNotFoundError:
-        raise FileError(
-            path, "is not there: its launch ended before anything began; launch again"
-        ) from None
+        raise FileError(path, "is not there: its launch ended before anything began; launch again") from None
     except OSError as error:
         raise FileError(path, error.strerror or str(error)) from None
     except msgspec.DecodeError as error:

@@ -52,7 +52,8 @@ def attach(
     adapted.base_model.set_adapter(list(names))  # PeftModel.set_adapter takes one name only
     for name, parameter in adapted.named_parameters():
         parameter.requires_grad = ("lora_A." in name or "lora_B." in name) and f".{names[-1]}." in name
-    return adapted.eval()  # no dropout: the same loss for any number of ranks
+    quiet: nn.Module = adapted.eval()  # no dropout: the same loss for any number of ranks
+    return quiet
 
 
 def _attach(model: nn.Module, base: Base, shape: Shape, names: Sequence[str], saved: Path | None, seed: int) -> Any:
@@ -154,7 +155,7 @@ def export(saved: Path, target: Path) -> int:
     for config, tensors in parts:
         if set(tensors) != keys or config.get("base_model_name_or_path") != parts[0][0].get("base_model_name_or_path"):
             raise ContinualError(f"export: {saved}: its adapters are not of one base model and the same modules")
-    rank = sum(config["r"] for config, _ in parts)
+    rank = sum(int(config["r"]) for config, _ in parts)
     joined = {
         key: torch.cat([tensors[key] for _, tensors in parts], dim=0 if ".lora_A." in key else 1).contiguous()
         for key in sorted(keys)

@@ -63,7 +63,7 @@ class Plain:
     meets_always = False
 
     def __init__(
-        self, learner: nn.Module, parameters: Named, own: Named, max_norm: float, ranks: Ranks, **adamw: float
+        self, learner: nn.Module, parameters: Named, own: Named, max_norm: float, ranks: Ranks, **adamw: Any
     ) -> None:
         self.parameters, self.own, self.max_norm, self.ranks = parameters, own, max_norm, ranks
         self.module = learner
@@ -90,7 +90,7 @@ class Plain:
     def micro(self, last: bool) -> AbstractContextManager[None]:
         """Gradients meet at the last micro-batch alone."""
         alone = self.ranks.place.world_size == 1
-        return nullcontext() if last or alone else self.module.no_sync()  # type: ignore[no-any-return,operator]
+        return nullcontext() if last or alone else self.module.no_sync()  # type: ignore[operator]
 
     def backward(self, loss: Tensor, last: bool) -> None:
         """Scaled where fp16 needs it."""
@@ -154,7 +154,7 @@ class Zero:
     meets_always = True  # from stage 2 on; stage 1 is treated alike
 
     def __init__(
-        self, learner: nn.Module, parameters: Named, config: Mapping[str, Any], ranks: Ranks, **adamw: float
+        self, learner: nn.Module, parameters: Named, config: Mapping[str, Any], ranks: Ranks, **adamw: Any
     ) -> None:
         import deepspeed
         import torch.distributed as dist

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -21,6 +21,9 @@ from continual.encoder import Encoding, Matcher, embed, label_vectors, pad, toke
 from continual.flags import BUILTIN, TINY_LLAMA
 from continual.generative import Generating, Limits
 from continual.weights import as_saved, digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["Base", "Matcher", "Reading", "embed", "find", "label_vectors", "load", "pad", "reading", "tokenize"]
 
@@ -52,7 +55,9 @@ class Base:
 class Reading(Protocol):
     """A bare model, and how its examples are made."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """The model, without adapters."""
 
     def inputs(self, task: Task, examples: Sequence[Example]) -> Any:
         """Some examples of a task, before adapters come to the model."""
@@ -141,7 +146,8 @@ def reading(base: Base, limits: Limits, device: torch.device, precision: str, bi
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     model, tokenizer = _load(base, config, dtype, kind, _quantization(bits, device, dtype), device)
     model.name_or_path = str(given.path)  # what the adapters name as theirs
-    return Generating(model if bits else model.to(device), tokenizer, kind == "seq2seq", limits, device)
+    bare: nn.Module = model
+    return Generating(bare if bits else bare.to(device), tokenizer, kind == "seq2seq", limits, device)
 
 
 def kind_of(config: Any, base: Base) -> str:
@@ -181,7 +187,7 @@ def _load(
     kind: str = "encoder",
     quantization: Any = None,
     device: torch.device | None = None,
-) -> tuple[nn.Module, Any]:
+) -> tuple[PreTrainedModel, Any]:
     import transformers
 
     auto = {"encoder": "AutoModel", "seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM"}[kind]

@@ -14,6 +14,7 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,7 @@ def _stage(args: argparse.Namespace, tasks: tuple[str, ...], ranks: Ranks, clock
         tasks=list(tasks),
         data={task.name: task.fingerprint for task in loaded.tasks},
         matrix=[*(loaded.previous.matrix if loaded.previous else []), _row(measured)],
-        untrained=loaded.previous.untrained if loaded.previous else bare,
+        untrained=list(loaded.previous.untrained if loaded.previous else bare),
         ahead=[*_known_ahead(loaded.previous, bare, len(tasks)), *following],
         seconds=[*(loaded.previous.seconds if loaded.previous else []), ranks.of_first(clock.rounded())],
         **loaded.settings,
@@ -99,7 +100,7 @@ def _row(measured: list[Measured]) -> list[float]:
     return [round(each.accuracy, 2) for each in measured]
 
 
-def _known_ahead(previous: stages.State | None, bare: list[float], stage: int) -> list[float | None]:
+def _known_ahead(previous: stages.State | None, bare: Sequence[float | None], stage: int) -> list[float | None]:
     """What each task up to a stage's was answered like just before it was learnt; None where that was not measured."""
     known: list[float | None] = list(previous.ahead if previous else bare[:1])
     return [*known, *[None] * stage][:stage]

@@ -44,12 +44,15 @@ class Inputs(Protocol):
     def joined(self, others: Sequence[Any]) -> Inputs:
         """These examples, then others of the same kind."""
 
+    def is_right(self, place: int, answer: Any) -> bool:
+        """Whether an answer is the one to an example."""
+
 
 class Learner(Protocol):
     """A module that is called with a batch and gives the summed loss."""
 
-    def right(self, inputs: Any, places: Sequence[int], device: torch.device) -> list[bool]:
-        """For each of some examples, whether it is answered rightly."""
+    def answers(self, inputs: Any, places: Sequence[int], device: torch.device) -> list[Any]:
+        """What it answers to some examples: places of labels, or texts."""
 
 
 @dataclass(frozen=True)
