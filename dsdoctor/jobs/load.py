@@ -135,6 +135,8 @@ def find_job(name_or_path: str) -> Path:
         for suffix in SUFFIXES:
             if (place / f"{name_or_path}{suffix}").is_file():
                 return place / f"{name_or_path}{suffix}"
+    if given.is_file():  # order_1.sh, without a folder before it
+        return given
     known = sorted({path.stem for path in job_files()})
     close = difflib.get_close_matches(name_or_path, known, n=1)
     near = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known) or 'none'}"

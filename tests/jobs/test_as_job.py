@@ -74,6 +74,11 @@ def test_launch_says_that_it_wants_a_job_file(command: str) -> None:
     assert f"dsdoctor jobs --from {ORDER_1}" in result.stderr
 
 
+def test_a_script_beside_one_needs_no_folder_before_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(ORDER_1).parent)
+    assert "not a job file (.yaml)" in run("plan", "order_1.sh").stderr
+
+
 def test_a_script_that_is_not_closed_is_said_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "run.sh"
     path.write_text('torchrun train.py \\\n  --name "abc\n', encoding="utf-8")
