@@ -250,6 +250,29 @@ def test_parameters_are_not_counted_where_a_file_is_missing_or_no_header(tmp_pat
     assert probe.model_files.model_files(str(tmp_path), time.monotonic() + 5)["parameters"] is None
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"a": {"shape": [Infinity], "data_offsets": [0, 4]}}',
+        b'{"a": {"shape": [1e400], "data_offsets": [0, NaN]}}',
+        b'{"a": {"shape": [-1], "data_offsets": [0, -4]}}',
+        b'{"a": {"shape": "many"}, "b": 7}',
+        b'{"a": {"shape": [' + b"9" * 5000 + b"]}}",
+        b"[" * 20_000,
+        b"[]",
+        b"\xff",
+        b"",
+    ],
+)
+@pytest.mark.parametrize("length", [0, 1 << 30, (1 << 64) - 1])
+def test_a_hostile_header_of_weights_is_no_number_of_parameters(tmp_path: Path, header: bytes, length: int) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": 4}')
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", length or len(header)) + header + bytes(4))
+    found = probe.model_files.model_files(str(tmp_path), time.monotonic() + 30)
+    assert found["parameters"] is None
+    assert found["sizes"] == {"hidden_size": 4}
+
+
 def cached(root: Path, name: str, commit: str, ref: str | None) -> Path:
     """A model in a hub's cache: weights and config as links into blobs, as huggingface_hub lays them."""
     folder = root / ("models--" + name.replace("/", "--"))

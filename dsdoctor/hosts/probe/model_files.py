@@ -141,7 +141,7 @@ def safetensors_header(path: str, size: int) -> tuple[int, dict[str, Any]] | Non
     return length, {name: value for name, value in header.items() if name != "__metadata__"}
 
 
-BROKEN = (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
+BROKEN = (struct.error, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 def whole_safetensors(path: str, size: int) -> bool:
