@@ -109,9 +109,10 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `env` sets variables for all ranks, `gpu_env` those of one kind of GPU: on the hosts whose GPU name, or `gpu=` in
     the hostfile, contains the key (`gpu_env: {"RTX 4090": {NCCL_P2P_DISABLE: "1"}}`). `env` wins over it, and what a
-    stage's `env` says over both. A value is a text; `NAME: null` takes a variable away that the session on a host has
-    or that dsdoctor derives. `requirements` are what the hosts must have installed: the path of a requirements file
-    (relative to the job file), or its lines; without it the requirements.txt in the code's folder is looked at.
+    stage's `env` says over both. A value is a text, in which those placeholders stand for the same and any other $ for
+    itself; `NAME: null` takes a variable away that the session on a host has or that dsdoctor derives. `requirements`
+    are what the hosts must have installed: the path of a requirements file (relative to the job file), or its lines;
+    without it the requirements.txt in the code's folder is looked at.
 
     `predict: last` takes `do_predict` from every stage but the last that is carried out: what is between is needed for
     forgetting and the like, and takes time. `every` leaves the arguments as they are.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -20,7 +21,7 @@ from dsdoctor.plan.deepspeed_env import EnvFile
 from dsdoctor.plan.exposed import exposed_secrets
 from dsdoctor.plan.forecast import forecasts
 from dsdoctor.plan.layers import Layers, Setting
-from dsdoctor.plan.model import EnvVar, HostPlan, LaunchPlan, PlanError, StagePlan
+from dsdoctor.plan.model import JOB_FILE_LAYERS, EnvVar, HostPlan, LaunchPlan, PlanError, StagePlan
 from dsdoctor.plan.own import with_own_variables
 from dsdoctor.plan.settle import environments
 from dsdoctor.plan.trees import mended_config_at, tree_warnings, tree_words
@@ -199,10 +200,21 @@ def _stage_plan(draft: Draft, stage: StageSettings) -> StagePlan:
         full = host.env
         if own:
             full = engines.settled(draft.meeting, host, draft.layers[host.name].laid(host.name, own))
+        full = _with_words(full, draft.words(stage, host))
         command = engines.command_of(_part(draft, stage, host, full))
         differing = {name: variable for name, variable in full.items() if variable != host.env.get(name)}
         commands.append(msgspec.structs.replace(command, env=differing))
     return StagePlan(stage.name, stage.index, _folder(stage), stage.outputs, tuple(commands))
+
+
+def _with_words(env: Mapping[str, EnvVar], words: Mapping[str, str]) -> dict[str, EnvVar]:
+    """The job file's variables with the placeholders put in; whatever else has a $ stays as it is."""
+    result = dict(env)
+    for name, variable in env.items():
+        if variable.layer in JOB_FILE_LAYERS and "${" in variable.value:
+            value = re.sub(r"\$\{(\w+)\}", lambda match: words.get(match[1], match[0]), variable.value)
+            result[name] = msgspec.structs.replace(variable, value=value)
+    return result
 
 
 def _part(draft: Draft, stage: StageSettings, host: HostPlan, env: Mapping[str, EnvVar]) -> engines.Part:

@@ -17,6 +17,7 @@ LAYERS = (
     *("derived", "nccl.conf", "inherited", "deepspeed_env"),
     *("gpu template", "job", "stage", "host", "command line"),
 )
+JOB_FILE_LAYERS = frozenset({"gpu template", "job", "stage"})
 # What the ranks have by themselves: the session's variables are in their environment before the plan adds to it, and
 # NCCL reads its files in the rank.
 _THERE_ALREADY = frozenset({"nccl.conf", "inherited"})

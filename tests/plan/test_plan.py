@@ -241,6 +241,21 @@ def test_an_unknown_placeholder_is_refused() -> None:
         made(one_host(), JOB.replace("1e-3", '"${lr}"'))
 
 
+def test_placeholders_in_variables_of_the_job_stand_for_the_same_as_in_arguments() -> None:
+    text = JOB.replace('"3"}', '"3", OUT: "${output_dir}/${stage}", RANKS: "$5 $${HOME} ${HOME} ${nnodes}"}')
+    text = text.replace('env: {EXTRA: "1"}', 'env: {EXTRA: "${first_rank}"}')
+    planned = made(two_hosts(), text, Setting("SAID", "${stage}", "command line", "--env"))
+    ranks_get = [planned.host("b").env | stage.command("b").env for stage in planned.stages]
+    run = planned.host("b").run_dir
+    assert [env["OUT"].value for env in ranks_get] == [
+        f"{run}/outputs/1-first/first",
+        f"{run}/outputs/2-second/second",
+    ]
+    assert ranks_get[0]["RANKS"].value == "$5 $${HOME} ${HOME} 2"
+    assert ranks_get[1]["EXTRA"].value == str(planned.host("b").first_rank)
+    assert ranks_get[0]["SAID"].value == "${stage}", "what is typed is what is meant"
+
+
 def test_a_host_that_answers_by_another_interface_is_said() -> None:
     cluster = two_hosts()
     a = host("a", 2, network=network("bond0", "192.0.2.4", {"b": ("docker0", "192.0.2.5")}))
