@@ -97,9 +97,10 @@ def test_two_hosts_of_2_and_1_slots_meet_and_every_line_has_its_rank(make_head: 
         rank = name[-1]
         lines = logs[f"{name}.log"].splitlines()
         printed = [line for line in lines if line.startswith(("rank ", "sum "))]
-        risen = f"rank {rank} rises"  # on standard error, which a busy guardian may read first
-        assert [line for line in printed if line != risen] == [f"rank {rank} is seated", "sum 3 over 3"], logs
-        assert printed.count(risen) == 1, logs
+        # On standard error, which a busy guardian may read first; a thread of torch's may write behind it.
+        risen = [line for line in printed if line.startswith(f"rank {rank} rises")]
+        assert [line for line in printed if line not in risen] == [f"rank {rank} is seated", "sum 3 over 3"], logs
+        assert len(risen) == 1, logs
     assert head.ranks() == []
 
 
