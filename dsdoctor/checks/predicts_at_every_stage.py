@@ -25,6 +25,10 @@ def predicts_at_every_stage(context: JobContext) -> Iterator[Finding]:
     ## How to fix it
     In a job file, `predict: last` takes do_predict from all stages but the last. In a script, leave it out of them.
     `dsdoctor jobs --from` writes `predict: last` into the job file that it makes of a script.
+
+    ## Source
+    The scripts of O-LoRA and of the programs that grew out of it, which give --do_predict to every stage; their
+    run_uie_lora.py predicts on the test data of all tasks so far. Backward transfer: arXiv 1706.08840, section 2.
     """
     predicting = [stage for stage in context.stages if _predicts(stage)]
     if len(predicting) < 2 or predicting[-1] is not context.stages[-1]:
