@@ -211,6 +211,35 @@ def test_the_first_host_whose_part_ended_well_passes_on_what_befalls_a_later_one
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_first_host_that_is_done_before_the_others_come_waits_for_them() -> None:
+    free = free_ports(1)
+    first = Party("a", free, 600.0, 3)
+    first.peers.tell_end(None)
+    lingering = threading.Thread(target=first.peers.linger, args=(lambda: False,), daemon=True)
+    lingering.start()
+    lingering.join(0.5)
+    others = {name: Party(name, free, 600.0, 3) for name in "bc"}
+    until(lambda: first.knows("b", "c"))
+    others["b"].peers.patience = 0.2
+    others["c"].peers.tell_end("its ranks ended with code 3")
+    until(lambda: bool(others["b"].ended))
+    assert others["b"].ended[0][0] == "c"
+    others["b"].peers.tell_end("c failed")
+    lingering.join(30)
+    assert not lingering.is_alive()
+
+
+def test_a_first_host_waits_for_those_that_never_come_only_so_long() -> None:
+    first = Party("a", free_ports(1), 600.0, 3)
+    first.peers.tell_end(None)
+    first.peers.limit = 0.2
+    lingering = threading.Thread(target=first.peers.linger, args=(lambda: False,), daemon=True)
+    lingering.start()
+    lingering.join(30)
+    assert not lingering.is_alive()
+
+
+@pytest.mark.usefixtures("quick")
 def test_who_lingers_ends_when_it_is_asked_to_and_nobody_else_lingers() -> None:
     parties = {name: Party(name, free, 600.0, 2) for free in [free_ports(1)] for name in "ab"}
     until(lambda: parties["a"].knows("b") and parties["b"].knows("a"))

@@ -41,6 +41,7 @@ class Peers:
         self.order, self.limit, self.patience = order, 2 * lifeline, HEAD_SECONDS + lifeline / 2
         self.ends, self.note = ends, note
         self._key = bytes.fromhex(order["key"])
+        self._began = time.monotonic()
         self._lines: Dict[str, Line] = {}  # by host
         self._heard: Dict[str, float] = {}  # when, of every host that was ever heard of
         self.pace: Optional[Callable[[], Dict[str, Any]]] = None
@@ -80,10 +81,12 @@ class Peers:
     def linger(self, ended: Callable[[], bool]) -> None:
         """On the first host, once its own part ended well: pass words on until every other host's part has ended.
 
-        A host that falls silent meanwhile is told the others as failed. `ended` is looked at: somebody wants an end.
+        A host that falls silent meanwhile is told the others as failed, and one that was not heard of yet may still
+        come. `ended` is looked at: somebody wants an end.
         """
         while self.lingers and not ended():
             now = time.monotonic()
+            may_come = len(self._heard) < self.order["hosts"] - 1 and now - self._began < self.limit
             with self._lock:
                 open_still = {name: now - at for name, at in self._heard.items() if name not in self._ended}
             for name in sorted(open_still):
@@ -91,7 +94,7 @@ class Peers:
                     self._ended.add(name)
                     why = "nothing was heard of it for %.0f s" % self.limit
                     self._take(name, {"host": name, "failed": why})
-            if not open_still:
+            if not open_still and not may_come:
                 return
             time.sleep(0.1)
 
