@@ -6,7 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 
-LEFT_OUT = {"__init__", "__main__", "timing", "big_log", "activations"}
+LEFT_OUT = {"__init__", "__main__", "timing", "big_log", "activations", "memory_ranks", "memory_tables"}
 ONLY_NAMED = {"faults", "judges", "methods"}  # half an hour and more
 
 
