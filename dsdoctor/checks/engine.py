@@ -41,8 +41,10 @@ class UnknownCheckError(ValueError):
     def __init__(self, name: str, known: Sequence[str]) -> None:
         import difflib
 
-        near = difflib.get_close_matches(name.replace("_", "-").lower(), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else "`dsdoctor explain --all` lists them"
+        wanted = name.replace("_", "-").lower()
+        begun = [each for each in known if wanted and each.startswith(wanted)]
+        near = begun or difflib.get_close_matches(wanted, known, n=1)
+        hint = f"did you mean {' or '.join(near[:3])}?" if near else "`dsdoctor explain --all` lists them"
         super().__init__(f"no check is called {name}; {hint}")
         self.name = name
 

@@ -99,6 +99,8 @@ def test_a_check_that_was_asked_for_and_not_run_has_not_passed(healthy: Path) ->
 
 def test_a_misspelt_name_is_put_right(ill: Path) -> None:
     assert "did you mean low-shm?" in run("check", "--facts", ill, "--select", "low_shmm").stderr
+    begun = run("check", "--facts", ill, "--select", "nccl-differs").stderr
+    assert "did you mean nccl-differs-between-hosts or nccl-differs-from-torch?" in begun
 
 
 def test_a_host_without_a_snapshot_is_not_examined(healthy: Path, tmp_path: Path) -> None:
